@@ -1,0 +1,1 @@
+"""What all programs share: errors, names, clock, back-off, keys, channels."""
