@@ -1,0 +1,1 @@
+"""What scripts/bench measures, and the ceilings that it measures against."""
