@@ -1,0 +1,147 @@
+"""Tables of identity and administration. Times are microseconds since 1970 in UTC; names are resource names."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    Dialect,
+    ForeignKey,
+    Integer,
+    LargeBinary,
+    MetaData,
+    String,
+    Table,
+    Text,
+    TypeDecorator,
+)
+
+metadata = MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
+
+
+class Instant(TypeDecorator[datetime]):
+    """A time as an integer of microseconds: the same in every database, sortable, no time zone to lose."""
+
+    impl = BigInteger
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> int | None:
+        return None if value is None else (value - _EPOCH) // _MICROSECOND
+
+    def process_result_value(self, value: int | None, dialect: Dialect) -> datetime | None:
+        return None if value is None else _EPOCH + value * _MICROSECOND
+
+
+setting = Table(
+    "setting",
+    metadata,
+    Column("name", String(64), primary_key=True),
+    Column("value", Text, nullable=False),
+)
+"""Facts about this server: audience, hash of the bootstrap token while it is unused."""
+
+organization = Table(
+    "organization",
+    metadata,
+    Column("name", String(80), primary_key=True),
+    Column("display_name", Text, nullable=False),
+    Column("created", Instant, nullable=False),
+)
+
+organization_certificate = Table(
+    "organization_certificate",
+    metadata,
+    Column("organization", ForeignKey("organization.name", ondelete="CASCADE"), primary_key=True),
+    Column("position", Integer, primary_key=True),
+    Column("pem", Text, nullable=False),
+)
+
+user = Table(
+    "user_account",
+    metadata,
+    Column("name", String(80), primary_key=True),
+    Column("organization", ForeignKey("organization.name"), nullable=True, index=True),
+    Column("display_name", Text, nullable=False),
+    Column("password_hash", Text, nullable=False),
+    Column("created", Instant, nullable=False),
+)
+
+user_role = Table(
+    "user_role",
+    metadata,
+    Column("user", ForeignKey("user_account.name", ondelete="CASCADE"), primary_key=True),
+    Column("role", String(80), primary_key=True),
+)
+
+lockout = Table(
+    "lockout",
+    metadata,
+    Column("username_hash", String(64), primary_key=True),
+    Column("failures", Integer, nullable=False),
+    Column("locked_until", Instant, nullable=True),
+    Column("last_failure", Instant, nullable=False),
+)
+"""Failed log-ins by hash of the user name as typed: unknown users are counted like known ones."""
+
+login_session = Table(
+    "login_session",
+    metadata,
+    Column("id", String(36), primary_key=True),
+    Column("user", ForeignKey("user_account.name", ondelete="CASCADE"), nullable=False, index=True),
+    Column("refresh_hash", LargeBinary, nullable=False),
+    Column("generation", Integer, nullable=False),
+    Column("created", Instant, nullable=False),
+    Column("expires", Instant, nullable=False, index=True),
+)
+"""A log-in: its row is what makes its tokens work. Only the hash of the latest refresh token is kept."""
+
+assertion_seen = Table(
+    "assertion_seen",
+    metadata,
+    Column("principal", String(160), primary_key=True),
+    Column("jti", String(100), primary_key=True),
+    Column("expires", Instant, nullable=False, index=True),
+)
+
+collaboration = Table(
+    "collaboration",
+    metadata,
+    Column("name", String(80), primary_key=True),
+    Column("display_name", Text, nullable=False),
+    Column("creator", String(160), nullable=False),
+    Column("created", Instant, nullable=False),
+)
+
+member = Table(
+    "member",
+    metadata,
+    Column("collaboration", ForeignKey("collaboration.name", ondelete="CASCADE"), primary_key=True),
+    Column("organization", ForeignKey("organization.name"), primary_key=True, index=True),
+)
+
+node = Table(
+    "node",
+    metadata,
+    Column("name", String(160), primary_key=True),
+    Column("organization", ForeignKey("organization.name"), nullable=False, index=True),
+    Column("created", Instant, nullable=False),
+)
+
+node_collaboration = Table(
+    "node_collaboration",
+    metadata,
+    Column("node", ForeignKey("node.name", ondelete="CASCADE"), primary_key=True),
+    Column("collaboration", ForeignKey("collaboration.name", ondelete="CASCADE"), primary_key=True, index=True),
+)
