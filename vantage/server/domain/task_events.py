@@ -1,0 +1,71 @@
+"""What happens to tasks, for those who watch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from vantage.server.domain.runs import OPEN, Run
+from vantage.server.domain.tasks import TaskState
+
+
+@dataclass(frozen=True, slots=True)
+class RunMoved:
+    """A run went to another state, perhaps its last: then with result or failure."""
+
+    run: Run
+
+    @property
+    def ended(self) -> bool:
+        """Whether the state is final."""
+        return self.run.state not in OPEN
+
+
+@dataclass(frozen=True, slots=True)
+class TaskEnded:
+    """The task ended; nothing follows."""
+
+    state: TaskState
+    succeeded: int
+    unsuccessful: int
+
+
+@dataclass(frozen=True, slots=True)
+class RunProgressed:
+    """How far a run is; not kept."""
+
+    run: str
+    organization: str
+    fraction: float
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class RunLogged:
+    """Lines that an algorithm printed; not kept."""
+
+    run: str
+    organization: str
+    lines: tuple[str, ...]
+    dropped: int
+
+
+Body = RunMoved | TaskEnded | RunProgressed | RunLogged
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """Something that happened to a task. ``sequence`` counts from 1, the creation; 0 for what is not kept."""
+
+    task: str
+    sequence: int
+    time: datetime
+    body: Body
+
+    @property
+    def weight(self) -> int:
+        """Bytes that it holds in memory, roughly."""
+        body = self.body
+        if isinstance(body, RunMoved) and body.run.result is not None and body.run.result.inline is not None:
+            return 512 + len(body.run.result.inline)
+        return 512

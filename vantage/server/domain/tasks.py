@@ -1,0 +1,197 @@
+"""Tasks: what may be asked, and what state follows from the runs."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import IntEnum
+
+from vantage.common import names
+from vantage.common.errors import Reason, error
+from vantage.server.domain.contents import Payload
+from vantage.server.domain.runs import Lease, Run
+
+MAX_TARGETS = 1_000
+MAX_TITLE = 200
+MAX_FUNCTION = 100
+MAX_DATASETS = 100
+MAX_IMAGE = 500
+DEFAULT_TIMEOUT = timedelta(hours=1)
+MAX_TIMEOUT = timedelta(days=30)
+MAX_DEPTH = 4
+"""How deep subtasks of subtasks go; a task of a user has depth 0."""
+MAX_SUBTASKS = 1_000
+"""How many subtasks one run may create."""
+
+_IMAGE = re.compile(r"[A-Za-z0-9.\-]+(?::[0-9]+)?(?:/[a-z0-9]+(?:[._-]+[a-z0-9]+)*)+@sha256:[0-9a-f]{64}")
+_FUNCTION = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(?:[.-][A-Za-z0-9_]+)*")
+_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")
+
+
+class TaskState(IntEnum):
+    """Where a task is in its life; the numbers are those of the contract."""
+
+    ACTIVE = 1
+    SUCCEEDED = 2
+    FAILED = 3
+    CANCELLED = 4
+    EXPIRED = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """One organization that is asked; ``node`` is "" for any of its nodes, ``datasets`` are (parameter, dataset)."""
+
+    organization: str
+    node: str
+    arguments: Payload | None
+    datasets: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class TaskSpec:
+    """What is asked. ``timeout`` is zero for the default, ``parent_run`` is "" for a task of a user."""
+
+    collaboration: str
+    title: str
+    image: str
+    function: str
+    targets: tuple[Target, ...]
+    timeout: timedelta
+    parent_run: str
+    order: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """A question to organizations.
+
+    Attributes:
+        owner: the user at the root: who asked for the task, or for the task whose run asked for it.
+        owner_organization: organization of the owner, or "".
+        depth: 0 for a task of a user, one more than the parent's for a subtask.
+    """
+
+    name: str
+    spec: TaskSpec
+    state: TaskState
+    creator: str
+    creator_organization: str
+    owner: str
+    owner_organization: str
+    depth: int
+    created: datetime
+    deadline: datetime
+    finished: datetime | None
+    last_sequence: int
+    runs: tuple[Run, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """A run with all that its node needs to know; of the targets only the node's own."""
+
+    lease: Lease
+    spec: TaskSpec
+    creator: str
+    creator_organization: str
+    deadline: datetime
+    organizations: tuple[str, ...]
+
+
+def validate_spec(spec: TaskSpec) -> None:
+    """Check what can be checked without knowing anything else.
+
+    Raises:
+        InvalidArgumentError: INVALID_ARGUMENT or IMAGE_NOT_BY_DIGEST; names the field.
+    """
+    if spec.parent_run:
+        names.parse(spec.parent_run, "tasks/runs", field="spec.parent_run")
+    if spec.collaboration or not spec.parent_run:
+        names.parse(spec.collaboration, "collaborations", field="spec.collaboration")
+    if len(spec.title) > MAX_TITLE or "\n" in spec.title:
+        raise _invalid("spec.title", f"must be one line of at most {MAX_TITLE} characters")
+    if len(spec.image) > MAX_IMAGE or _IMAGE.fullmatch(spec.image) is None:
+        raise error(
+            Reason.IMAGE_NOT_BY_DIGEST,
+            "spec.image must be REGISTRY/REPOSITORY@sha256:HEX: a tag may point elsewhere tomorrow; "
+            "'vantage image verify' prints the digest",
+            field="spec.image",
+        )
+    if len(spec.function) > MAX_FUNCTION or _FUNCTION.fullmatch(spec.function) is None:
+        raise _invalid("spec.function", "must be the name of a function that the image declares")
+    if not timedelta(0) <= spec.timeout <= MAX_TIMEOUT:
+        raise _invalid("spec.timeout", "must be above zero and at most 30 days, or absent for one hour")
+    if not 1 <= len(spec.targets) <= MAX_TARGETS:
+        raise _invalid("spec.targets", f"must name 1 to {MAX_TARGETS} organizations")
+    seen: set[str] = set()
+    for target in spec.targets:
+        _validate_target(target)
+        if target.organization in seen:
+            raise _invalid("spec.targets", f"names {target.organization} twice: each organization at most once")
+        seen.add(target.organization)
+
+
+def _validate_target(target: Target) -> None:
+    names.parse(target.organization, "organizations", field="spec.targets.organization")
+    if target.node and str(names.parse(target.node, "organizations/nodes", field="spec.targets.node").parent) != (
+        target.organization
+    ):
+        raise _invalid("spec.targets.node", f"must be a node of {target.organization}")
+    if len(target.datasets) > MAX_DATASETS:
+        raise _invalid("spec.targets.datasets", f"must be at most {MAX_DATASETS}")
+    if len({parameter for parameter, _dataset in target.datasets}) != len(target.datasets):
+        raise _invalid("spec.targets.datasets", "binds a parameter twice")
+    for parameter, dataset in target.datasets:
+        if _NAME.fullmatch(parameter) is None or _NAME.fullmatch(dataset) is None:
+            raise _invalid(
+                "spec.targets.datasets", "must name a parameter and a dataset with letters, digits, '_', '-' and '.'"
+            )
+
+
+def _invalid(field: str, text: str) -> Exception:
+    return error(Reason.INVALID_ARGUMENT, f"{field} {text}", field=field)
+
+
+def check_members(organizations: frozenset[str], spec: TaskSpec, asking: str | None) -> None:
+    """Check that everybody belongs to the collaboration.
+
+    Args:
+        organizations: its members.
+        spec: what is asked.
+        asking: organization of the caller, or None for a user of the server itself, who belongs to none.
+
+    Raises:
+        InvalidArgumentError: ORGANIZATION_NOT_MEMBER.
+    """
+    for organization in (asking, *(target.organization for target in spec.targets)):
+        if organization is not None and organization not in organizations:
+            raise error(
+                Reason.ORGANIZATION_NOT_MEMBER,
+                f"{organization} is not a member of {spec.collaboration}: choose among its organizations, "
+                "or ask its creator to add this one",
+                organization=organization,
+                collaboration=spec.collaboration,
+            )
+
+
+def deadline_of(spec: TaskSpec, now: datetime, parent: datetime | None) -> datetime:
+    """When a task ends at the latest: never after the task whose run asks."""
+    own = now + (spec.timeout or DEFAULT_TIMEOUT)
+    return own if parent is None else min(own, parent)
+
+
+def final_state(open_runs: int, unsuccessful_runs: int, closing: TaskState | None) -> TaskState:
+    """State of a task from its runs.
+
+    Args:
+        open_runs: how many have not ended.
+        unsuccessful_runs: how many ended without a result.
+        closing: CANCELLED or EXPIRED once somebody, or the clock, ended the task early.
+    """
+    if open_runs:
+        return TaskState.ACTIVE
+    if closing is not None:
+        return closing
+    return TaskState.FAILED if unsuccessful_runs else TaskState.SUCCEEDED

@@ -1,0 +1,55 @@
+"""Commits units of work and tells whoever must know, whatever becomes of the caller."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any, Concatenate, ParamSpec, TypeVar
+
+from vantage.server.storage.database import Database
+from vantage.server.storage.lifecycle import Changes
+
+T = TypeVar("T")
+P = ParamSpec("P")
+Unit = Callable[Concatenate[Any, Changes, P], T]
+"""A function over a connection that adds what it does to the record of changes."""
+
+
+class Commits:
+    """Runs units that change tasks; after the commit every listener gets what has changed."""
+
+    def __init__(self, database: Database) -> None:
+        self.database = database
+        self._listeners: list[Callable[[Changes], None]] = []
+        self._under_way: set[asyncio.Task[Any]] = set()
+
+    def listen(self, listener: Callable[[Changes], None]) -> None:
+        """Call ``listener`` with the changes of each commit, on the event loop; it must not wait."""
+        self._listeners.append(listener)
+
+    async def commit(self, unit: Unit[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Run a unit with these arguments and return its value once it is durable and told.
+
+        A caller that is cancelled meanwhile does not keep the listeners from being told: the commit happens anyway.
+        """
+        task = asyncio.create_task(self._commit(unit, *args, **kwargs))
+        self._under_way.add(task)
+        task.add_done_callback(self._settled)
+        return await asyncio.shield(task)
+
+    def _settled(self, task: asyncio.Task[Any]) -> None:
+        self._under_way.discard(task)
+        if not task.cancelled():
+            task.exception()  # its caller may be gone; the database has logged what it could not do
+
+    async def _commit(self, unit: Unit[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        changes = Changes()
+        value = await self.database.write(lambda connection: unit(connection, changes, *args, **kwargs))
+        for listener in self._listeners:
+            listener(changes)
+        return value
+
+    async def settle(self) -> None:
+        """Wait until nothing is under way."""
+        while self._under_way:
+            await asyncio.wait(set(self._under_way))

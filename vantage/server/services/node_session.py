@@ -1,0 +1,206 @@
+"""One session of one node: carries out the effects of its messages and hands it work."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncIterator
+from datetime import timedelta
+from typing import Protocol, assert_never
+
+from vantage.common.clock import Clock
+from vantage.server.domain.leases import LeaseBook
+from vantage.server.domain.principals import NodePrincipal
+from vantage.server.domain.runs import Lease, RunEvent
+from vantage.server.domain.session import (
+    Apply,
+    Effect,
+    HeartbeatReply,
+    Hello,
+    NodeMessage,
+    Open,
+    Progressed,
+    Renew,
+    SessionSettings,
+    SessionState,
+    Tell,
+    Welcome,
+    step,
+)
+from vantage.server.services.commits import Commits
+from vantage.server.services.outbox import Outbox
+from vantage.server.storage import assignment
+
+log = logging.getLogger(__name__)
+
+MAX_CLAIM = 64
+"""Runs per commit."""
+MAX_REPORTS = 256
+"""Reports that wait for their commit; the stream is not read further until it is done."""
+_LINGER = 0.005
+"""How long the news that an algorithm started waits for what follows: a short run then costs one commit, not two."""
+
+
+class Board(Protocol):
+    """What a session needs from all sessions."""
+
+    book: LeaseBook
+
+    async def opened(self, session: NodeSession, hello: Hello) -> None:
+        """A session begins: fence the older one of the same node, note what the node says of itself."""
+        ...
+
+    def heard(self, node: str) -> None:
+        """A node gave a sign of life."""
+        ...
+
+    def tell(self, node: str, effect: Tell) -> None:
+        """Tell those who watch."""
+        ...
+
+
+class NodeSession:
+    """A stream of one node.
+
+    Args:
+        node: whose stream it is.
+        board: all sessions.
+        commits: where units of work are committed.
+        clock: the time.
+        settings: what the node is told.
+    """
+
+    def __init__(
+        self, node: NodePrincipal, board: Board, commits: Commits, clock: Clock, settings: SessionSettings
+    ) -> None:
+        self.node = node
+        self.outbox = Outbox()
+        self.instance_id = ""
+        self._board = board
+        self._commits = commits
+        self._clock = clock
+        self._settings = settings
+        self._state = SessionState()
+        self._reports: list[Apply] = []
+        self._reported = asyncio.Event()
+        self._room = asyncio.Event()
+        self._vacancy = asyncio.Event()
+        self._more = True
+        self._silent = False
+
+    def offer(self) -> None:
+        """There may be work for the node."""
+        self._more = True
+        self._vacancy.set()
+
+    def released(self) -> None:
+        """The node holds one run less; look for more if there may be any."""
+        if self._more:
+            self._vacancy.set()
+
+    async def receive(self, incoming: AsyncIterator[NodeMessage]) -> None:
+        """Carry out what the node says until it says no more.
+
+        Raises:
+            InvalidArgumentError: PROTOCOL_VIOLATION.
+        """
+        async with asyncio.TaskGroup() as workers:
+            helpers: list[asyncio.Task[None]] = []
+            async for message in incoming:
+                self._state, effect = step(self._state, message)
+                if isinstance(effect, Open):
+                    await self._open(effect.hello)
+                    workers.create_task(self._apply())
+                    helpers = [workers.create_task(self._assign())]
+                else:
+                    await self._carry_out(effect)
+            # What was said last counts as well: only the search for work ends at once.
+            self._silent = True
+            self._reported.set()
+            for helper in helpers:
+                helper.cancel()
+
+    async def _open(self, hello: Hello) -> None:
+        self.instance_id = hello.instance_id
+        # In this order: from now on cancels go to this session, and wait in its outbox behind the welcome.
+        await self._board.opened(self, hello)
+        now = self._clock.now()
+        found = await self._commits.commit(assignment.come_back, self.node.name, hello.leases, now)
+        self.outbox.welcome(Welcome(self._settings, found.revoked, tuple(sorted(self.node.collaborations))))
+        log.info(
+            "node connected",
+            extra={
+                "node": self.node.name,
+                "instance": hello.instance_id,
+                "version": hello.version,
+                "kept": len(found.kept) + len(found.resumed),
+                "revoked": len(found.revoked),
+                "resent": len(found.resent),
+            },
+        )
+        self.offer()
+
+    async def _carry_out(self, effect: Effect) -> None:
+        match effect:
+            case Apply():
+                self._reports.append(effect)
+                self._reported.set()
+                while len(self._reports) >= MAX_REPORTS:
+                    self._room.clear()
+                    await self._room.wait()
+            case Renew(leases):
+                await self._renew(leases)
+            case Tell(about):
+                self._board.tell(self.node.name, effect)
+                if isinstance(about, Progressed):
+                    self._board.heard(self.node.name)
+            case Open():
+                raise AssertionError("handled by the caller")
+            case _:
+                assert_never(effect)
+
+    async def _renew(self, leases: tuple[Lease, ...]) -> None:
+        now = self._clock.now()
+        self._board.heard(self.node.name)
+        expires = now + timedelta(seconds=self._settings.lease_seconds)
+        revoked: list[Lease] = []
+        # Known leases cost no look at the database.
+        if unknown := self._board.book.renew(self.node.name, leases, expires):
+            revoked = await self._commits.commit(assignment.check_leases, self.node.name, unknown, now)
+        self.outbox.put(HeartbeatReply(tuple(revoked), now))
+
+    async def _apply(self) -> None:
+        """Let reports take effect, all that wait in one commit, and acknowledge them after it."""
+        while self._reports or not self._silent:
+            await self._reported.wait()
+            self._reported.clear()
+            if all(each.report.event in (RunEvent.START, None) for each in self._reports):
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(_LINGER):
+                        await self._reported.wait()
+            batch, self._reports = self._reports, []
+            self._room.set()
+            if not batch:
+                continue
+            reports = [each.report for each in batch if each.report.event is not None]
+            if reports:
+                stale = await self._commits.commit(assignment.apply_reports, self.node.name, reports, self._clock.now())
+                if stale:
+                    log.warning(
+                        "reports without a valid lease ignored", extra={"node": self.node.name, "reports": len(stale)}
+                    )
+            self.outbox.acknowledge(max(each.sequence for each in batch))
+
+    async def _assign(self) -> None:
+        """Claim runs whenever there may be some and the node has room."""
+        while True:
+            await self._vacancy.wait()
+            self._vacancy.clear()
+            free = min(self._state.slots - self._board.book.count(self.node.name), MAX_CLAIM)
+            if free < 1 or self.outbox.ended:
+                continue
+            self._more = False
+            # The runs reach the outbox with the changes of the commit.
+            if await self._commits.commit(assignment.claim, self.node, free, self._clock.now()) == free:
+                self.offer()

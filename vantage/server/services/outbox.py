@@ -1,0 +1,69 @@
+"""What the server has to say on one node's stream, in order, with the acknowledgement of the moment of sending."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+
+from vantage.server.domain.session import Acknowledge, CancelRun, Goodbye, HeartbeatReply, Welcome
+from vantage.server.domain.tasks import Work
+
+ServerMessage = Welcome | HeartbeatReply | Work | CancelRun | Goodbye | Acknowledge
+
+
+class Outbox:
+    """The one writer of a session's stream. Bounded by what the server hands out: slots, cancels, replies."""
+
+    def __init__(self) -> None:
+        self._messages: deque[ServerMessage] = deque()
+        self._filled = asyncio.Event()
+        self._open = False
+        self._ended = False
+        self.ack = 0
+        self._sent_ack = 0
+
+    def welcome(self, message: Welcome) -> None:
+        """Put the first message; what was put before follows it."""
+        self._messages.appendleft(message)
+        self._open = True
+        self._filled.set()
+
+    def put(self, message: ServerMessage) -> None:
+        """Say something; nothing after the end."""
+        if not self._ended:
+            self._messages.append(message)
+            self._filled.set()
+
+    def acknowledge(self, sequence: int) -> None:
+        """All messages up to this sequence are durable."""
+        if sequence > self.ack:
+            self.ack = sequence
+            self._filled.set()
+
+    def end(self, message: Goodbye | None = None) -> None:
+        """Say a last thing, even before the welcome, and nothing more."""
+        if not self._ended:
+            if message is not None:
+                self._messages.append(message)
+            self._ended = self._open = True
+            self._filled.set()
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing more can be said."""
+        return self._ended
+
+    async def next(self) -> tuple[int, ServerMessage] | None:
+        """Wait for the next message with its acknowledgement; None when all is said."""
+        while True:
+            if self._open:
+                if self._messages:
+                    self._sent_ack = self.ack
+                    return self.ack, self._messages.popleft()
+                if self._ended:
+                    return None
+                if self.ack > self._sent_ack:
+                    self._sent_ack = self.ack
+                    return self.ack, Acknowledge()
+            self._filled.clear()
+            await self._filled.wait()

@@ -1,0 +1,234 @@
+"""All sessions of nodes: who is connected, who holds what until when, and what must reach whom."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
+from datetime import timedelta
+from functools import partial
+
+from vantage.common.clock import Clock
+from vantage.common.errors import Reason
+from vantage.server.domain.leases import LeaseBook
+from vantage.server.domain.principals import NodePrincipal
+from vantage.server.domain.runs import Run, RunState
+from vantage.server.domain.session import (
+    CancelRun,
+    Goodbye,
+    Hello,
+    Logged,
+    NodeMessage,
+    Progressed,
+    SessionSettings,
+    Tell,
+)
+from vantage.server.domain.task_events import Event, RunLogged, RunProgressed
+from vantage.server.events.bus import Bus
+from vantage.server.events.timers import Timers
+from vantage.server.services.commits import Commits
+from vantage.server.services.node_session import NodeSession
+from vantage.server.services.outbox import ServerMessage
+from vantage.server.storage import lifecycle, presence_store, run_store
+from vantage.server.storage.lifecycle import Changes
+from vantage.server.storage.presence_store import UNKNOWN, Presence
+
+log = logging.getLogger(__name__)
+
+_FENCED = Goodbye(
+    Reason.SESSION_FENCED,
+    "a newer session of this node took over: two processes with one identity must not run; stop one of them",
+)
+_DELETED = Goodbye(Reason.PRINCIPAL_UNKNOWN, "the node was deleted on the server")
+_STOPPING = Goodbye(Reason.SERVER_STOPPING, "the server stops: reconnect with back-off")
+
+
+class Sessions:
+    """The open sessions.
+
+    Args:
+        commits: where units of work are committed.
+        clock: the time.
+        bus: where progress and log lines go.
+        settings: what nodes are told.
+    """
+
+    def __init__(self, commits: Commits, clock: Clock, bus: Bus, settings: SessionSettings | None = None) -> None:
+        self.settings = settings or SessionSettings()
+        self.book = LeaseBook()
+        self.leases = Timers(clock, self._lose)
+        self._commits = commits
+        self._clock = clock
+        self._bus = bus
+        self._open: dict[str, NodeSession] = {}
+        self._by_organization: dict[str, set[str]] = {}
+        self._presence: dict[str, Presence] = {}
+        self._progress: dict[str, float] = {}
+        self._streams: set[asyncio.Task[None]] = set()
+        self._watch_leases: asyncio.Task[None] | None = None
+        self._stopping = False
+        commits.listen(self._on_changes)
+
+    async def start(self) -> None:
+        """Take up what a former process left: every node that holds runs gets a full lease to come back."""
+        self._presence = await self._commits.database.read(presence_store.load)
+        expires = self._clock.now() + timedelta(seconds=self.settings.lease_seconds)
+        for node in await self._commits.database.read(run_store.nodes_with_leases):
+            for run in await self._commits.database.read(partial(run_store.leased_to, node=node)):
+                self.book.grant(node, run.lease, expires)
+            self._watch(node)
+        self._watch_leases = asyncio.create_task(self.leases.run(), name="leases")
+
+    async def stop(self) -> None:
+        """Say goodbye to every node and end the streams; leases stay, the nodes come back to the next process."""
+        self._stopping = True
+        for session in self._open.values():
+            session.outbox.end(_STOPPING)
+        if self._streams:
+            await asyncio.wait(set(self._streams))
+        if self._watch_leases is not None:
+            self._watch_leases.cancel()
+            await asyncio.gather(self._watch_leases, return_exceptions=True)
+        await self._commits.settle()
+
+    async def serve(
+        self, node: NodePrincipal, incoming: AsyncIterator[NodeMessage]
+    ) -> AsyncIterator[tuple[int, ServerMessage]]:
+        """Serve one stream: yields (acknowledgement, message) until the session is over.
+
+        Raises:
+            InvalidArgumentError: PROTOCOL_VIOLATION.
+        """
+        session = NodeSession(node, self, self._commits, self._clock, self.settings)
+        receiver = asyncio.create_task(session.receive(incoming), name="node session")
+        self._streams.add(receiver)
+        receiver.add_done_callback(self._streams.discard)
+        receiver.add_done_callback(lambda _receiver: session.outbox.end())
+        try:
+            while (message := await session.outbox.next()) is not None:
+                yield message
+            if receiver.done() and not receiver.cancelled() and (problem := receiver.exception()) is not None:
+                raise _first(problem)
+        finally:
+            receiver.cancel()
+            await asyncio.gather(receiver, return_exceptions=True)
+            await self._closed(session)
+
+    def presence(self, node: str) -> Presence:
+        """What is known of a node."""
+        return self._presence.get(node, UNKNOWN)
+
+    def can_take(self, run: Run, collaboration: str) -> bool:
+        """Whether a node that can take the run, or has it, is connected."""
+        if run.state is not RunState.QUEUED:
+            return run.node in self._open
+        if run.wanted_node:
+            return run.wanted_node in self._open
+        return any(
+            not collaboration or collaboration in self._open[node].node.collaborations
+            for node in self._by_organization.get(run.organization, ())
+        )
+
+    def progress(self, run: str) -> float:
+        """Latest progress of a run, 0 to 1."""
+        return self._progress.get(run, 0.0)
+
+    def dismiss(self, node: str) -> None:
+        """End the session of a node that was deleted."""
+        if (session := self._open.get(node)) is not None:
+            session.outbox.end(_DELETED)
+
+    async def opened(self, session: NodeSession, hello: Hello) -> None:
+        """See ``Board``."""
+        node = session.node.name
+        older = self._open.get(node)
+        if older is not None:
+            log.warning(
+                "older session of the node fenced",
+                extra={"node": node, "older_instance": older.instance_id, "newer_instance": session.instance_id},
+            )
+            older.outbox.end(_FENCED)
+        self._open[node] = session
+        self._by_organization.setdefault(session.node.organization, set()).add(node)
+        known = Presence(True, self._clock.now(), hello.version[:80], hello.datasets)
+        self._presence[node] = known
+        if self._stopping:
+            session.outbox.end(_STOPPING)
+        await self._commits.database.write(partial(presence_store.save, node=node, known=known))
+
+    def _watch(self, node: str) -> None:
+        if node not in self.leases and (expiry := self.book.next_expiry(node)) is not None:
+            self.leases.set(node, expiry)
+
+    def heard(self, node: str) -> None:
+        """See ``Board``."""
+        self._presence[node] = replace(self.presence(node), last_seen=self._clock.now())
+
+    def tell(self, node: str, effect: Tell) -> None:
+        """See ``Board``: only what a node holds may it speak of."""
+        lease = effect.about.lease
+        if not self.book.has(node, lease):
+            return
+        organization, task = node.rpartition("/nodes/")[0], lease.run.rpartition("/runs/")[0]
+        body: RunProgressed | RunLogged
+        match effect.about:
+            case Progressed(_, fraction, message):
+                self._progress[lease.run] = fraction
+                body = RunProgressed(lease.run, organization, fraction, message)
+            case Logged(_, lines, dropped):
+                body = RunLogged(lease.run, organization, lines, dropped)
+        self._bus.publish([Event(task, 0, self._clock.now(), body)])
+
+    async def _closed(self, session: NodeSession) -> None:
+        node = session.node.name
+        if self._open.get(node) is not session:
+            return  # never opened, or fenced: the node belongs to the newer one
+        del self._open[node]
+        self._by_organization[session.node.organization].discard(node)
+        now = self._clock.now()
+        self._presence[node] = replace(self.presence(node), online=False, last_seen=now)
+        log.info("node disconnected", extra={"node": node, "instance": session.instance_id})
+        if not self._stopping:
+            await self._commits.database.write(partial(presence_store.seen, node=node, at=now))
+
+    async def _lose(self, due: Sequence[str]) -> None:
+        now = self._clock.now()
+        for node in due:
+            if expired := self.book.expired(node, now):
+                log.warning("leases ended without a sign of life", extra={"node": node, "runs": len(expired)})
+                await self._commits.commit(lifecycle.lose, node, expired, now)
+                for lease in expired:
+                    self.book.drop(node, lease.run)
+            self._watch(node)  # the rest was renewed meanwhile
+
+    def _on_changes(self, changes: Changes) -> None:
+        # Commits are told in their order, and only here, so that book and streams agree with the database: a lease
+        # that was granted and cancelled at once is sent and cancelled in that order.
+        for node, lease in changes.released:
+            self.book.drop(node, lease.run)
+            self._progress.pop(lease.run, None)
+            if (session := self._open.get(node)) is not None:
+                session.released()
+        expires = self._clock.now() + timedelta(seconds=self.settings.lease_seconds)
+        for node, lease in changes.granted:
+            self.book.grant(node, lease, expires)
+            self._watch(node)
+        for node, work in changes.assigned:
+            if (session := self._open.get(node)) is not None:
+                session.outbox.put(work)
+        for node, lease, reason in changes.revoked:
+            if (session := self._open.get(node)) is not None:
+                session.outbox.put(CancelRun(lease, reason))
+        for vacancy in changes.queued:
+            nodes = (vacancy.node,) if vacancy.node else tuple(self._by_organization.get(vacancy.organization, ()))
+            for node in nodes:
+                if (session := self._open.get(node)) is not None:
+                    session.offer()
+
+
+def _first(problem: BaseException) -> BaseException:
+    """The error that ended a group of tasks."""
+    while isinstance(problem, BaseExceptionGroup):
+        problem = problem.exceptions[0]
+    return problem

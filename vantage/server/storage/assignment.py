@@ -1,0 +1,140 @@
+"""Units of work of a node's session: claim runs, take reports, come back, be lost."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from datetime import datetime, timedelta
+
+from sqlalchemy import Connection, Row
+
+from vantage.common import names
+from vantage.common.errors import Reason
+from vantage.server.domain.contents import Failure, Payload
+from vantage.server.domain.leases import Reconciliation, Report, Verdict, judge, reconcile
+from vantage.server.domain.principals import NodePrincipal
+from vantage.server.domain.runs import Lease, Run, RunEvent, assigned, moved
+from vantage.server.domain.tasks import Target, TaskSpec, Work
+from vantage.server.storage import payload_store, run_store, task_store
+from vantage.server.storage.lifecycle import Changes, advance
+
+_MICROSECOND = timedelta(microseconds=1)
+
+
+def claim(connection: Connection, changes: Changes, node: NodePrincipal, free: int, now: datetime) -> int:
+    """Lease queued runs to a node, oldest first, at most as many as it has room for, and say how many."""
+    rows = run_store.claimable(connection, node.name, node.organization, node.collaborations, free)
+    steps, taken = [], []
+    for row in rows:
+        before = run_store.build_run(row)
+        after = assigned(before, node.name, names.new_id(), now)
+        steps.append((before, after))
+        taken.append((row, after))
+    advance(connection, changes, steps, now)
+    work = _work(connection, taken)
+    changes.granted += [(node.name, each.lease) for each in work]
+    changes.assigned += [(node.name, each) for each in work]
+    return len(work)
+
+
+def apply_reports(
+    connection: Connection, changes: Changes, node: str, reports: Sequence[Report], now: datetime
+) -> list[Lease]:
+    """Let the reports of a node take effect, each once, and return the leases that are no longer valid."""
+    stale: list[Lease] = []
+    runs = run_store.get_runs(connection, {report.lease.run for report in reports})
+    uploaded = _uploaded(connection, node, reports)
+    steps: list[tuple[Run, Run]] = []
+    for report in reports:
+        before = runs.get(report.lease.run)
+        match judge(before, node, report):
+            case Verdict.STALE:
+                stale.append(report.lease)
+            case Verdict.APPLY:
+                assert before is not None  # noqa: S101  # judge says STALE otherwise
+                assert report.event is not None  # noqa: S101  # judge says REPEATED otherwise
+                after = _moved(before, report.event, report, uploaded, now)
+                runs[after.name] = after
+                steps.append((before, after))
+            case Verdict.REPEATED:
+                pass
+    advance(connection, changes, steps, now)
+    return stale
+
+
+def _uploaded(connection: Connection, node: str, reports: Iterable[Report]) -> dict[str, tuple[int, str]]:
+    wanted = {
+        report.result.reference
+        for report in reports
+        if report.result is not None and report.result.reference is not None
+    }
+    return payload_store.complete_of(connection, node, wanted) if wanted else {}
+
+
+def _moved(run: Run, event: RunEvent, report: Report, uploaded: dict[str, tuple[int, str]], now: datetime) -> Run:
+    result = report.result
+    if result is None or result.reference is None:
+        return moved(run, event, now, result=result, failure=report.failure)
+    if result.reference not in uploaded:
+        failure = Failure(
+            Reason.NO_RESULT.name,
+            "the node referred to a payload that it has not uploaded: ask its admin to look at its log",
+        )
+        return moved(run, RunEvent.FAIL, now, failure=failure)
+    size, digest = uploaded[result.reference]
+    stored = Payload(result.media_type, result.sealing, None, result.reference, size, digest)
+    return moved(run, event, now, result=stored)
+
+
+def come_back(
+    connection: Connection, changes: Changes, node: str, claimed: Sequence[Lease], now: datetime
+) -> Reconciliation:
+    """Compare what a node says it holds with what is known, resume what can be, and hand it again what it must get."""
+    known = {run.name: run for run in run_store.leased_to(connection, node)}
+    missing = [lease.run for lease in claimed if lease.run not in known]
+    if missing:
+        known |= run_store.get_runs(connection, missing)
+    found = reconcile(node, claimed, known.values())
+    advance(connection, changes, [(run, moved(run, RunEvent.RESUME, now)) for run in found.resumed], now)
+    held = [*found.kept, *(run.lease for run in (*found.resumed, *found.resent))]
+    changes.granted += [(node, lease) for lease in held]
+    if found.resent:
+        by_name = {run.name: run for run in found.resent}
+        again = _work(connection, [(row, by_name[row.name]) for row in run_store.work_of(connection, by_name)])
+        changes.assigned += [(node, work) for work in again]
+    return found
+
+
+def check_leases(
+    connection: Connection, changes: Changes, node: str, leases: Sequence[Lease], now: datetime
+) -> list[Lease]:
+    """Look leases up that a heartbeat mentions and the book does not know; returns those that are no longer valid."""
+    known = run_store.get_runs(connection, [lease.run for lease in leases])
+    found = reconcile(node, leases, known.values())
+    advance(connection, changes, [(run, moved(run, RunEvent.RESUME, now)) for run in found.resumed], now)
+    changes.granted += [(node, lease) for lease in (*found.kept, *(run.lease for run in found.resumed))]
+    return list(found.revoked)
+
+
+def _work(connection: Connection, taken: Sequence[tuple[Row[tuple[object, ...]], Run]]) -> list[Work]:
+    members = {
+        collaboration: tuple(sorted(task_store.members(connection, collaboration)))
+        for collaboration in {row.collaboration for row, _run in taken}
+    }
+    work = []
+    for row, run in taken:
+        arguments = None if row.media_type is None else run_store.build_payload(row)
+        target = Target(run.organization, run.wanted_node, arguments, run.datasets)
+        spec = TaskSpec(
+            row.collaboration,
+            row.title,
+            row.image,
+            row.function,
+            (target,),
+            row.timeout * _MICROSECOND,
+            row.parent_run,
+            row.signed_order,
+        )
+        work.append(
+            Work(run.lease, spec, row.creator, row.creator_organization, row.deadline, members[row.collaboration])
+        )
+    return work

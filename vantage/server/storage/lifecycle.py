@@ -1,0 +1,153 @@
+"""The one place where runs and tasks change their state: inside a transaction, with the events that tell of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from sqlalchemy import Connection
+
+from vantage.common.errors import Reason
+from vantage.server.domain.contents import Failure
+from vantage.server.domain.runs import LEASED, OPEN, Lease, Run, RunEvent, RunState, lost, moved
+from vantage.server.domain.task_events import Event, RunMoved, TaskEnded
+from vantage.server.domain.tasks import TaskState, Work, final_state
+from vantage.server.storage import event_store, run_store, task_store
+from vantage.server.storage.task_schema import RESULT
+
+CANCELLED = Failure(Reason.TASK_CANCELLED.name, "the task was cancelled")
+ORPHANED = Failure(Reason.TASK_CANCELLED.name, "the run that asked for this task has ended")
+EXPIRED = Failure(
+    Reason.TASK_EXPIRED.name,
+    "the task's time limit passed: ask again with a longer one, or when the node is online",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Vacancy:
+    """A run that waits for a node: of this organization, perhaps a certain one."""
+
+    organization: str
+    node: str
+
+
+@dataclass(slots=True)
+class Changes:
+    """What a unit of work did, for those who must know after the commit.
+
+    Attributes:
+        events: in the order of their sequences within each task.
+        created: new tasks with their deadlines.
+        queued: runs that wait for a node now.
+        granted: leases that began, or that their nodes confirmed.
+        assigned: what must be sent to nodes.
+        released: leases that ended, with their nodes.
+        revoked: leases that the server ended: their nodes must stop the runs; with the reason.
+    """
+
+    events: list[Event] = field(default_factory=list)
+    created: list[tuple[str, datetime]] = field(default_factory=list)
+    queued: set[Vacancy] = field(default_factory=set)
+    granted: list[tuple[str, Lease]] = field(default_factory=list)
+    assigned: list[tuple[str, Work]] = field(default_factory=list)
+    released: list[tuple[str, Lease]] = field(default_factory=list)
+    revoked: list[tuple[str, Lease, str]] = field(default_factory=list)
+
+
+def advance(connection: Connection, changes: Changes, steps: Sequence[tuple[Run, Run]], now: datetime) -> None:
+    """Store runs that moved, let their tasks follow, and end what hangs on runs that have ended.
+
+    Args:
+        connection: of the unit of work; the runs were read in it and locked.
+        changes: what is done is added here.
+        steps: (before, after); several of one run follow one another.
+        now: the time of the events.
+    """
+    if not steps:
+        return
+    heads = task_store.lock_heads(connection, {after.task for _before, after in steps})
+    events: list[Event] = []
+    parents: list[str] = []
+    for before, after in steps:
+        head = heads[after.task]
+        head.last_sequence += 1
+        events.append(Event(after.task, head.last_sequence, now, RunMoved(after)))
+        if before.state in LEASED and after.state not in LEASED:
+            changes.released.append((before.node, before.lease))
+        if after.state is RunState.QUEUED:
+            changes.queued.add(Vacancy(after.organization, after.wanted_node))
+        if after.state not in OPEN:
+            head.open_runs -= 1
+            if after.state is RunState.SUCCEEDED:
+                head.succeeded += 1
+            else:
+                head.unsuccessful += 1
+            if after.subtasks:
+                parents.append(after.name)
+    for head in heads.values():
+        head.state = final_state(head.open_runs, head.unsuccessful, head.closing)
+        if head.state is not TaskState.ACTIVE:
+            head.last_sequence += 1
+            head.finished = now
+            ended = TaskEnded(head.state, head.succeeded, head.unsuccessful)
+            events.append(Event(head.name, head.last_sequence, now, ended))
+    run_store.update_runs(connection, {after.name: after for _before, after in steps}.values())
+    run_store.insert_contents(
+        connection, [(after.name, RESULT, after.result) for _before, after in steps if after.result is not None]
+    )
+    task_store.update_heads(connection, heads.values())
+    event_store.append(connection, events)
+    changes.events.extend(events)
+    if parents:
+        # A child outlives neither the failure nor the success of the run that waits for it.
+        children = task_store.active_children(connection, parents)
+        close(connection, changes, children, TaskState.CANCELLED, ORPHANED, now)
+
+
+def close(
+    connection: Connection,
+    changes: Changes,
+    tasks: Iterable[str],
+    state: TaskState,
+    failure: Failure,
+    now: datetime,
+) -> None:
+    """End tasks early, with all their descendants.
+
+    Args:
+        connection: of the unit of work.
+        changes: what is done is added here.
+        tasks: which; those that have ended are left alone.
+        state: CANCELLED or EXPIRED.
+        failure: what their open runs are left with.
+        now: the time of the events.
+    """
+    heads = task_store.lock_heads(connection, tasks)
+    active = [head for head in heads.values() if head.state is TaskState.ACTIVE]
+    if not active:
+        return
+    for head in active:
+        head.closing = state
+    task_store.update_heads(connection, active)
+    event = RunEvent.CANCEL if state is TaskState.CANCELLED else RunEvent.EXPIRE
+    steps = []
+    for run in run_store.open_runs_of(connection, [head.name for head in active]):
+        steps.append((run, moved(run, event, now, failure=failure)))
+        # A run that went back to the queue may still be at work at its last node: it is told as well.
+        if run.lease_id:
+            changes.revoked.append((run.node, run.lease, failure.reason))
+    advance(connection, changes, steps, now)
+
+
+def lose(connection: Connection, changes: Changes, node: str, leases: Iterable[Lease], now: datetime) -> None:
+    """Take runs back whose leases ended without a sign of life; those that moved on meanwhile are left alone."""
+    wanted = {lease.run: lease for lease in leases}
+    steps = []
+    for name, run in run_store.get_runs(connection, wanted).items():
+        if run.state in LEASED and run.node == node and run.lease == wanted[name]:
+            after = lost(run, now)
+            steps.append((run, after))
+            if after.state not in OPEN:
+                changes.revoked.append((node, run.lease, Reason.NODE_LOST.name))
+    advance(connection, changes, steps, now)

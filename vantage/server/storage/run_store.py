@@ -1,0 +1,237 @@
+"""Rows of runs, and what goes in and out of them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+
+from sqlalchemy import Connection, Row, bindparam, insert, select, text, update
+
+from vantage.server.domain.contents import Failure, Payload
+from vantage.server.domain.runs import Run, RunState
+from vantage.server.storage.task_schema import ARGUMENTS, RESULT, content, run, task
+
+_INSERT = insert(run)
+_INSERT_CONTENT = insert(content)
+_UPDATE = (
+    update(run)
+    .where(run.c.name == bindparam("b_name"))
+    .values(
+        node=bindparam("b_node"),
+        state=bindparam("b_state"),
+        attempt=bindparam("b_attempt"),
+        lease_id=bindparam("b_lease_id"),
+        failure_reason=bindparam("b_failure_reason"),
+        failure_message=bindparam("b_failure_message"),
+        failure_metadata=bindparam("b_failure_metadata"),
+        assign_time=bindparam("b_assign_time"),
+        start_time=bindparam("b_start_time"),
+        finish_time=bindparam("b_finish_time"),
+    )
+)
+_COUNT_SUBTASKS = (
+    update(run).where(run.c.name == bindparam("b_name")).values(subtasks=run.c.subtasks + bindparam("b_more"))
+)
+_BY_NAME = select(run).where(run.c.name.in_(bindparam("wanted", expanding=True))).with_for_update()
+_OF_TASKS = select(run).where(run.c.task.in_(bindparam("wanted", expanding=True))).order_by(run.c.task, run.c.position)
+# The states are literals, as in the indexes: with parameters the partial indexes would not be used.
+_OPEN_OF_TASKS = (
+    select(run).where(run.c.task.in_(bindparam("wanted", expanding=True)), text("state IN (1, 2, 3)")).with_for_update()
+)
+_LEASED_TO = select(run).where(run.c.node == bindparam("wanted"), text("state IN (2, 3)")).with_for_update()
+_NODES_WITH_LEASES = select(run.c.node).where(text("state IN (2, 3)")).distinct()
+_RESULTS = select(content).where(content.c.run.in_(bindparam("wanted", expanding=True)), content.c.kind == RESULT)
+_WORK = (
+    select(
+        run,
+        task.c.title,
+        task.c.image,
+        task.c.function,
+        task.c.timeout,
+        task.c.parent_run,
+        task.c.signed_order,
+        task.c.creator,
+        task.c.creator_organization,
+        task.c.deadline,
+        content.c.media_type,
+        content.c.sealing,
+        content.c.inline,
+        content.c.reference,
+        content.c.size,
+        content.c.digest,
+    )
+    .select_from(run)
+    .join(task, task.c.name == run.c.task)
+    .outerjoin(content, (content.c.run == run.c.name) & (content.c.kind == ARGUMENTS))
+)
+_CLAIMABLE = (
+    _WORK.where(
+        run.c.organization == bindparam("organization"),
+        text("run.state = 1"),
+        run.c.wanted_node.in_(["", bindparam("node")]),
+        run.c.collaboration.in_(bindparam("collaborations", expanding=True)),
+    )
+    .order_by(run.c.name)
+    .limit(bindparam("free"))
+    .with_for_update(of=run, skip_locked=True)
+)
+_WORK_OF = _WORK.where(run.c.name.in_(bindparam("wanted", expanding=True)))
+
+
+def insert_runs(connection: Connection, collaboration_of: dict[str, str], runs: Sequence[Run]) -> None:
+    """Insert new runs; their arguments are inserted by ``insert_contents``."""
+    connection.execute(
+        _INSERT,
+        [
+            {
+                "name": each.name,
+                "task": each.task,
+                "position": each.position,
+                "organization": each.organization,
+                "collaboration": collaboration_of[each.task],
+                "wanted_node": each.wanted_node,
+                "datasets": json.dumps(each.datasets) if each.datasets else "",
+                "subtasks": 0,
+                "node": each.node,
+                "state": int(each.state),
+                "attempt": each.attempt,
+                "lease_id": each.lease_id,
+            }
+            for each in runs
+        ],
+    )
+
+
+def insert_contents(connection: Connection, contents: Sequence[tuple[str, int, Payload]]) -> None:
+    """Insert arguments or results: (run, kind, payload)."""
+    if contents:
+        connection.execute(
+            _INSERT_CONTENT,
+            [
+                {
+                    "run": name,
+                    "kind": kind,
+                    "media_type": each.media_type,
+                    "sealing": each.sealing,
+                    "inline": each.inline,
+                    "reference": each.reference,
+                    "size": each.size,
+                    "digest": each.digest,
+                }
+                for name, kind, each in contents
+            ],
+        )
+
+
+def update_runs(connection: Connection, runs: Iterable[Run]) -> None:
+    """Write changed runs back, without their results."""
+    connection.execute(
+        _UPDATE,
+        [
+            {
+                "b_name": each.name,
+                "b_node": each.node,
+                "b_state": int(each.state),
+                "b_attempt": each.attempt,
+                "b_lease_id": each.lease_id,
+                "b_failure_reason": None if each.failure is None else each.failure.reason,
+                "b_failure_message": None if each.failure is None else each.failure.message,
+                "b_failure_metadata": (
+                    json.dumps(each.failure.metadata) if each.failure is not None and each.failure.metadata else None
+                ),
+                "b_assign_time": each.assign_time,
+                "b_start_time": each.start_time,
+                "b_finish_time": each.finish_time,
+            }
+            for each in runs
+        ],
+    )
+
+
+def count_subtasks(connection: Connection, more: dict[str, int]) -> None:
+    """Note that runs created subtasks."""
+    connection.execute(_COUNT_SUBTASKS, [{"b_name": name, "b_more": number} for name, number in more.items()])
+
+
+def get_runs(connection: Connection, names: Iterable[str]) -> dict[str, Run]:
+    """Runs by name, locked in a unit that writes, without results."""
+    return {row.name: build_run(row) for row in connection.execute(_BY_NAME, {"wanted": list(names)})}
+
+
+def runs_of(connection: Connection, tasks: Iterable[str], *, results: bool) -> dict[str, list[Run]]:
+    """Runs of tasks in the order of their targets."""
+    found: dict[str, list[Run]] = {}
+    rows = connection.execute(_OF_TASKS, {"wanted": list(tasks)}).all()
+    kept = get_results(connection, [row.name for row in rows if row.state == RunState.SUCCEEDED]) if results else {}
+    for row in rows:
+        found.setdefault(row.task, []).append(build_run(row, kept.get(row.name)))
+    return found
+
+
+def open_runs_of(connection: Connection, tasks: Iterable[str]) -> list[Run]:
+    """Runs of tasks that have not ended, locked."""
+    return [build_run(row) for row in connection.execute(_OPEN_OF_TASKS, {"wanted": list(tasks)})]
+
+
+def leased_to(connection: Connection, node: str) -> list[Run]:
+    """Runs that a node holds, locked."""
+    return [build_run(row) for row in connection.execute(_LEASED_TO, {"wanted": node})]
+
+
+def nodes_with_leases(connection: Connection) -> list[str]:
+    """Nodes that hold runs."""
+    return list(connection.execute(_NODES_WITH_LEASES).scalars())
+
+
+def claimable(
+    connection: Connection, node: str, organization: str, collaborations: Iterable[str], free: int
+) -> Sequence[Row[tuple[object, ...]]]:
+    """Queued runs that a node may take, oldest first, with all that it needs to know."""
+    return connection.execute(
+        _CLAIMABLE,
+        {"node": node, "organization": organization, "collaborations": sorted(collaborations), "free": free},
+    ).all()
+
+
+def work_of(connection: Connection, names: Iterable[str]) -> Sequence[Row[tuple[object, ...]]]:
+    """The same rows as ``claimable`` for given runs."""
+    return connection.execute(_WORK_OF, {"wanted": list(names)}).all()
+
+
+def get_results(connection: Connection, names: Sequence[str]) -> dict[str, Payload]:
+    """Results of runs."""
+    if not names:
+        return {}
+    return {row.run: build_payload(row) for row in connection.execute(_RESULTS, {"wanted": list(names)})}
+
+
+def build_payload(row: Row[tuple[object, ...]]) -> Payload:
+    """A payload from the columns of ``content``."""
+    return Payload(row.media_type, row.sealing, row.inline, row.reference, row.size, row.digest)
+
+
+def build_run(row: Row[tuple[object, ...]], result: Payload | None = None) -> Run:
+    """A run from its row."""
+    failure = None
+    if row.failure_reason is not None:
+        metadata = json.loads(row.failure_metadata) if row.failure_metadata else {}
+        failure = Failure(row.failure_reason, row.failure_message, metadata)
+    datasets = tuple((parameter, dataset) for parameter, dataset in json.loads(row.datasets)) if row.datasets else ()
+    return Run(
+        row.name,
+        row.task,
+        row.position,
+        row.organization,
+        row.wanted_node,
+        row.node,
+        RunState(row.state),
+        row.attempt,
+        row.lease_id,
+        row.subtasks,
+        datasets,
+        result,
+        failure,
+        row.assign_time,
+        row.start_time,
+        row.finish_time,
+    )

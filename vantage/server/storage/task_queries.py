@@ -1,0 +1,40 @@
+"""Units of work about tasks that exist: read, list, cancel, expire."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+
+from sqlalchemy import Connection
+
+from vantage.server.domain.permissions import Reach
+from vantage.server.domain.tasks import Task, TaskState
+from vantage.server.storage import run_store, task_store
+from vantage.server.storage.lifecycle import CANCELLED, EXPIRED, Changes, close
+from vantage.server.storage.task_store import Listing
+
+
+def read_task(connection: Connection, name: str, *, results: bool = True) -> Task | None:
+    """A task with its runs."""
+    row = task_store.get_task(connection, name)
+    if row is None:
+        return None
+    return task_store.build_task(row, run_store.runs_of(connection, [name], results=results).get(name, []))
+
+
+def read_list(connection: Connection, reach: Reach, listing: Listing, before: str | None, limit: int) -> Sequence[Task]:
+    """Tasks that are reached and match, newest first, without results."""
+    rows = task_store.list_tasks(connection, reach, listing, before, limit)
+    runs = run_store.runs_of(connection, [row._mapping["name"] for row in rows], results=False) if rows else {}
+    return [task_store.build_task(row, runs.get(row._mapping["name"], [])) for row in rows]
+
+
+def cancel_task(connection: Connection, changes: Changes, name: str, now: datetime) -> Task | None:
+    """Cancel a task with its descendants, and return it; harmless when it has ended."""
+    close(connection, changes, [name], TaskState.CANCELLED, CANCELLED, now)
+    return read_task(connection, name)
+
+
+def expire_tasks(connection: Connection, changes: Changes, names: Iterable[str], now: datetime) -> None:
+    """End tasks whose deadline has passed; harmless for those that have ended."""
+    close(connection, changes, names, TaskState.EXPIRED, EXPIRED, now)
