@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from dataclasses import replace
 from datetime import timedelta
 from functools import partial
@@ -94,7 +94,7 @@ class Sessions:
 
     async def serve(
         self, node: NodePrincipal, incoming: AsyncIterator[NodeMessage]
-    ) -> AsyncIterator[tuple[int, ServerMessage]]:
+    ) -> AsyncGenerator[tuple[int, ServerMessage], None]:
         """Serve one stream: yields (acknowledgement, message) until the session is over.
 
         Raises:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from dataclasses import dataclass
 
 from vantage.common.errors import VantageError
@@ -57,7 +57,7 @@ class TaskStream:
         self._arrived = asyncio.Event()
         self._room = asyncio.Event()
 
-    async def answers(self) -> AsyncIterator[Answer]:
+    async def answers(self) -> AsyncGenerator[Answer, None]:
         """Answers in the order in which they come to be, until the caller has asked all and all tasks have ended."""
         workers = [asyncio.create_task(self._read()), asyncio.create_task(self._create())]
         for worker in workers:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
@@ -103,7 +103,7 @@ class Tasks:
             case problem:
                 raise problem
 
-    async def run(self, principal: Principal, question: Question) -> AsyncIterator[Item]:
+    async def run(self, principal: Principal, question: Question) -> AsyncGenerator[Item, None]:
         """Create a task like ``create``, then watch it."""
         request = self.prepare(principal, question)
         follower = self.follower()
@@ -125,7 +125,7 @@ class Tasks:
         finally:
             follower.close()
 
-    async def watch(self, principal: Principal, name: str, after_sequence: int) -> AsyncIterator[Item]:
+    async def watch(self, principal: Principal, name: str, after_sequence: int) -> AsyncGenerator[Item, None]:
         """The task as it is, then its events after a sequence (0: after the snapshot), until it has ended.
 
         Raises:
@@ -143,7 +143,7 @@ class Tasks:
 
     async def _attach(
         self, principal: Principal, follower: Follower, name: str, after_sequence: int
-    ) -> AsyncIterator[Item]:
+    ) -> AsyncGenerator[Item, None]:
         follower.expect(str(names.parse(name, "tasks")))
         task = await self.get(principal, name)
         yield Snapshot(task, self._clock.now())
@@ -218,7 +218,7 @@ class Tasks:
         self._bus.publish(changes.events)
 
 
-async def _follow(follower: Follower, *, results: bool) -> AsyncIterator[Item]:
+async def _follow(follower: Follower, *, results: bool) -> AsyncGenerator[Item, None]:
     while follower.open:
         for event in await follower.next():
             yield event if results else without_result(event)

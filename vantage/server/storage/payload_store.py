@@ -50,8 +50,10 @@ def complete_of(connection: Connection, uploader: str, names: Iterable[str]) -> 
     return {row.name: (row.size, row.digest) for row in rows}
 
 
-def insert_payload(connection: Connection, new: StoredPayload) -> None:
-    """Insert a begun upload."""
+def find_or_insert(connection: Connection, new: StoredPayload) -> StoredPayload:
+    """The upload that the same request began earlier, or this new one, inserted."""
+    if (earlier := find_upload(connection, new.uploader, new.request_id)) is not None:
+        return earlier
     connection.execute(
         insert(payload).values(
             name=new.name,
@@ -63,6 +65,7 @@ def insert_payload(connection: Connection, new: StoredPayload) -> None:
             created=new.created,
         )
     )
+    return new
 
 
 def find_upload(connection: Connection, uploader: str, request_id: str) -> StoredPayload | None:
@@ -71,9 +74,10 @@ def find_upload(connection: Connection, uploader: str, request_id: str) -> Store
     return _build(connection.execute(query).one_or_none())
 
 
-def get_payload(connection: Connection, name: str) -> StoredPayload | None:
-    """An upload by name."""
-    return _build(connection.execute(select(payload).where(payload.c.name == name)).one_or_none())
+def get_with_uses(connection: Connection, name: str) -> tuple[StoredPayload | None, list[Use]]:
+    """An upload by name, and the runs that refer to it."""
+    found = _build(connection.execute(select(payload).where(payload.c.name == name)).one_or_none())
+    return found, [] if found is None else uses_of(connection, name)
 
 
 def complete(connection: Connection, name: str, now: datetime) -> None:

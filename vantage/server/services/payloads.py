@@ -1,0 +1,195 @@
+"""Use cases of payloads: upload, continue, download."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import AsyncGenerator, AsyncIterator
+from dataclasses import dataclass, replace
+from functools import partial
+
+from vantage.common import names
+from vantage.common.clock import Clock
+from vantage.common.errors import Reason, VantageError, error
+from vantage.server.domain.permissions import Operation, Owner, Resource, reach
+from vantage.server.domain.principals import NodePrincipal, Principal
+from vantage.server.payloads.files import PartialFile, PayloadFiles
+from vantage.server.storage import payload_store
+from vantage.server.storage.database import Database
+from vantage.server.storage.payload_store import StoredPayload, Use
+
+DEFAULT_MAX_BYTES = 2 * 1024**3
+MAX_CHUNK = 1024 * 1024
+SENT_CHUNK = 64 * 1024
+"""Fastest size of a message with bytes."""
+_GATHER = 1024 * 1024
+
+_DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """What is announced before the bytes."""
+
+    request_id: str
+    size: int
+    digest: str
+    offset: int
+
+
+class Payloads:
+    """The server's payload store.
+
+    Args:
+        database: rows.
+        files: bytes.
+        clock: the time.
+        max_bytes: largest payload.
+    """
+
+    def __init__(
+        self, database: Database, files: PayloadFiles, clock: Clock, max_bytes: int = DEFAULT_MAX_BYTES
+    ) -> None:
+        self._database = database
+        self._files = files
+        self._clock = clock
+        self._max_bytes = max_bytes
+        self._under_way: set[str] = set()
+
+    async def upload(self, principal: Principal, header: Header, chunks: AsyncIterator[bytes]) -> StoredPayload:
+        """Store the bytes that follow a header, or go on with an upload; answers when they are durable and right.
+
+        Raises:
+            LimitExceededError: PAYLOAD_TOO_LARGE, STORAGE_FULL.
+            InvalidArgumentError: PAYLOAD_DIGEST_MISMATCH, PAYLOAD_OFFSET_MISMATCH, or the header is wrong.
+            ConflictError: REQUEST_ID_REUSED, or the same upload is under way on another stream.
+        """
+        self._check(header)
+        stored = await self._register(principal, header)
+        if stored.complete:
+            return stored
+        if stored.name in self._under_way:
+            raise error(Reason.IN_USE, "this upload is under way on another stream: end that one first")
+        self._under_way.add(stored.name)
+        try:
+            # The file may have been moved into place right before a crash that kept the row from following.
+            if not await self._files.exists(stored.name):
+                await self._receive(stored, header.offset, chunks)
+            now = self._clock.now()
+            await self._database.write(partial(payload_store.complete, name=stored.name, now=now))
+        finally:
+            self._under_way.discard(stored.name)
+        return replace(stored, complete=True, created=now)
+
+    async def find(self, principal: Principal, request_id: str) -> tuple[int, StoredPayload | None]:
+        """How many bytes of an upload of the caller are durable, and the payload once it is complete."""
+        request_id = names.parse_request_id(request_id)
+        stored = await self._database.read(
+            partial(payload_store.find_upload, uploader=principal.name, request_id=request_id)
+        )
+        if stored is None:
+            return 0, None
+        if stored.complete:
+            return stored.size, stored
+        return await self._files.offset(stored.name), None
+
+    async def download(self, principal: Principal, name: str, offset: int) -> AsyncGenerator[bytes, None]:
+        """The bytes of a payload from an offset.
+
+        Raises:
+            NotFoundError: there is none, or the caller is neither uploader nor party of a task that refers to it.
+            InvalidArgumentError: OUT_OF_RANGE.
+        """
+        names.parse(name, "payloads")
+        stored, uses = await self._database.read(partial(payload_store.get_with_uses, name=name))
+        if stored is None or not stored.complete or not _may_read(principal, stored, uses):
+            raise error(Reason.NOT_FOUND, f"there is no {name} that you may read", name=name)
+        if not 0 <= offset <= stored.size:
+            raise error(Reason.OUT_OF_RANGE, f"offset must be 0 to {stored.size}", field="offset")
+        async for chunk in self._files.read(name, offset, SENT_CHUNK):
+            yield chunk
+
+    def _check(self, header: Header) -> None:
+        names.parse_request_id(header.request_id)
+        if _DIGEST.fullmatch(header.digest) is None:
+            raise error(
+                Reason.INVALID_ARGUMENT, "digest must be sha256: and 64 hexadecimal digits", field="header.digest"
+            )
+        if header.size < 0 or not 0 <= header.offset <= header.size:
+            raise error(Reason.INVALID_ARGUMENT, "offset must lie within size_bytes", field="header.offset")
+        if header.size > self._max_bytes:
+            raise error(
+                Reason.PAYLOAD_TOO_LARGE, f"a payload has at most {self._max_bytes} bytes", limit=str(self._max_bytes)
+            )
+
+    async def _register(self, principal: Principal, header: Header) -> StoredPayload:
+        new = StoredPayload(
+            f"payloads/{names.new_id()}",
+            principal.name,
+            names.parse_request_id(header.request_id),
+            header.size,
+            header.digest,
+            False,
+            self._clock.now(),
+        )
+        stored = await self._database.write(partial(payload_store.find_or_insert, new=new))
+        if (stored.size, stored.digest) != (header.size, header.digest):
+            raise error(
+                Reason.REQUEST_ID_REUSED, "this request_id began another upload: use a new UUID for each payload"
+            )
+        return stored
+
+    async def _receive(self, stored: StoredPayload, offset: int, chunks: AsyncIterator[bytes]) -> None:
+        file = await self._files.begin(stored.name, offset)
+        try:
+            await self._append(file, stored.size, chunks)
+            if file.size != stored.size:
+                raise error(
+                    Reason.PAYLOAD_OFFSET_MISMATCH,
+                    f"the upload ended after {file.size} of {stored.size} bytes: continue there",
+                    offset=str(file.size),
+                )
+            await file.finish(stored.digest)
+        finally:
+            # Also when the stream broke: what arrived is there for the continuation.
+            await file.keep()
+
+    @staticmethod
+    async def _append(file: PartialFile, size: int, chunks: AsyncIterator[bytes]) -> None:
+        gathered: list[bytes] = []
+        waiting = 0
+        try:
+            async for chunk in chunks:
+                if len(chunk) > MAX_CHUNK or file.size + waiting + len(chunk) > size:
+                    raise _too_much(size)
+                gathered.append(chunk)
+                waiting += len(chunk)
+                if waiting >= _GATHER:
+                    taken, gathered, waiting = gathered, [], 0
+                    await file.append(taken)
+        finally:
+            if gathered:
+                await file.append(gathered)
+
+
+def _too_much(size: int) -> VantageError:
+    return error(Reason.PAYLOAD_TOO_LARGE, f"chunks have at most {MAX_CHUNK} bytes, all together the announced {size}")
+
+
+def _may_read(principal: Principal, stored: StoredPayload, uses: list[Use]) -> bool:
+    """The uploader, and the parties of a task.
+
+    Whoever created the task reads both; nodes that are asked read arguments; whoever may view runs reads results.
+    """
+    if stored.uploader == principal.name:
+        return True
+    for use in uses:
+        if use.creator == principal.name or use.owner == principal.name:
+            return True
+        if isinstance(principal, NodePrincipal):
+            if use.arguments and use.node == principal.name:
+                return True
+        elif not use.arguments:
+            owner = Owner(use.owner_organization or None, frozenset({use.collaboration}), use.owner)
+            if reach(principal, Resource.RUN, Operation.VIEW).covers(owner):
+                return True
+    return False
