@@ -9,13 +9,13 @@ from typing import Any
 import grpc
 import pytest
 
-from tests.rpc.tasks.conftest import ROSA, Network, as_, request_id, spec
 from vantage.api.node.v1 import node_session_service_pb2 as pb
 from vantage.api.task.v1 import task_pb2, task_service_pb2
 from vantage.api.types.v1 import types_pb2
 from vantage.common.errors import Reason
 from vantage.common.rpc import error_from_rpc
 from vantage.testing.scripted_node import ScriptedNode
+from vantage.testing.task_server import ROSA, Network, as_, request_id, spec
 
 ONE = "organizations/alpha/nodes/one"
 TWO = "organizations/alpha/nodes/two"
@@ -197,6 +197,7 @@ async def test_heartbeats_keep_leases_and_the_current_attempt_is_believed(networ
 
 async def test_a_run_that_is_lost_too_often_fails(network: Network) -> None:
     name = await _create(network)
+    event = task_pb2.TaskEvent()
     for attempt in (1, 2, 3):
         node = network.node()
         await node.hello()

@@ -10,13 +10,13 @@ from typing import Any
 import grpc
 import pytest
 
-from tests.rpc.tasks.conftest import ROSA, Network, as_, request_id, spec
 from vantage.api.node.v1 import node_session_service_pb2 as node_pb
 from vantage.api.payload.v1 import payload_service_pb2 as pb
 from vantage.api.task.v1 import task_service_pb2
 from vantage.api.types.v1 import types_pb2
 from vantage.common.errors import Reason
 from vantage.common.rpc import error_from_rpc
+from vantage.testing.task_server import ROSA, Network, as_, request_id, spec
 
 ONE = "organizations/alpha/nodes/one"
 CHUNK = 64 * 1024

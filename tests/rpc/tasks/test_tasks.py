@@ -9,10 +9,10 @@ from typing import Any
 import grpc
 import pytest
 
-from tests.rpc.tasks.conftest import IMAGE, LIMIT, ROSA, Network, as_, request_id, spec
 from vantage.api.task.v1 import task_pb2, task_service_pb2
 from vantage.common.errors import Reason
 from vantage.common.rpc import error_from_rpc
+from vantage.testing.task_server import IMAGE, LIMIT, ROSA, Network, as_, request_id, spec
 
 
 async def test_a_task_runs_and_its_stream_ends_with_the_result(network: Network) -> None:

@@ -145,13 +145,18 @@ class TaskStream:
                 self._answers.append(Answer(question.request_id, outcome))
 
     async def _attach(self, request_id: str, name: str) -> None:
-        """Follow a task that an earlier request made."""
+        """Follow a task that an earlier request made, perhaps on this very stream: then its events are under way."""
+        followed = self._follower.follows(name)
         self._follower.expect(name)
         try:
             task = await self._tasks.get(self._principal, name)
         except VantageError as problem:
-            self._follower.forget(name)
+            if not followed:
+                self._follower.forget(name)
             self._answers.append(Answer(request_id, problem))
+            return
+        if followed:
+            self._answers.append(Answer(request_id, Snapshot(task, task.created)))
             return
         self._open(request_id, task, task.last_sequence)
         if task.state is not TaskState.ACTIVE:
