@@ -1,0 +1,254 @@
+"""Configuration of a node: one YAML file, checked as a whole before anything starts."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+from vantage.common import names
+from vantage.common.errors import Reason, VantageError, error
+from vantage.common.rpc import normalize_fingerprint, split_target
+from vantage.node.yaml_source import YamlSource
+
+_UNITS = {"": 1, "b": 1, "k": 1024, "kib": 1024, "m": 1024**2, "mib": 1024**2, "g": 1024**3, "gib": 1024**3}
+_SECONDS = {"": 1, "s": 1, "m": 60, "min": 60, "h": 3600, "d": 86400}
+DATASET_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
+
+
+def _amount(text: object, units: dict[str, int], example: str) -> object:
+    if not isinstance(text, str):
+        return text
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([a-zA-Z]*)\s*", text)
+    if match is None or match[2].lower() not in units:
+        raise ValueError(f"must be a number, or a text like {example}")
+    return int(float(match[1]) * units[match[2].lower()])
+
+
+def _named(collection: str) -> AfterValidator:
+    """Accept ``clara`` and ``organizations/clara``, keep the latter."""
+
+    def check(text: str) -> str:
+        full = text if text.startswith(f"{collection}/") else f"{collection}/{text}"
+        if not names.is_valid(full, collection):
+            raise ValueError(f"must be a name like {collection}/some-name, or its last part")
+        return full
+
+    return AfterValidator(check)
+
+
+Bytes = Annotated[int, BeforeValidator(lambda value: _amount(value, _UNITS, "512MiB")), Field(gt=0)]
+Seconds = Annotated[int, BeforeValidator(lambda value: _amount(value, _SECONDS, "30m")), Field(gt=0)]
+OrganizationName = Annotated[str, _named("organizations")]
+CollaborationName = Annotated[str, _named("collaborations")]
+UserName = Annotated[str, _named("users")]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class ServerSection(_Section):
+    """Where the server is and how it is recognised: by fingerprint, by authority, or by those of the system."""
+
+    address: str
+    fingerprint: str | None = None
+    ca: Path | None = None
+    tls: bool = True
+
+    @model_validator(mode="after")
+    def _one_trust(self) -> ServerSection:
+        try:
+            split_target(self.address)
+            if self.fingerprint is not None:
+                normalize_fingerprint(self.fingerprint)
+        except VantageError as problem:
+            raise ValueError(problem.message) from None
+        if self.fingerprint is not None and self.ca is not None:
+            raise ValueError("give either fingerprint or ca, not both")
+        if not self.tls and (self.fingerprint is not None or self.ca is not None):
+            raise ValueError("tls: false contradicts fingerprint and ca: remove one")
+        return self
+
+
+class IdentitySection(_Section):
+    """Who the node is: its organization's name, its own, and the files that prove it."""
+
+    organization: OrganizationName
+    node: str
+    key: Path = Path("node-key.pem")
+    certificate: Path = Path("node-cert.pem")
+
+    @property
+    def name(self) -> str:
+        """Resource name of the node."""
+        return f"{self.organization}/nodes/{self.node}"
+
+    @model_validator(mode="after")
+    def _valid_name(self) -> IdentitySection:
+        if not names.is_valid(self.name, "organizations/nodes"):
+            raise ValueError("node must have 2 to 40 lower-case letters, digits and hyphens, e.g. clara-1")
+        return self
+
+
+class DatasetSection(_Section):
+    """A file that algorithms may read."""
+
+    name: str
+    path: Path
+    format: Literal["csv", "parquet"]
+    collaborations: tuple[CollaborationName, ...] | None = None
+    description: str = ""
+
+    @model_validator(mode="after")
+    def _valid_name(self) -> DatasetSection:
+        if DATASET_NAME.fullmatch(self.name) is None:
+            raise ValueError("name must have 1 to 63 lower-case letters, digits, '.', '_' and '-'")
+        return self
+
+    def serves(self, collaboration: str) -> bool:
+        """Whether tasks of a collaboration may read it; without a list, those of all that the node serves."""
+        return self.collaborations is None or collaboration in self.collaborations
+
+
+class ImageRule(_Section):
+    """Images of repositories that match may run when enough of the keys have signed them."""
+
+    repository: str = Field(min_length=1)
+    keys: tuple[Path, ...] = Field(min_length=1)
+    threshold: int = Field(default=1, ge=1)
+    functions: tuple[str, ...] | None = None
+
+    @model_validator(mode="after")
+    def _reachable(self) -> ImageRule:
+        if self.threshold > len(self.keys):
+            raise ValueError(f"threshold {self.threshold} cannot be met with {len(self.keys)} keys")
+        return self
+
+
+class PolicySection(_Section):
+    """What the data owner allows. Nothing runs until a rule for images is added."""
+
+    images: tuple[ImageRule, ...] = ()
+    organizations: tuple[OrganizationName, ...] | None = None
+    users: tuple[UserName, ...] | None = None
+    allow_logs: bool = False
+    allow_progress: bool = True
+    allow_messages: bool = True
+
+
+class LimitsSection(_Section):
+    """What one run may use."""
+
+    memory: Bytes = 2 * 1024**3
+    cpus: float = Field(default=1.0, gt=0, le=1024)
+    pids: int = Field(default=256, ge=16)
+    scratch: Bytes = 1024**3
+    max_runtime: Seconds = 24 * 3600
+    max_result_bytes: Bytes = 64 * 1024**2
+    max_log_lines: int = Field(default=10_000, ge=0)
+
+
+class RegistrySection(_Section):
+    """How to reach a registry: credentials in a file, plain HTTP only where said."""
+
+    address: str
+    username: str | None = None
+    password_file: Path | None = None
+    insecure: bool = False
+    ca: Path | None = None
+
+
+class DockerSection(_Section):
+    """Which engine runs the containers."""
+
+    host: str = "unix:///var/run/docker.sock"
+
+
+class ProcessSection(_Section):
+    """Python modules that stand in for images of a repository, for development."""
+
+    modules: dict[str, str] = Field(default_factory=dict)
+
+
+class NodeConfig(_Section):
+    """All of it. Paths are absolute after ``load``."""
+
+    server: ServerSection
+    identity: IdentitySection
+    data_dir: Path
+    datasets: tuple[DatasetSection, ...] = ()
+    policy: PolicySection = PolicySection()
+    limits: LimitsSection = LimitsSection()
+    slots: int = Field(default=2, ge=1, le=1000)
+    executor: Literal["docker", "process"] = "docker"
+    allow_unsandboxed: bool = False
+    registries: tuple[RegistrySection, ...] = ()
+    docker: DockerSection = DockerSection()
+    process: ProcessSection = ProcessSection()
+
+    @model_validator(mode="after")
+    def _consistent(self) -> NodeConfig:
+        if self.executor == "process" and not self.allow_unsandboxed:
+            raise ValueError(
+                "executor: process runs code without any sandbox: use docker, or, on a machine without real data, "
+                "set allow_unsandboxed: true"
+            )
+        seen: set[str] = set()
+        for dataset in self.datasets:
+            if dataset.name in seen:
+                raise ValueError(f"two datasets have the name {dataset.name!r}: rename one")
+            seen.add(dataset.name)
+        return self
+
+    def dataset(self, name: str) -> DatasetSection | None:
+        """The dataset of this name."""
+        return next((each for each in self.datasets if each.name == name), None)
+
+
+def load(path: Path) -> NodeConfig:
+    """Read and check a configuration; relative paths count from the file's directory.
+
+    Raises:
+        ConfigurationError: with file:line, field and what is allowed, one line per problem.
+    """
+    source = YamlSource.read(path)
+    config = _absolute(source.parse(NodeConfig), path.resolve().parent)
+    problems = [
+        f"{source.place(('datasets', index, 'path'))}: datasets.{index}.path: there is no file {dataset.path}"
+        for index, dataset in enumerate(config.datasets)
+        if not dataset.path.is_file()
+    ]
+    problems += [
+        f"{source.place(('policy', 'images', index, 'keys', position))}: policy.images.{index}.keys.{position}: "
+        f"there is no file {key}"
+        for index, rule in enumerate(config.policy.images)
+        for position, key in enumerate(rule.keys)
+        if not key.is_file()
+    ]
+    if config.server.ca is not None and not config.server.ca.is_file():
+        problems.append(f"{source.place(('server', 'ca'))}: server.ca: there is no file {config.server.ca}")
+    if problems:
+        raise error(Reason.CONFIGURATION_INVALID, "\n".join(problems), path=str(path))
+    return config
+
+
+def _absolute(config: NodeConfig, base: Path) -> NodeConfig:
+    def fix(model: BaseModel) -> dict[str, object]:
+        changed: dict[str, object] = {}
+        for name in type(model).model_fields:
+            changed[name] = _fix(getattr(model, name))
+        return changed
+
+    def _fix(value: object) -> object:
+        if isinstance(value, Path):
+            return base / value.expanduser()
+        if isinstance(value, BaseModel):
+            return value.model_copy(update=fix(value))
+        if isinstance(value, tuple):
+            return tuple(_fix(each) for each in value)
+        return value
+
+    return config.model_copy(update=fix(config))

@@ -1,0 +1,146 @@
+"""The way to the server: channel, access token, and whether a failure is final."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from datetime import datetime, timedelta
+
+import grpc
+
+from vantage.api.identity.v1 import auth_service_pb2 as auth_pb
+from vantage.api.identity.v1 import auth_service_pb2_grpc as auth_grpc
+from vantage.common.clock import Clock
+from vantage.common.errors import (
+    InternalError,
+    PermissionDeniedError,
+    Reason,
+    UnauthenticatedError,
+    VantageError,
+)
+from vantage.common.rpc import ServerTrust, bearer, error_from_rpc, open_channel
+from vantage.node.config import ServerSection
+from vantage.node.identity import Identity
+
+log = logging.getLogger(__name__)
+
+_CALL_TIMEOUT = 20.0
+_REFRESH_SHARE = 0.25
+"""A token is replaced when less than this share of its life is left."""
+_MENDS_ITSELF = frozenset(
+    {Reason.CLOCK_SKEWED, Reason.ASSERTION_REPLAYED, Reason.UNAUTHENTICATED, Reason.TOKEN_EXPIRED}
+)
+"""Failures of authentication that another attempt with a fresh assertion can mend."""
+
+
+class FatalError(Exception):
+    """The server does not admit this node: trying again cannot help, a person must act.
+
+    Args:
+        cause: what the server said.
+    """
+
+    def __init__(self, cause: VantageError) -> None:
+        super().__init__(cause.message)
+        self.cause = cause
+
+
+def is_fatal(problem: VantageError) -> bool:
+    """Whether a failure after a fresh assertion ends the agent: not admitted, not allowed, or not spoken here."""
+    if problem.reason in _MENDS_ITSELF:
+        return False
+    if isinstance(problem, UnauthenticatedError | PermissionDeniedError):
+        return True
+    return problem.reason is Reason.SESSION_FENCED or (
+        isinstance(problem, InternalError) and problem.reason is Reason.UNIMPLEMENTED
+    )
+
+
+class Connection:
+    """One channel for everything the node asks the server.
+
+    Args:
+        server: where it is.
+        identity: who asks.
+        clock: the time.
+    """
+
+    def __init__(self, server: ServerSection, identity: Identity, clock: Clock) -> None:
+        self.identity = identity
+        self._server = server
+        self._clock = clock
+        self._channel: grpc.aio.Channel | None = None
+        self._lock = asyncio.Lock()
+        self._token = ""
+        self._refresh_at: datetime | None = None
+        self._refusals = 0
+
+    async def channel(self) -> grpc.aio.Channel:
+        """The channel, opened on first use.
+
+        Raises:
+            VantageError: the server cannot be reached, or shows another certificate than the pinned one.
+        """
+        if self._channel is None:
+            self._channel = open_channel(self._server.address, await self._trust())
+        return self._channel
+
+    async def reopen(self) -> None:
+        """Forget the channel: the next use makes a new one, which looks at the server's certificate again."""
+        channel, self._channel = self._channel, None
+        if channel is not None:
+            await channel.close()
+
+    async def close(self) -> None:
+        """End the connection."""
+        await self.reopen()
+
+    async def metadata(self) -> tuple[tuple[str, str], ...]:
+        """Metadata for a call: a token that is good for a while.
+
+        Raises:
+            FatalError: the server does not admit the node.
+            VantageError: it cannot be asked now.
+        """
+        async with self._lock:
+            if self._refresh_at is None or self._clock.now() >= self._refresh_at:
+                await self._authenticate()
+            return (bearer(self._token),)
+
+    def token_refused(self) -> bool:
+        """The server did not accept the token: get a new one for the next call. Says whether that was tried already."""
+        self._refresh_at = None
+        self._refusals += 1
+        return self._refusals > 1
+
+    def token_accepted(self) -> None:
+        """The server accepted the token."""
+        self._refusals = 0
+
+    async def _trust(self) -> ServerTrust | None:
+        if not self._server.tls:
+            return None
+        if self._server.fingerprint is not None:
+            return await ServerTrust.from_fingerprint(self._server.address, self._server.fingerprint)
+        if self._server.ca is not None:
+            return ServerTrust.from_pem(await asyncio.to_thread(self._server.ca.read_bytes))
+        return ServerTrust.system()
+
+    async def _authenticate(self) -> None:
+        auth = auth_grpc.AuthServiceStub(await self.channel())
+        try:
+            info = await auth.GetServerInfo(auth_pb.GetServerInfoRequest(), timeout=_CALL_TIMEOUT)
+            answer = await auth.ExchangeAssertion(
+                auth_pb.ExchangeAssertionRequest(assertion=self.identity.assertion(info.audience, self._clock)),
+                timeout=_CALL_TIMEOUT,
+            )
+        except grpc.aio.AioRpcError as problem:
+            cause = error_from_rpc(problem)
+            if is_fatal(cause):
+                raise FatalError(cause) from problem
+            raise cause from problem
+        lifetime = answer.tokens.access_expires_in.ToTimedelta()
+        self._token = answer.tokens.access_token
+        # Counted from now on this machine's clock: that of the server does not matter.
+        self._refresh_at = self._clock.now() + lifetime * (1 - _REFRESH_SHARE)
+        log.info("authenticated", extra={"principal": answer.principal, "lifetime": lifetime / timedelta(seconds=1)})

@@ -1,0 +1,108 @@
+"""Who the node is: its key, and the certificate by which its organization says so."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from vantage.common import pki
+from vantage.common.assertion import sign_assertion
+from vantage.common.clock import Clock
+from vantage.common.errors import Reason, error
+from vantage.node.config import IdentitySection
+
+
+@dataclass(frozen=True)
+class Identity:
+    """A key and the certificate chain for it; only ``load`` builds it.
+
+    Attributes:
+        name: resource name of the node.
+        organization: resource name of its organization.
+        chain: certificates, the node's own first.
+    """
+
+    name: str
+    organization: str
+    chain: Sequence[x509.Certificate]
+    _key: ec.EllipticCurvePrivateKey
+
+    @classmethod
+    def load(cls, section: IdentitySection, clock: Clock) -> Identity:
+        """Read key and certificate and check that they belong together and to the configured name.
+
+        Raises:
+            VantageError: with what is wrong and which command mends it.
+        """
+        key = pki.read_key(section.key)
+        try:
+            chain = pki.load_certificates(section.certificate.read_bytes())
+        except OSError as problem:
+            raise error(
+                Reason.CERTIFICATE_INVALID,
+                f"cannot read the certificate {section.certificate}: {problem.strerror}: send the signing request next "
+                "to it to the admin of your organization ('vantage node issue') and put the answer there",
+                path=str(section.certificate),
+            ) from problem
+        leaf = chain[0]
+        if _spki(leaf.public_key()) != _spki(key.public_key()):
+            raise error(
+                Reason.CERTIFICATE_INVALID,
+                f"the certificate {section.certificate} is for another key than {section.key}: ask for a new one with "
+                "the signing request of this key",
+                path=str(section.certificate),
+            )
+        uris = (
+            leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName).value.get_values_for_type(
+                x509.UniformResourceIdentifier
+            )
+            if any(extension.oid == x509.SubjectAlternativeName.oid for extension in leaf.extensions)
+            else []
+        )
+        wanted = pki.URI_PREFIX + section.name
+        if wanted not in uris:
+            raise error(
+                Reason.CERTIFICATE_INVALID,
+                f"the certificate {section.certificate} is for {', '.join(uris) or 'no vantage resource'}, the "
+                f"configuration says {section.name}: correct identity.organization and identity.node, or ask for "
+                "another certificate",
+                path=str(section.certificate),
+            )
+        now = clock.now()
+        if not leaf.not_valid_before_utc <= now <= leaf.not_valid_after_utc:
+            raise error(
+                Reason.CERTIFICATE_INVALID,
+                f"the certificate {section.certificate} is valid from {leaf.not_valid_before_utc:%Y-%m-%d %H:%M} to "
+                f"{leaf.not_valid_after_utc:%Y-%m-%d %H:%M} UTC: ask for a new one, or correct this machine's clock",
+                path=str(section.certificate),
+            )
+        return cls(section.name, section.organization, tuple(chain), key)
+
+    def assertion(self, audience: str, clock: Clock) -> str:
+        """A fresh signed statement of who the node is, for one server."""
+        return sign_assertion(self._key, self.chain, self.name, audience, clock)
+
+
+def create(section: IdentitySection) -> Path:
+    """Create a key (0600) and the signing request for it; returns the path of the request.
+
+    Raises:
+        ConflictError: the key exists: it is never overwritten.
+    """
+    key = pki.create_key()
+    section.key.parent.mkdir(parents=True, exist_ok=True)
+    pki.write_key(section.key, key)
+    request = section.certificate.with_suffix(".csr")
+    request.write_bytes(pki.create_request(key, section.name).public_bytes(serialization.Encoding.PEM))
+    return request
+
+
+def _spki(key: object) -> bytes:
+    if not isinstance(key, ec.EllipticCurvePublicKey):
+        return b""
+    return key.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)

@@ -1,0 +1,143 @@
+"""What the node says about its runs: the journal carries what must arrive, a bounded buffer what may be lost."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from vantage.api.node.v1 import node_session_service_pb2 as pb
+from vantage.api.types.v1 import types_pb2
+from vantage.common.clock import Clock
+from vantage.common.errors import VantageError
+from vantage.node.journal import Journal
+
+MAX_LINE = 2_000
+MAX_FAILURE_TEXT = 4_000
+MAX_PROGRESS_TEXT = 200
+_LINES_PER_MESSAGE = 200
+_LINES_WAITING = 1_000
+_GATHER_SECONDS = 0.1
+"""News are gathered this long: a loop that prints in a hurry costs ten messages a second, not a million."""
+
+
+@dataclass
+class _Lines:
+    waiting: deque[str] = field(default_factory=deque)
+    dropped: int = 0
+    taken: int = 0
+
+
+class News:
+    """Progress and log lines on their way to the server: the latest progress per run, a bounded number of lines."""
+
+    def __init__(self, max_lines: int) -> None:
+        self.ready = asyncio.Event()
+        self._max_lines = max_lines
+        self._progress: dict[str, pb.Progress] = {}
+        self._lines: dict[str, _Lines] = {}
+        self._leases: dict[str, pb.Lease] = {}
+        self._timer: asyncio.TimerHandle | None = None
+
+    def progress(self, lease: pb.Lease, fraction: float, message: str) -> None:
+        """Replace what was to be said about a run's progress."""
+        self._leases[lease.lease_id] = lease
+        self._progress[lease.lease_id] = pb.Progress(
+            lease=lease, fraction=min(max(fraction, 0.0), 1.0), message=message[:MAX_PROGRESS_TEXT]
+        )
+        self._arm()
+
+    def line(self, lease: pb.Lease, text: str) -> None:
+        """Add a log line; too many are counted instead of kept."""
+        self._leases[lease.lease_id] = lease
+        lines = self._lines.setdefault(lease.lease_id, _Lines())
+        if lines.taken >= self._max_lines or len(lines.waiting) >= _LINES_WAITING:
+            lines.dropped += 1
+        else:
+            lines.taken += 1
+            lines.waiting.append(text[:MAX_LINE])
+        self._arm()
+
+    def forget(self, lease_id: str) -> None:
+        """The run ended; what is waiting is said with ``take`` before, or lost."""
+        self._leases.pop(lease_id, None)
+        self._progress.pop(lease_id, None)
+        self._lines.pop(lease_id, None)
+
+    def take(self, lease_id: str | None = None) -> list[pb.ConnectRequest]:
+        """What is to be said now, of one run or of all."""
+        messages = []
+        for each in [lease_id] if lease_id is not None else list(self._leases):
+            lines = self._lines.get(each)
+            if lines is not None and (lines.waiting or lines.dropped):
+                part = [lines.waiting.popleft() for _ in range(min(_LINES_PER_MESSAGE, len(lines.waiting)))]
+                found = pb.LogLines(lease=self._leases[each], lines=part, dropped_lines=lines.dropped)
+                lines.dropped = 0
+                messages.append(pb.ConnectRequest(log_lines=found))
+                if lines.waiting:
+                    self._arm()
+            if (progress := self._progress.pop(each, None)) is not None:
+                messages.append(pb.ConnectRequest(progress=progress))
+        return messages
+
+    def _arm(self) -> None:
+        if self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(_GATHER_SECONDS, self._fire)
+
+    def _fire(self) -> None:
+        self._timer = None
+        self.ready.set()
+
+
+class Reporter:
+    """Words of the node about its runs.
+
+    Args:
+        journal: for what must arrive.
+        news: for what may be lost.
+        clock: the time.
+    """
+
+    def __init__(self, journal: Journal, news: News, clock: Clock) -> None:
+        self.news = news
+        self._journal = journal
+        self._clock = clock
+
+    def accepted(self, lease: pb.Lease) -> None:
+        """The node has journalled the assignment."""
+        self._journal.say(lease.lease_id, pb.ConnectRequest(accepted=pb.Accepted(lease=lease)))
+
+    def started(self, lease: pb.Lease) -> None:
+        """The algorithm runs."""
+        self._journal.mark_started(lease.lease_id)
+        message = pb.Started(lease=lease)
+        message.start_time.FromDatetime(self._clock.now())
+        self._journal.say(lease.lease_id, pb.ConnectRequest(started=message))
+
+    async def refused(self, lease: pb.Lease, problem: VantageError) -> None:
+        """The node will not run it."""
+        message = pb.Refused(lease=lease, failure=failure_of(problem))
+        await self._journal.finish(lease.lease_id, pb.ConnectRequest(refused=message))
+
+    async def succeeded(self, lease: pb.Lease, result: types_pb2.Payload) -> None:
+        """There is a result."""
+        await self._complete(pb.Completed(lease=lease, result=result))
+
+    async def failed(self, lease: pb.Lease, problem: VantageError) -> None:
+        """There is no result."""
+        await self._complete(pb.Completed(lease=lease, failure=failure_of(problem)))
+
+    async def cancelled(self, lease: pb.Lease, reason: str) -> None:
+        """The run was stopped."""
+        await self._complete(pb.Completed(lease=lease, cancelled=pb.Cancelled(reason=reason)))
+
+    async def _complete(self, message: pb.Completed) -> None:
+        message.finish_time.FromDatetime(self._clock.now())
+        await self._journal.finish(message.lease.lease_id, pb.ConnectRequest(completed=message))
+
+
+def failure_of(problem: VantageError) -> types_pb2.Failure:
+    """An error as the researcher gets it."""
+    metadata: Mapping[str, str] = {key[:80]: value[:MAX_FAILURE_TEXT] for key, value in problem.metadata.items()}
+    return types_pb2.Failure(reason=problem.reason.name, message=problem.message[:MAX_FAILURE_TEXT], metadata=metadata)

@@ -1,0 +1,336 @@
+"""The node's side of its stream: what each message of the server means, and one session from Hello to its end."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncGenerator, Callable
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from typing import Protocol
+
+import grpc
+
+from vantage.api.node.v1 import node_session_service_pb2 as pb
+from vantage.api.node.v1 import node_session_service_pb2_grpc as node_grpc
+from vantage.common.errors import Reason, VantageError, error
+from vantage.common.rpc import error_from_rpc
+from vantage.node.connection import Connection, FatalError, is_fatal
+from vantage.node.journal import Journal
+from vantage.node.reporting import News
+
+log = logging.getLogger(__name__)
+
+DEFAULT_HEARTBEAT = timedelta(seconds=10)
+DEFAULT_LEASE = timedelta(seconds=30)
+WELCOME_TIMEOUT = 20.0
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What the server told in its welcome."""
+
+    heartbeat: timedelta = DEFAULT_HEARTBEAT
+    lease: timedelta = DEFAULT_LEASE
+    collaborations: tuple[str, ...] = ()
+    max_inline_bytes: int = 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Acknowledged:
+    """Effect: the server has everything up to a sequence."""
+
+    sequence: int
+
+
+@dataclass(frozen=True, slots=True)
+class Welcomed:
+    """Effect: the session is open."""
+
+    settings: Settings
+
+
+@dataclass(frozen=True, slots=True)
+class Revoked:
+    """Effect: stop these runs and drop what they produce."""
+
+    leases: tuple[pb.Lease, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Assigned:
+    """Effect: take a run on, or refuse it."""
+
+    assign: pb.Assign
+
+
+@dataclass(frozen=True, slots=True)
+class CancelWanted:
+    """Effect: stop a run and say so."""
+
+    lease: pb.Lease
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Alive:
+    """Effect: the server answered a heartbeat."""
+
+    server_time: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Dismissed:
+    """Effect: the session is over."""
+
+    cause: VantageError
+
+
+Effect = Acknowledged | Welcomed | Revoked | Assigned | CancelWanted | Alive | Dismissed
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """Where a session is."""
+
+    welcomed: bool = False
+    ack: int = 0
+
+
+def step(state: State, message: pb.ConnectResponse) -> tuple[State, list[Effect]]:
+    """What a message of the server leads to, in order.
+
+    Raises:
+        InvalidArgumentError: PROTOCOL_VIOLATION; the session is over.
+    """
+    effects: list[Effect] = []
+    if message.ack > state.ack:
+        effects.append(Acknowledged(message.ack))
+        state = replace(state, ack=message.ack)
+    kind = message.WhichOneof("message")
+    if not state.welcomed and kind not in ("welcome", "goodbye"):
+        raise error(
+            Reason.PROTOCOL_VIOLATION, f"the server must begin with Welcome, it sent {kind}: update server or node"
+        )
+    match kind:
+        case "welcome":
+            welcome = message.welcome
+            settings = Settings(
+                welcome.heartbeat_interval.ToTimedelta() or DEFAULT_HEARTBEAT,
+                welcome.lease_duration.ToTimedelta() or DEFAULT_LEASE,
+                tuple(welcome.collaborations),
+                welcome.max_inline_payload_bytes or Settings.max_inline_bytes,
+            )
+            # What is revoked is dropped before anything is sent again.
+            effects += [Revoked(tuple(welcome.revoked)), Welcomed(settings)]
+            state = replace(state, welcomed=True)
+        case "heartbeat_reply":
+            reply = message.heartbeat_reply
+            effects += [Alive(reply.server_time.ToDatetime(UTC)), Revoked(tuple(reply.revoked))]
+        case "assign":
+            effects.append(Assigned(message.assign))
+        case "cancel_run":
+            effects.append(CancelWanted(message.cancel_run.lease, message.cancel_run.reason))
+        case "goodbye":
+            effects.append(Dismissed(_goodbye(message.goodbye)))
+        case _:
+            pass  # an acknowledgement, or a kind that only newer servers know
+    return state, effects
+
+
+def _goodbye(message: pb.Goodbye) -> VantageError:
+    try:
+        reason = Reason[message.reason]
+    except KeyError:
+        reason = Reason.UNAVAILABLE
+    return error(reason, message.message or "the server ended the session")
+
+
+class Work(Protocol):
+    """What a session needs from those who do the work. None of these may wait: the stream is read on."""
+
+    def assigned(self, assign: pb.Assign) -> None:
+        """Take a run on, or refuse it; may come again."""
+        ...
+
+    def cancel(self, lease: pb.Lease, reason: str) -> None:
+        """Stop a run and say so; may come again, and for a run that is not here."""
+        ...
+
+    def revoke(self, lease: pb.Lease) -> None:
+        """Stop a run and say nothing about it."""
+        ...
+
+    def welcomed(self, settings: Settings) -> None:
+        """The session is open; with what the server told."""
+        ...
+
+    def free_slots(self) -> int:
+        """How many runs could start now."""
+        ...
+
+
+class Session:
+    """One stream to the server.
+
+    Args:
+        connection: the way there.
+        journal: what must be said.
+        news: what may be lost.
+        work: who does what the server asks.
+        hello: builds the first message.
+    """
+
+    def __init__(
+        self,
+        connection: Connection,
+        journal: Journal,
+        news: News,
+        work: Work,
+        hello: Callable[[], pb.Hello],
+    ) -> None:
+        self._connection = connection
+        self._journal = journal
+        self._news = news
+        self._work = work
+        self._hello = hello
+        self._state = State()
+        self._settings = Settings()
+        self._wake = asyncio.Event()
+        self._heartbeat_due = False
+        self._closing = False
+        self._heard = asyncio.Event()
+
+    async def run(self) -> None:
+        """Hold the session until it ends; returns when ``close`` was asked and the server ended the stream.
+
+        Raises:
+            FatalError: the server does not admit the node.
+            VantageError: it ended for a reason that may pass.
+        """
+        metadata = await self._connection.metadata()
+        stub = node_grpc.NodeSessionServiceStub(await self._connection.channel())
+        call = stub.Connect(self._outgoing(), metadata=metadata)
+        try:
+            async with asyncio.TaskGroup() as group:
+                helpers = [
+                    group.create_task(self._watch(self._journal.changed), name="journal watcher"),
+                    group.create_task(self._watch(self._news.ready), name="news watcher"),
+                    group.create_task(self._beat(), name="heartbeat"),
+                ]
+                await self._receive(call)
+                for helper in helpers:
+                    helper.cancel()
+        except* grpc.aio.AioRpcError as problems:
+            raise self._translate(_first(problems)) from problems
+        except* (VantageError, FatalError) as problems:
+            raise _first(problems) from problems
+        except* TimeoutError:
+            raise error(Reason.UNAVAILABLE, "the server accepted the stream but sent no welcome") from None
+        finally:
+            call.cancel()
+
+    def close(self) -> None:
+        """Say what is to be said and end the stream from this side."""
+        self._closing = True
+        self._wake.set()
+
+    async def _receive(self, call: grpc.aio.StreamStreamCall[pb.ConnectRequest, pb.ConnectResponse]) -> None:
+        async with asyncio.timeout(WELCOME_TIMEOUT) as limit:
+            async for message in call:
+                limit.reschedule(None)
+                self._state, effects = step(self._state, message)
+                for effect in effects:
+                    self._apply(effect)
+        if not self._closing:
+            raise error(Reason.UNAVAILABLE, "the server ended the stream")
+
+    def _apply(self, effect: Effect) -> None:
+        match effect:
+            case Acknowledged(sequence):
+                self._journal.acknowledge(sequence)
+            case Welcomed(settings):
+                self._settings = settings
+                self._connection.token_accepted()
+                self._heard.set()
+                self._work.welcomed(settings)
+                self._wake.set()
+            case Revoked(leases):
+                for lease in leases:
+                    self._work.revoke(lease)
+            case Assigned(assign):
+                self._work.assigned(assign)
+            case CancelWanted(lease, reason):
+                self._work.cancel(lease, reason)
+            case Alive():
+                self._heard.set()
+            case Dismissed(cause):
+                if is_fatal(cause):
+                    raise FatalError(cause)
+                raise cause
+
+    async def _outgoing(self) -> AsyncGenerator[pb.ConnectRequest, None]:
+        """The one writer of the stream: heartbeats first, then the journal in order, then news."""
+        yield pb.ConnectRequest(hello=self._hello())
+        sent = 0
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            if not self._state.welcomed:
+                if self._closing:
+                    return
+                continue
+            if self._heartbeat_due:
+                yield self._heartbeat()
+            # News before the journal: what a run printed comes before its end.
+            for news in self._news.take():
+                yield news
+            for message in self._journal.unsent(sent):
+                if self._heartbeat_due:
+                    yield self._heartbeat()
+                sent = message.sequence
+                yield message
+            if self._closing:
+                return
+
+    def _heartbeat(self) -> pb.ConnectRequest:
+        self._heartbeat_due = False
+        return pb.ConnectRequest(
+            heartbeat=pb.Heartbeat(leases=self._journal.leases(), free_slots=self._work.free_slots())
+        )
+
+    async def _watch(self, event: asyncio.Event) -> None:
+        while True:
+            await event.wait()
+            event.clear()
+            self._wake.set()
+
+    async def _beat(self) -> None:
+        """Give a sign of life in time, and notice when the server gives none: the connection is then half open."""
+        await self._heard.wait()
+        while True:
+            await asyncio.sleep(self._settings.heartbeat.total_seconds())
+            self._heard.clear()
+            self._heartbeat_due = True
+            self._wake.set()
+            try:
+                async with asyncio.timeout(self._settings.lease.total_seconds()):
+                    await self._heard.wait()
+            except TimeoutError:
+                raise error(
+                    Reason.UNAVAILABLE, "the server did not answer a heartbeat: the connection is half open"
+                ) from None
+
+    def _translate(self, problem: grpc.aio.AioRpcError) -> Exception:
+        cause = error_from_rpc(problem)
+        if problem.code() is grpc.StatusCode.UNAUTHENTICATED:
+            # The token may have been revoked, or the server replaced: a fresh assertion decides.
+            return FatalError(cause) if self._connection.token_refused() else cause
+        return FatalError(cause) if is_fatal(cause) else cause
+
+
+def _first(problems: BaseExceptionGroup[BaseException]) -> BaseException:
+    found: BaseException = problems
+    while isinstance(found, BaseExceptionGroup):
+        found = found.exceptions[0]
+    return found
