@@ -7,7 +7,7 @@ import logging
 from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import grpc
 
@@ -21,8 +21,11 @@ from vantage.node.reporting import News
 
 log = logging.getLogger(__name__)
 
+_Problem = TypeVar("_Problem", bound=BaseException)
+
 DEFAULT_HEARTBEAT = timedelta(seconds=10)
 DEFAULT_LEASE = timedelta(seconds=30)
+DEFAULT_INLINE = 1024 * 1024
 WELCOME_TIMEOUT = 20.0
 
 
@@ -33,7 +36,7 @@ class Settings:
     heartbeat: timedelta = DEFAULT_HEARTBEAT
     lease: timedelta = DEFAULT_LEASE
     collaborations: tuple[str, ...] = ()
-    max_inline_bytes: int = 1024 * 1024
+    max_inline_bytes: int = DEFAULT_INLINE
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +122,7 @@ def step(state: State, message: pb.ConnectResponse) -> tuple[State, list[Effect]
                 welcome.heartbeat_interval.ToTimedelta() or DEFAULT_HEARTBEAT,
                 welcome.lease_duration.ToTimedelta() or DEFAULT_LEASE,
                 tuple(welcome.collaborations),
-                welcome.max_inline_payload_bytes or Settings.max_inline_bytes,
+                welcome.max_inline_payload_bytes or DEFAULT_INLINE,
             )
             # What is revoked is dropped before anything is sent again.
             effects += [Revoked(tuple(welcome.revoked)), Welcomed(settings)]
@@ -329,8 +332,6 @@ class Session:
         return FatalError(cause) if is_fatal(cause) else cause
 
 
-def _first(problems: BaseExceptionGroup[BaseException]) -> BaseException:
-    found: BaseException = problems
-    while isinstance(found, BaseExceptionGroup):
-        found = found.exceptions[0]
-    return found
+def _first(problems: BaseExceptionGroup[_Problem]) -> _Problem:
+    found = problems.exceptions[0]
+    return _first(found) if isinstance(found, BaseExceptionGroup) else found

@@ -1,0 +1,149 @@
+"""The one door of a running algorithm, seen from the node: what it may know, and what it may ask."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Protocol
+
+from vantage.api.algorithm.v1 import algorithm_service_pb2 as algorithm_pb
+from vantage.api.task.v1 import task_pb2
+
+SOCKET_NAME = "api.sock"
+"""File name of the local API's socket in its directory."""
+
+
+@dataclass(frozen=True)
+class BoundDataset:
+    """A dataset that a run may read.
+
+    Attributes:
+        parameter: parameter of the function.
+        dataset: name at the node.
+        format: ``csv`` or ``parquet``.
+        source: file at the node.
+        path: file as the algorithm sees it.
+    """
+
+    parameter: str
+    dataset: str
+    format: str
+    source: Path
+    path: str
+
+
+@dataclass(frozen=True)
+class RunContext:
+    """What a run is told by the local API.
+
+    Attributes:
+        run: ``tasks/{task}/runs/{run}``.
+        function: what to execute.
+        organization: where it runs.
+        collaboration: in whose name.
+        organizations: all of the collaboration.
+        datasets: those of this run.
+        arguments: the opened arguments, a JSON object.
+        arguments_media_type: their media type.
+        max_result_bytes: largest result that is taken.
+        deadline: when the run is ended.
+        image: image by digest.
+        token: what each call must carry.
+    """
+
+    run: str
+    function: str
+    organization: str
+    collaboration: str
+    organizations: tuple[str, ...]
+    datasets: tuple[BoundDataset, ...]
+    arguments: bytes
+    arguments_media_type: str
+    max_result_bytes: int
+    deadline: datetime
+    image: str
+    token: str
+
+    @property
+    def task(self) -> str:
+        """``tasks/{task}``."""
+        return self.run.partition("/runs/")[0]
+
+
+@dataclass(frozen=True)
+class StoredResult:
+    """A result that is complete in a file of the node.
+
+    Attributes:
+        media_type: media type of the bytes.
+        path: the file; whoever made this has moved it into place.
+        size: number of bytes.
+        digest: ``sha256:`` and 64 hexadecimal digits.
+    """
+
+    media_type: str
+    path: Path
+    size: int
+    digest: str
+
+
+class RunCallbacks(Protocol):
+    """What a run may ask its node."""
+
+    def progress(self, fraction: float, message: str) -> None:
+        """The run is so far."""
+        ...
+
+    async def result(self, result: StoredResult) -> None:
+        """The run has an answer; the same again is harmless.
+
+        Raises:
+            ConflictError: RESULT_ALREADY_SUBMITTED with other bytes.
+        """
+        ...
+
+    def failure(self, reason: str, message: str) -> None:
+        """The function failed, with what its author wants to be shown."""
+        ...
+
+    def subtask(self, request: algorithm_pb.RunSubtaskRequest) -> AsyncIterator[task_pb2.TaskEvent]:
+        """Create a subtask, or attach to it again, and stream its events.
+
+        Raises:
+            VantageError: as TaskService.RunTask.
+        """
+        ...
+
+
+class Door(Protocol):
+    """How an executor lets an algorithm reach the node."""
+
+    @property
+    def context(self) -> RunContext:
+        """What the run is told."""
+        ...
+
+    @property
+    def callbacks(self) -> RunCallbacks:
+        """What the run may ask."""
+        ...
+
+    @property
+    def scratch(self) -> Path:
+        """Directory of this run at the node: results are written here. Removed after the run."""
+        ...
+
+    def served(self) -> AbstractAsyncContextManager[Path]:
+        """Serve the local API while the context lasts; gives the directory of its socket, to be mounted."""
+        ...
+
+    def started(self) -> None:
+        """The algorithm runs now."""
+        ...
+
+    def line(self, text: str) -> None:
+        """The algorithm printed a line. Never waits."""
+        ...

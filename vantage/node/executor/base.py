@@ -1,0 +1,103 @@
+"""What runs algorithms: the protocol that every executor keeps."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Protocol
+
+from vantage.node.door import Door
+
+if TYPE_CHECKING:
+    from vantage.node.images import VerifiedImage
+
+
+@dataclass(frozen=True)
+class UnsandboxedCode:
+    """A Python module that stands in for an image, for development only.
+
+    Attributes:
+        module: importable name.
+    """
+
+    module: str
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What one run may use.
+
+    Attributes:
+        memory: bytes.
+        cpus: processors, fractions allowed.
+        pids: processes and threads.
+        scratch: bytes in temporary files.
+    """
+
+    memory: int
+    cpus: float
+    pids: int
+    scratch: int
+
+
+@dataclass(frozen=True)
+class Job:
+    """One attempt, ready to run. Image, function and arguments have passed every check.
+
+    Attributes:
+        run: ``tasks/{task}/runs/{run}``.
+        lease_id: names the attempt in labels, so that leftovers can be found.
+        code: what to run.
+        limits: what it may use.
+        environment: in addition to what the executor sets (VANTAGE_SOCKET, VANTAGE_TOKEN).
+    """
+
+    run: str
+    lease_id: str
+    code: VerifiedImage | UnsandboxedCode
+    limits: Limits
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Exit:
+    """How the algorithm's process ended.
+
+    Attributes:
+        status: exit status; 128 + n for signal n.
+        out_of_memory: it was killed because it used more memory than allowed.
+        out_of_scratch: its scratch area was full.
+        tail: last lines that it printed, for the node's admin and, if the policy allows, the researcher.
+    """
+
+    status: int
+    out_of_memory: bool = False
+    out_of_scratch: bool = False
+    tail: tuple[str, ...] = ()
+
+
+class Executor(Protocol):
+    """Runs algorithms. Whatever happens, nothing of a run is left when ``run`` returns or raises."""
+
+    async def run(self, job: Job, door: Door) -> Exit:
+        """Run an attempt to its end. Calls ``door.started`` once it runs and ``door.line`` for what it prints.
+
+        When cancelled: ask it to end (SIGTERM), end it after a grace (SIGKILL), remove it, then raise CancelledError.
+
+        Raises:
+            UnavailableError: EXECUTOR_UNAVAILABLE, the engine does not answer.
+            RunError: SCRATCH_UNAVAILABLE, there is no room.
+        """
+        ...
+
+    async def clean_up(self) -> int:
+        """Remove what former processes of this node left; returns how many runs that were.
+
+        Raises:
+            UnavailableError: EXECUTOR_UNAVAILABLE.
+        """
+        ...
+
+    async def close(self) -> None:
+        """Let go of the engine."""
+        ...
