@@ -66,7 +66,7 @@ async def test_everything_twice_has_one_effect(network: Network) -> None:
     name = await _create(network)
     assign = await node.assigned()
     await node.start(assign)
-    await node.start(assign)
+    await node.acknowledged(await node.start(assign))
     done = await node.succeed(assign, b"1")
     await node.succeed(assign, b"1", sequence=done)
     await node.acknowledged(await node.succeed(assign, b"2"))

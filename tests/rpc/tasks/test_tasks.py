@@ -34,7 +34,7 @@ async def test_a_task_runs_and_its_stream_ends_with_the_result(network: Network)
     assert assign.creator_organization == "organizations/alpha"
     assert list(assign.organizations) == ["organizations/alpha", "organizations/beta", "organizations/gamma"]
     await node.accept(assign)
-    await node.start(assign)
+    await node.acknowledged(await node.start(assign))
     last = await node.succeed(assign, b'{"mean": 63}')
     await node.acknowledged(last)
 
@@ -236,7 +236,7 @@ async def _finished(network: Network) -> str:
         task_service_pb2.CreateTaskRequest(request_id=request_id(), spec=spec()), metadata=ROSA
     )
     assign = await node.assigned()
-    await node.start(assign)
+    await node.acknowledged(await node.start(assign))
     await node.acknowledged(await node.succeed(assign))
     await node.finish()
     return created.task.name

@@ -43,20 +43,21 @@ def apply_reports(
     stale: list[Lease] = []
     runs = run_store.get_runs(connection, {report.lease.run for report in reports})
     uploaded = _uploaded(connection, node, reports)
-    steps: list[tuple[Run, Run]] = []
+    first: dict[str, Run] = {}
     for report in reports:
-        before = runs.get(report.lease.run)
-        match judge(before, node, report):
+        run = runs.get(report.lease.run)
+        match judge(run, node, report):
             case Verdict.STALE:
                 stale.append(report.lease)
             case Verdict.APPLY:
-                assert before is not None  # noqa: S101  # judge says STALE otherwise
+                assert run is not None  # noqa: S101  # judge says STALE otherwise
                 assert report.event is not None  # noqa: S101  # judge says REPEATED otherwise
-                after = _moved(before, report.event, report, uploaded, now)
-                runs[after.name] = after
-                steps.append((before, after))
+                # A run that starts and ends within one commit is seen to end only: nobody could have seen it run.
+                first.setdefault(run.name, run)
+                runs[run.name] = _moved(run, report.event, report, uploaded, now)
             case Verdict.REPEATED:
                 pass
+    steps = [(before, runs[name]) for name, before in first.items()]
     advance(connection, changes, steps, now)
     return stale
 
