@@ -195,6 +195,18 @@ async def test_heartbeats_keep_leases_and_the_current_attempt_is_believed(networ
     assert task.runs[0].attempt == 1
 
 
+async def test_a_silent_session_ends(network: Network) -> None:
+    silent, lively = network.node(ONE), network.node(TWO)
+    await silent.hello()
+    await lively.hello()
+    network.advance(timedelta(seconds=20))
+    await lively.heartbeat()
+    network.advance(timedelta(seconds=11))
+    await silent.ended()
+    await lively.heartbeat()
+    assert network.sessions.presence(TWO).online
+
+
 async def test_a_run_that_is_lost_too_often_fails(network: Network) -> None:
     name = await _create(network)
     event = task_pb2.TaskEvent()

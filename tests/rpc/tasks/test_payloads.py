@@ -53,7 +53,7 @@ async def test_a_broken_upload_goes_on_where_it_stopped(network: Network) -> Non
         pb.GetUploadRequest(request_id=identity), metadata=as_("users/otto")
     )
     assert others.offset == 0
-    assert await _reason(_upload(network, content, identity, offset=1)) is Reason.PAYLOAD_OFFSET_MISMATCH
+    assert await _reason(_upload(network, content, identity, offset=1, chunks=[])) is Reason.PAYLOAD_OFFSET_MISMATCH
     stored = await _upload(network, content, identity, offset=half)
     assert await _download(network, stored.name) == content
     done = await network.payload_stub().GetUpload(pb.GetUploadRequest(request_id=identity), metadata=ROSA)
@@ -69,7 +69,7 @@ async def test_wrong_bytes_are_not_kept(network: Network) -> None:
 
 
 async def test_limits(network: Network) -> None:
-    too_large = _upload(network, b"x", size=8 * 1024 * 1024 + 1)
+    too_large = _upload(network, b"x", size=8 * 1024 * 1024 + 1, chunks=[])
     assert await _reason(too_large) is Reason.PAYLOAD_TOO_LARGE
     more_than_announced = _upload(network, b"xy", chunks=[b"xy", b"z"])
     assert await _reason(more_than_announced) is Reason.PAYLOAD_TOO_LARGE

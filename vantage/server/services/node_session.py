@@ -20,7 +20,6 @@ from vantage.server.domain.session import (
     Hello,
     NodeMessage,
     Open,
-    Progressed,
     Renew,
     SessionSettings,
     SessionState,
@@ -51,10 +50,6 @@ class Board(Protocol):
         """A session begins: fence the older one of the same node, note what the node says of itself."""
         ...
 
-    def heard(self, node: str) -> None:
-        """A node gave a sign of life."""
-        ...
-
     def tell(self, node: str, effect: Tell) -> None:
         """Tell those who watch."""
         ...
@@ -77,6 +72,7 @@ class NodeSession:
         self.node = node
         self.outbox = Outbox()
         self.instance_id = ""
+        self.heard = clock.now()
         self._board = board
         self._commits = commits
         self._clock = clock
@@ -108,6 +104,7 @@ class NodeSession:
         async with asyncio.TaskGroup() as workers:
             helpers: list[asyncio.Task[None]] = []
             async for message in incoming:
+                self.heard = self._clock.now()
                 self._state, effect = step(self._state, message)
                 if isinstance(effect, Open):
                     await self._open(effect.hello)
@@ -151,10 +148,8 @@ class NodeSession:
                     await self._room.wait()
             case Renew(leases):
                 await self._renew(leases)
-            case Tell(about):
+            case Tell():
                 self._board.tell(self.node.name, effect)
-                if isinstance(about, Progressed):
-                    self._board.heard(self.node.name)
             case Open():
                 raise AssertionError("handled by the caller")
             case _:
@@ -162,7 +157,6 @@ class NodeSession:
 
     async def _renew(self, leases: tuple[Lease, ...]) -> None:
         now = self._clock.now()
-        self._board.heard(self.node.name)
         expires = now + timedelta(seconds=self._settings.lease_seconds)
         revoked: list[Lease] = []
         # Known leases cost no look at the database.

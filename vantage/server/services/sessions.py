@@ -36,6 +36,8 @@ from vantage.server.storage.presence_store import UNKNOWN, Presence
 
 log = logging.getLogger(__name__)
 
+_STOP_SECONDS = 5.0
+
 _FENCED = Goodbye(
     Reason.SESSION_FENCED,
     "a newer session of this node took over: two processes with one identity must not run; stop one of them",
@@ -86,7 +88,8 @@ class Sessions:
         for session in self._open.values():
             session.outbox.end(_STOPPING)
         if self._streams:
-            await asyncio.wait(set(self._streams))
+            # A node that does not read must not keep the server from stopping.
+            await asyncio.wait(set(self._streams), timeout=_STOP_SECONDS)
         if self._watch_leases is not None:
             self._watch_leases.cancel()
             await asyncio.gather(self._watch_leases, return_exceptions=True)
@@ -117,7 +120,9 @@ class Sessions:
 
     def presence(self, node: str) -> Presence:
         """What is known of a node."""
-        return self._presence.get(node, UNKNOWN)
+        known = self._presence.get(node, UNKNOWN)
+        session = self._open.get(node)
+        return known if session is None else replace(known, last_seen=session.heard)
 
     def can_take(self, run: Run, collaboration: str) -> bool:
         """Whether a node that can take the run, or has it, is connected."""
@@ -153,17 +158,20 @@ class Sessions:
         self._by_organization.setdefault(session.node.organization, set()).add(node)
         known = Presence(True, self._clock.now(), hello.version[:80], hello.datasets)
         self._presence[node] = known
+        self._watch(node)
         if self._stopping:
             session.outbox.end(_STOPPING)
         await self._commits.database.write(partial(presence_store.save, node=node, known=known))
 
     def _watch(self, node: str) -> None:
-        if node not in self.leases and (expiry := self.book.next_expiry(node)) is not None:
-            self.leases.set(node, expiry)
-
-    def heard(self, node: str) -> None:
-        """See ``Board``."""
-        self._presence[node] = replace(self.presence(node), last_seen=self._clock.now())
+        """Look at a node again when its first lease ends, or when it has been silent for as long as a lease lasts."""
+        if node in self.leases:
+            return
+        moments = [] if (expiry := self.book.next_expiry(node)) is None else [expiry]
+        if (session := self._open.get(node)) is not None and not session.outbox.ended:
+            moments.append(session.heard + timedelta(seconds=self.settings.lease_seconds))
+        if moments:
+            self.leases.set(node, min(moments))
 
     def tell(self, node: str, effect: Tell) -> None:
         """See ``Board``: only what a node holds may it speak of."""
@@ -200,6 +208,11 @@ class Sessions:
                 await self._commits.commit(lifecycle.lose, node, expired, now)
                 for lease in expired:
                     self.book.drop(node, lease.run)
+            session = self._open.get(node)
+            if session is not None and now - session.heard >= timedelta(seconds=self.settings.lease_seconds):
+                # The connection is half open, or the node hangs: online is who gives signs of life.
+                log.warning("silent session ended", extra={"node": node, "instance": session.instance_id})
+                session.outbox.end()
             self._watch(node)  # the rest was renewed meanwhile
 
     def _on_changes(self, changes: Changes) -> None:
