@@ -31,7 +31,7 @@ def _named(collection: str) -> AfterValidator:
     """Accept ``clara`` and ``organizations/clara``, keep the latter."""
 
     def check(text: str) -> str:
-        full = text if text.startswith(f"{collection}/") else f"{collection}/{text}"
+        full = text if "/" in text else f"{collection}/{text}"
         if not names.is_valid(full, collection):
             raise ValueError(f"must be a name like {collection}/some-name, or its last part")
         return full
@@ -44,6 +44,7 @@ Seconds = Annotated[int, BeforeValidator(lambda value: _amount(value, _SECONDS, 
 OrganizationName = Annotated[str, _named("organizations")]
 CollaborationName = Annotated[str, _named("collaborations")]
 UserName = Annotated[str, _named("users")]
+NodeName = Annotated[str, _named("organizations/nodes")]
 
 
 class _Section(BaseModel):
@@ -134,6 +135,7 @@ class PolicySection(_Section):
     images: tuple[ImageRule, ...] = ()
     organizations: tuple[OrganizationName, ...] | None = None
     users: tuple[UserName, ...] | None = None
+    nodes: tuple[NodeName, ...] | None = None
     allow_logs: bool = False
     allow_progress: bool = True
     allow_messages: bool = True

@@ -11,6 +11,7 @@ from typing import Protocol
 
 from vantage.api.algorithm.v1 import algorithm_service_pb2 as algorithm_pb
 from vantage.api.task.v1 import task_pb2
+from vantage.common.errors import VantageError
 
 SOCKET_NAME = "api.sock"
 """File name of the local API's socket in its directory."""
@@ -103,6 +104,10 @@ class RunCallbacks(Protocol):
         Raises:
             ConflictError: RESULT_ALREADY_SUBMITTED with other bytes.
         """
+        ...
+
+    def result_refused(self, problem: VantageError) -> None:
+        """The run's answer could not be taken, e.g. RESULT_TOO_LARGE: the researcher is told this."""
         ...
 
     def failure(self, reason: str, message: str) -> None:

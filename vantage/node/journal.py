@@ -73,6 +73,7 @@ class Journal:
 
     def __init__(self, connection: sqlite3.Connection, state: _State, next_sequence: int) -> None:
         self.changed = asyncio.Event()
+        self._acknowledged = asyncio.Event()
         self._connection = connection
         self._state = state
         self._next = next_sequence
@@ -214,6 +215,7 @@ class Journal:
             db.executemany("DELETE FROM outgoing WHERE lease_id = ?", finished)
             db.executemany("DELETE FROM assignment WHERE lease_id = ?", finished)
 
+        self._acknowledged.set()
         if finished:
             self._later(forget)
 
@@ -222,6 +224,7 @@ class Journal:
         self._state.entries.pop(lease_id, None)
         for sequence in [each for each, (lease, _message) in self._state.outgoing.items() if lease == lease_id]:
             del self._state.outgoing[sequence]
+        self._acknowledged.set()
 
         def forget(db: sqlite3.Connection) -> None:
             db.execute("DELETE FROM outgoing WHERE lease_id = ?", (lease_id,))
@@ -233,6 +236,12 @@ class Journal:
     def settled(self) -> bool:
         """Whether the server has acknowledged everything."""
         return not self._state.outgoing and not self._state.entries
+
+    async def wait_settled(self) -> None:
+        """Wait until the server has acknowledged everything."""
+        while not self.settled:
+            self._acknowledged.clear()
+            await self._acknowledged.wait()
 
     def _take_sequence(self, message: pb.ConnectRequest) -> int:
         message.sequence = self._next

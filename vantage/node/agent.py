@@ -1,0 +1,267 @@
+"""The node's program: puts the parts together, keeps the session, stops in order."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import importlib.metadata
+import logging
+import os
+import signal
+import uuid
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from vantage.api.node.v1 import node_session_service_pb2 as pb
+from vantage.common.backoff import Backoff
+from vantage.common.clock import Clock, SystemClock
+from vantage.common.errors import Reason, VantageError, error
+from vantage.node.config import NodeConfig
+from vantage.node.connection import Connection, FatalError
+from vantage.node.executor.base import Executor
+from vantage.node.identity import Identity
+from vantage.node.journal import Journal
+from vantage.node.payloads import Payloads
+from vantage.node.reporting import News, Reporter
+from vantage.node.run_door import Serve
+from vantage.node.runner import Runner, Tools
+from vantage.node.session import Session, Settings, Work
+from vantage.node.sources import CodeSource
+from vantage.node.subtasks import Subtasks
+
+log = logging.getLogger(__name__)
+
+STABLE_SECONDS = 60.0
+"""A session that lasted this long resets the back-off."""
+_FAREWELL_SECONDS = 10.0
+"""How long the node waits at the end for the server to acknowledge what it said."""
+
+Say = Callable[[str], None]
+"""Tells a person something, on the console."""
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What depends on the executor: where code comes from, what runs it, how its local API is served."""
+
+    source: CodeSource
+    executor: Executor
+    serve: Serve
+
+
+@dataclass
+class Stop:
+    """How the agent is asked to end: first ask = finish and take no more, second = cancel."""
+
+    drain: asyncio.Event = field(default_factory=asyncio.Event)
+    cancel: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def ask(self) -> None:
+        """Ask once more."""
+        (self.cancel if self.drain.is_set() else self.drain).set()
+
+
+class Agent:
+    """A node.
+
+    Args:
+        config: what its admin wrote.
+        parts: what runs algorithms.
+        clock: the time.
+        backoff: between sessions.
+        say: the console.
+    """
+
+    def __init__(
+        self,
+        config: NodeConfig,
+        parts: Parts,
+        *,
+        clock: Clock | None = None,
+        backoff: Backoff | None = None,
+        say: Say = print,
+    ) -> None:
+        self.stop = Stop()
+        self.connected = asyncio.Event()
+        self._config = config
+        self._parts = parts
+        self._clock = clock or SystemClock()
+        self._backoff = backoff or Backoff()
+        self._say = say
+        self._instance = str(uuid.uuid4())
+        self._ready_file: Path | None = None
+
+    async def run(self, ready_file: Path | None = None) -> None:
+        """Serve until asked to stop.
+
+        Args:
+            ready_file: written when the first session is open.
+
+        Raises:
+            FatalError: the server does not admit the node.
+            VantageError: configuration, identity, data directory or executor are not usable.
+        """
+        self._ready_file = ready_file
+        config = self._config
+        with lock_data_dir(config.data_dir):
+            identity = Identity.load(config.identity, self._clock)
+            connection = Connection(config.server, identity, self._clock)
+            journal = await Journal.open(config.data_dir / "journal.db")
+            news = News(config.limits.max_log_lines)
+            reporter = Reporter(journal, news, self._clock)
+            tools = Tools(
+                self._parts.source,
+                self._parts.executor,
+                Payloads(connection),
+                Subtasks(connection, self._clock),
+                self._parts.serve,
+                config.data_dir / "runs",
+            )
+            runner = Runner(config, journal, reporter, tools, self._clock)
+            try:
+                await runner.recover()
+                await self._serve(connection, journal, news, runner)
+            finally:
+                await runner.abandon()
+                await journal.close()
+                await connection.close()
+                await self._parts.executor.close()
+
+    async def _serve(self, connection: Connection, journal: Journal, news: News, runner: Runner) -> None:
+        keeper = asyncio.create_task(self._keep_session(connection, journal, news, runner), name="session keeper")
+        closer = asyncio.create_task(self._close_down(journal, runner), name="closer")
+        try:
+            await asyncio.wait({keeper, closer}, return_when=asyncio.FIRST_COMPLETED)
+            for task in (keeper, closer):
+                if task.done():
+                    task.result()
+        finally:
+            for task in (keeper, closer):
+                task.cancel()
+            await asyncio.gather(keeper, closer, return_exceptions=True)
+
+    async def _close_down(self, journal: Journal, runner: Runner) -> None:
+        """Returns when the node may end: nothing runs, and the server knows how all ended (or cannot be told now)."""
+        await self.stop.drain.wait()
+        self._say("stopping: finishing what runs, taking no more; stop once more to cancel it")
+        runner.drain()
+        idle = asyncio.create_task(runner.idle())
+        cancel = asyncio.create_task(self.stop.cancel.wait())
+        try:
+            await asyncio.wait({idle, cancel}, return_when=asyncio.FIRST_COMPLETED)
+            if not idle.done():
+                self._say("cancelling what runs")
+                runner.cancel_all(Reason.NODE_STOPPING)
+                await idle
+        finally:
+            idle.cancel()
+            cancel.cancel()
+            await asyncio.gather(idle, cancel, return_exceptions=True)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_FAREWELL_SECONDS):
+                await journal.wait_settled()
+        if not journal.settled:
+            self._say("the server has not acknowledged everything: the rest is said at the next start")
+
+    async def _keep_session(self, connection: Connection, journal: Journal, news: News, runner: Runner) -> None:
+        loop = asyncio.get_running_loop()
+        told = ""
+        while True:
+            began = loop.time()
+            session = Session(connection, journal, news, _Announced(self, runner), lambda: self._hello(journal))
+            try:
+                await session.run()
+            except FatalError as problem:
+                self._say(f"the server does not admit this node: {problem.cause}")
+                raise
+            except VantageError as problem:
+                if loop.time() - began > STABLE_SECONDS:
+                    self._backoff.reset()
+                delay = self._backoff.next_delay()
+                was_connected = self.connected.is_set()
+                self.connected.clear()
+                log.warning("session ended", extra={"reason": problem.reason.name, "retry_in_seconds": round(delay, 2)})
+                # A person reads the console: say each thing once, not at every attempt.
+                if was_connected or str(problem) != told:
+                    told = str(problem)
+                    self._say(f"not connected: {problem}; trying again")
+                if problem.reason is Reason.UNAVAILABLE and not was_connected:
+                    # The server may have come back with another certificate or address: look again.
+                    await connection.reopen()
+                await asyncio.sleep(delay)
+
+    def _hello(self, journal: Journal) -> pb.Hello:
+        return pb.Hello(
+            version=importlib.metadata.version("vantage"),
+            instance_id=self._instance,
+            datasets=[pb.DatasetInfo(name=each.name, format=each.format) for each in self._config.datasets],
+            leases=journal.leases(),
+            slots=self._config.slots,
+        )
+
+    def _announce(self, settings: Settings) -> None:
+        self.connected.set()
+        served = ", ".join(settings.collaborations) or "no collaboration yet"
+        self._say(f"ready: {self._config.identity.name} connected to {self._config.server.address}, serves {served}")
+        if self._ready_file is not None:
+            self._ready_file.write_text(f"{os.getpid()}\n")
+
+
+class _Announced:
+    """``Work`` that tells the agent when a session is open."""
+
+    def __init__(self, agent: Agent, work: Work) -> None:
+        self._agent = agent
+        self._work = work
+        self.assigned = work.assigned
+        self.cancel = work.cancel
+        self.revoke = work.revoke
+        self.free_slots = work.free_slots
+
+    def welcomed(self, settings: Settings) -> None:
+        """See ``Work``."""
+        self._work.welcomed(settings)
+        self._agent._announce(settings)
+
+
+@contextlib.contextmanager
+def lock_data_dir(directory: Path) -> Iterator[None]:
+    """Hold the data directory for this process; the kernel lets go of it when the process dies.
+
+    Raises:
+        ConfigurationError: another process holds it, or it cannot be made.
+    """
+    try:
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        descriptor = os.open(directory / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+    except OSError as problem:
+        raise error(
+            Reason.CONFIGURATION_INVALID,
+            f"data_dir {directory} cannot be used: {problem.strerror}",
+            path=str(directory),
+        ) from problem
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            holder = os.pread(descriptor, 20, 0).decode(errors="replace").strip() or "unknown"
+            raise error(
+                Reason.CONFIGURATION_INVALID,
+                f"another node (process {holder}) uses data_dir {directory}: stop it first, or give this one a "
+                "data_dir of its own",
+                path=str(directory),
+            ) from None
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def handle_signals(stop: Stop) -> None:
+    """SIGTERM and SIGINT: finish, take no more; the second: cancel."""
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.ask)

@@ -1,0 +1,248 @@
+"""``vantage node``: create, check and run a node."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import click
+
+if TYPE_CHECKING:
+    from vantage.common.errors import VantageError
+    from vantage.node.config import NodeConfig
+
+EXIT_USAGE = 2
+EXIT_NOT_ADMITTED = 3
+EXIT_FAILURE = 1
+
+_CONFIG = click.option(
+    "--config",
+    "config_path",
+    type=click.Path(dir_okay=False, path_type=Path),
+    default=Path("node.yaml"),
+    show_default=True,
+    help="The node's configuration.",
+)
+
+_TEMPLATE = """\
+# Configuration of a vantage node. Relative paths count from this file. Check it with: vantage node check
+
+server:
+  address: {address}
+  # How to recognise the server: its fingerprint ('vantage server fingerprint'), or the certificate of its authority.
+{trust}
+
+identity:
+  organization: {organization}
+  node: {node}
+  key: node-key.pem
+  certificate: node-cert.pem
+
+# State of the node: journal, sockets and temporary files of runs.
+data_dir: data
+
+# What algorithms may read. Format is csv or parquet. Without 'collaborations', tasks of all that the node serves may.
+datasets: []
+#  - name: patients
+#    path: patients.csv
+#    format: csv
+#    collaborations: [my-study]
+
+# What you allow. Nothing runs until there is a rule for images.
+policy:
+  images: []
+  #  - repository: registry.example.org/algorithms/*
+  #    keys: [author.pub]          # cosign public keys
+  #    threshold: 1                # how many of them must have signed
+  #    functions: [summary]        # leave out to allow all that the image declares
+  # organizations: [clara]         # who may ask; leave out to allow all of the collaboration
+  # users: [alice]
+  # nodes: []                      # nodes whose running algorithms may ask; needed when users is set
+  allow_logs: false                # what algorithms print may contain data
+  allow_progress: true
+  allow_messages: true             # texts that authors of algorithms wrote
+
+limits:
+  memory: 2GiB
+  cpus: 1
+  pids: 256
+  scratch: 1GiB
+  max_runtime: 24h
+  max_result_bytes: 64MiB
+  max_log_lines: 10000
+
+# How many algorithms run at once.
+slots: 2
+executor: docker
+"""
+
+
+@click.group()
+def node() -> None:
+    """Run a node beside a data set."""
+
+
+@node.command()
+@click.argument("directory", type=click.Path(file_okay=False, path_type=Path), default=Path())
+@click.option("--server", "address", required=True, metavar="HOST:PORT", help="Address of the server.")
+@click.option("--organization", required=True, help="Organization that the node belongs to.")
+@click.option("--node", "name", required=True, help="Name of the node within its organization, e.g. clara-1.")
+@click.option("--fingerprint", help="Fingerprint of the server's certificate.")
+def init(directory: Path, address: str, organization: str, name: str, fingerprint: str | None) -> None:
+    """Create a configuration, a key and a certificate signing request."""
+    from vantage.common.errors import VantageError
+    from vantage.node import config, identity
+    from vantage.node.yaml_source import YamlSource
+
+    path = directory / "node.yaml"
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        trust = f"  fingerprint: {fingerprint}" if fingerprint else "  # fingerprint: sha256:..."
+        text = _TEMPLATE.format(address=address, organization=organization, node=name, trust=trust)
+        try:
+            with path.open("x") as file:
+                file.write(text)
+        except FileExistsError:
+            raise click.ClickException(f"{path} exists: choose another directory, or edit it") from None
+        try:
+            YamlSource.read(path).parse(config.NodeConfig)
+            request = identity.create(config.load(path).identity)
+        except VantageError:
+            path.unlink()  # nothing half-made is left
+            raise
+    except VantageError as problem:
+        _fail(problem)
+    except OSError as problem:
+        raise click.ClickException(f"cannot write to {directory}: {problem.strerror}") from None
+    click.echo(f"created {path}, {directory / 'node-key.pem'} and {request}")
+    click.echo("next:")
+    click.echo(f"  1. send {request} to the admin of {organization}, who runs: vantage node issue {request.name}")
+    click.echo(f"  2. put the answer at {directory / 'node-cert.pem'}")
+    click.echo(f"  3. add datasets and the keys of image authors to {path}")
+    click.echo(f"  4. vantage node start --config {path}")
+
+
+@node.command()
+@_CONFIG
+def check(config_path: Path) -> None:
+    """Check a configuration and say what the node will serve."""
+    from vantage.common.clock import SystemClock
+    from vantage.common.errors import VantageError
+    from vantage.node import config
+    from vantage.node.identity import Identity
+
+    try:
+        loaded = config.load(config_path)
+        identity = Identity.load(loaded.identity, SystemClock())
+    except VantageError as problem:
+        _fail(problem)
+    expires = identity.chain[0].not_valid_after_utc
+    click.echo(f"{identity.name} at {loaded.server.address}, certificate valid until {expires:%Y-%m-%d}")
+    _describe(loaded)
+
+
+def _describe(loaded: NodeConfig) -> None:
+    click.echo("datasets:" if loaded.datasets else "datasets: none: algorithms can run, but read nothing")
+    for dataset in loaded.datasets:
+        whom = ", ".join(dataset.collaborations) if dataset.collaborations is not None else "all collaborations"
+        click.echo(f"  {dataset.name} ({dataset.format}) for {whom}")
+    policy = loaded.policy
+    click.echo("images:" if policy.images else "images: none are allowed: add a rule under policy.images")
+    for rule in policy.images:
+        functions = ", ".join(rule.functions) if rule.functions is not None else "all functions"
+        click.echo(f"  {rule.repository}: {functions}, signed by {rule.threshold} of {len(rule.keys)} keys")
+    asking = ", ".join(policy.organizations) if policy.organizations is not None else "all of the collaboration"
+    click.echo(f"who may ask: {asking}{'; users ' + ', '.join(policy.users) if policy.users is not None else ''}")
+    leaves = [
+        name
+        for name, allowed in (
+            ("log lines", policy.allow_logs),
+            ("progress", policy.allow_progress),
+            ("authors' messages", policy.allow_messages),
+        )
+        if allowed
+    ]
+    click.echo(f"what leaves besides results: {', '.join(leaves) or 'nothing'}")
+    click.echo(f"executor: {loaded.executor}, {loaded.slots} at once")
+
+
+@node.command()
+@_CONFIG
+@click.option(
+    "--ready-file",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Written when the node is connected.",
+)
+@click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]), default="warning")
+def start(config_path: Path, ready_file: Path | None, log_level: str) -> None:
+    """Run the node. SIGTERM: finish what runs and end; a second one: cancel it."""
+    import asyncio
+
+    from vantage.common.errors import VantageError
+    from vantage.node import agent, config
+    from vantage.node.assembly import assemble
+    from vantage.node.connection import FatalError
+
+    _log_to_stderr(log_level)
+    try:
+        loaded = config.load(config_path)
+        built = agent.Agent(loaded, assemble(loaded), say=_say)
+    except VantageError as problem:
+        _fail(problem)
+
+    async def main() -> None:
+        agent.handle_signals(built.stop)
+        await built.run(ready_file)
+
+    try:
+        with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+            runner.run(main())
+    except FatalError:
+        # The agent has said why.
+        sys.exit(EXIT_NOT_ADMITTED)
+    except VantageError as problem:
+        _fail(problem)
+    finally:
+        if ready_file is not None:
+            ready_file.unlink(missing_ok=True)
+    _say("stopped")
+
+
+def _loop_factory() -> Any:
+    try:
+        import uvloop
+    except ImportError:  # not on every platform; the standard loop does the same, slower
+        return None
+    return uvloop.new_event_loop
+
+
+def _say(text: str) -> None:
+    click.echo(text)
+    sys.stdout.flush()
+
+
+def _log_to_stderr(level: str) -> None:
+    import json
+    import logging
+
+    class Fields(logging.Formatter):
+        """The constant text of a record, then its fields as JSON."""
+
+        standard = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
+
+        def format(self, record: logging.LogRecord) -> str:
+            text = super().format(record)
+            fields = {key: value for key, value in vars(record).items() if key not in self.standard}
+            return f"{text} {json.dumps(fields, default=str)}" if fields else text
+
+    handler = logging.StreamHandler()
+    handler.setFormatter(Fields("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
+
+
+def _fail(problem: VantageError) -> NoReturn:
+    from vantage.common.errors import ConfigurationError
+
+    click.echo(f"Error: {problem.message}", err=True)
+    sys.exit(EXIT_USAGE if isinstance(problem, ConfigurationError) else EXIT_FAILURE)

@@ -1,0 +1,116 @@
+"""From an assignment to a run that may start: every check between the server's word and the node's deed."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from vantage.api.node.v1 import node_session_service_pb2 as pb
+from vantage.common.errors import Reason, error
+from vantage.node.config import NodeConfig
+from vantage.node.door import BoundDataset, RunContext
+from vantage.node.executor.base import Job, Limits
+from vantage.node.payloads import Payloads
+from vantage.node.policy import decide_call, decide_request
+from vantage.node.sources import CodeSource, TrustedCode
+
+CONTAINER_DATA = "/data"
+
+
+@dataclass(frozen=True)
+class Order:
+    """A run that passed every check; only ``Intake.prepare`` builds it.
+
+    Attributes:
+        assign: what the server sent.
+        job: what the executor gets.
+        context: what the run is told.
+        trusted: code to fetch.
+    """
+
+    assign: pb.Assign
+    job: Job
+    context: RunContext
+    trusted: TrustedCode
+
+
+class Intake:
+    """Checks assignments against configuration, policy and code.
+
+    Args:
+        config: the node's.
+        source: decides about code.
+        payloads: for arguments by reference.
+        collaborations: those that the node serves now.
+    """
+
+    def __init__(
+        self,
+        config: NodeConfig,
+        source: CodeSource,
+        payloads: Payloads,
+        collaborations: Callable[[], tuple[str, ...]],
+    ) -> None:
+        self._config = config
+        self._source = source
+        self._payloads = payloads
+        self._collaborations = collaborations
+        limits = config.limits
+        self._limits = Limits(limits.memory, limits.cpus, limits.pids, limits.scratch)
+
+    async def prepare(self, assign: pb.Assign) -> Order:
+        """Check an assignment.
+
+        The order is that of cost and of trust: what was asked and by whom, then whether the code is trusted, and only
+        then whether its (now trusted) declaration fits the call.
+
+        Raises:
+            VantageError: the refusal, for the researcher.
+        """
+        spec = assign.spec
+        decide_request(self._config, assign, self._collaborations()).enforce()
+        if "@sha256:" not in spec.image:
+            raise error(Reason.IMAGE_NOT_BY_DIGEST, "the image must be named by digest: REPOSITORY@sha256:HEX")
+        trusted = await self._source.trust(spec.image, spec.function)
+        target = spec.targets[0]
+        arguments = await self._payloads.read(target.arguments) if target.HasField("arguments") else b"{}"
+        decide_call(trusted.declaration, assign, target.arguments.media_type, arguments).enforce()
+        return Order(
+            assign,
+            Job(assign.lease.run, assign.lease.lease_id, trusted.code, self._limits),
+            self._context(assign, arguments),
+            trusted,
+        )
+
+    def _context(self, assign: pb.Assign, arguments: bytes) -> RunContext:
+        spec = assign.spec
+        return RunContext(
+            run=assign.lease.run,
+            function=spec.function,
+            organization=self._config.identity.organization,
+            collaboration=spec.collaboration,
+            organizations=tuple(assign.organizations),
+            datasets=tuple(self._bound(each.parameter, each.dataset) for each in spec.targets[0].datasets),
+            arguments=arguments or b"{}",
+            arguments_media_type=spec.targets[0].arguments.media_type or "application/json",
+            max_result_bytes=self._config.limits.max_result_bytes,
+            deadline=deadline_of(assign),
+            image=spec.image,
+            token=secrets.token_urlsafe(32),
+        )
+
+    def _bound(self, parameter: str, name: str) -> BoundDataset:
+        dataset = self._config.dataset(name)
+        if dataset is None:
+            raise error(Reason.DATASET_UNKNOWN, f"there is no dataset {name!r}", dataset=name)
+        # Two parameters may be bound to the same file: each has a directory of its own.
+        boxed = self._config.executor == "docker"
+        path = f"{CONTAINER_DATA}/{parameter}/{dataset.path.name}" if boxed else str(dataset.path)
+        return BoundDataset(parameter, name, dataset.format, dataset.path, path)
+
+
+def deadline_of(assign: pb.Assign) -> datetime:
+    """When the run is ended."""
+    return assign.deadline.ToDatetime(UTC)

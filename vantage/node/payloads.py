@@ -1,0 +1,127 @@
+"""Payloads that are too large to travel inside a message: brought from the server, and brought to it."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+import uuid
+from collections.abc import AsyncGenerator
+from pathlib import Path
+
+import grpc
+
+from vantage.api.payload.v1 import payload_service_pb2 as pb
+from vantage.api.payload.v1 import payload_service_pb2_grpc as payload_grpc
+from vantage.api.types.v1 import types_pb2
+from vantage.common.backoff import Backoff
+from vantage.common.errors import Reason, UnauthenticatedError, UnavailableError, VantageError, error
+from vantage.common.rpc import error_from_rpc
+from vantage.node.connection import Connection
+from vantage.node.door import StoredResult
+
+log = logging.getLogger(__name__)
+
+CHUNK = 64 * 1024
+MAX_ARGUMENT_BYTES = 64 * 1024 * 1024
+"""Arguments are held in memory to be checked against their schema."""
+_NAMESPACE = uuid.UUID("6f3a3c0a-5d0b-4c29-9b39-0a2f6f0f6e55")
+_MENDS_ITSELF = frozenset({Reason.PAYLOAD_OFFSET_MISMATCH, Reason.PAYLOAD_DIGEST_MISMATCH, Reason.IN_USE})
+
+
+class Payloads:
+    """Uploads and downloads that go on after a lost connection."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    async def read(self, payload: types_pb2.Payload) -> bytes:
+        """The bytes of a payload, inline or downloaded and checked.
+
+        Raises:
+            VantageError: it is sealed, too large, does not have the digest that was announced, or is not there.
+        """
+        if payload.sealing == types_pb2.SEALING_AGE_V1:
+            raise error(Reason.ARGUMENTS_INVALID, "the arguments are sealed; this node cannot open them: update it")
+        if payload.WhichOneof("content") != "reference":
+            return payload.inline
+        if payload.size_bytes > MAX_ARGUMENT_BYTES:
+            raise error(
+                Reason.PAYLOAD_TOO_LARGE, f"the arguments have {payload.size_bytes} bytes, at most {MAX_ARGUMENT_BYTES}"
+            )
+        content = bytearray()
+        backoff = Backoff()
+        while True:
+            try:
+                await self._download(payload, content)
+                break
+            except VantageError as problem:
+                await self._wait_or_raise(problem, backoff)
+        if payload.digest and f"sha256:{hashlib.sha256(content).hexdigest()}" != payload.digest:
+            raise error(Reason.PAYLOAD_DIGEST_MISMATCH, "the arguments were changed on their way: send the task again")
+        return bytes(content)
+
+    async def upload(self, result: StoredResult, key: str) -> types_pb2.Payload:
+        """Bring a result to the server, however often the connection is lost; the same key never uploads twice.
+
+        Raises:
+            VantageError: the server does not take it.
+        """
+        request_id = str(uuid.uuid5(_NAMESPACE, key))
+        backoff = Backoff()
+        name = ""
+        while not name:
+            try:
+                name = await self._upload(result, request_id)
+            except VantageError as problem:
+                log.warning("upload of a result interrupted", extra={"reason": problem.reason.name})
+                await self._wait_or_raise(problem, backoff)
+        return types_pb2.Payload(
+            media_type=result.media_type,
+            sealing=types_pb2.SEALING_NONE,
+            reference=name,
+            size_bytes=result.size,
+            digest=result.digest,
+        )
+
+    async def _download(self, payload: types_pb2.Payload, content: bytearray) -> None:
+        metadata = await self._connection.metadata()
+        stub = payload_grpc.PayloadServiceStub(await self._connection.channel())
+        request = pb.DownloadPayloadRequest(name=payload.reference, offset=len(content))
+        try:
+            async for part in stub.DownloadPayload(request, metadata=metadata):
+                content += part.chunk
+                if len(content) > MAX_ARGUMENT_BYTES:
+                    raise error(Reason.PAYLOAD_TOO_LARGE, f"the arguments have more than {MAX_ARGUMENT_BYTES} bytes")
+        except grpc.aio.AioRpcError as problem:
+            raise error_from_rpc(problem) from problem
+
+    async def _upload(self, result: StoredResult, request_id: str) -> str:
+        metadata = await self._connection.metadata()
+        stub = payload_grpc.PayloadServiceStub(await self._connection.channel())
+        try:
+            known = await stub.GetUpload(pb.GetUploadRequest(request_id=request_id), metadata=metadata, timeout=30)
+            if known.HasField("payload"):
+                return known.payload.name
+            header = pb.UploadHeader(
+                request_id=request_id, size_bytes=result.size, digest=result.digest, offset=known.offset
+            )
+            answer = await stub.UploadPayload(_parts(header, result.path), metadata=metadata)
+        except grpc.aio.AioRpcError as problem:
+            raise error_from_rpc(problem) from problem
+        return answer.payload.name
+
+    async def _wait_or_raise(self, problem: VantageError, backoff: Backoff) -> None:
+        if isinstance(problem, UnauthenticatedError):
+            self._connection.token_refused()
+        elif not isinstance(problem, UnavailableError) and problem.reason not in _MENDS_ITSELF:
+            raise problem
+        await asyncio.sleep(backoff.next_delay())
+
+
+async def _parts(header: pb.UploadHeader, path: Path) -> AsyncGenerator[pb.UploadPayloadRequest, None]:
+    yield pb.UploadPayloadRequest(header=header)
+    with await asyncio.to_thread(path.open, "rb") as file:
+        await asyncio.to_thread(file.seek, header.offset)
+        while chunk := await asyncio.to_thread(file.read, CHUNK):
+            yield pb.UploadPayloadRequest(chunk=chunk)

@@ -1,0 +1,126 @@
+"""The door of one run: what it said so far, what its node lets out, and what it may ask."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager
+from pathlib import Path
+
+from vantage.api.algorithm.v1 import algorithm_service_pb2 as algorithm_pb
+from vantage.api.node.v1 import node_session_service_pb2 as pb
+from vantage.api.task.v1 import task_pb2
+from vantage.common.errors import Reason, VantageError, error
+from vantage.node.config import PolicySection
+from vantage.node.door import RunCallbacks, RunContext, StoredResult
+from vantage.node.outcomes import author_failure
+from vantage.node.reporting import MAX_LINE, Reporter
+from vantage.node.subtasks import Subtasks
+
+Serve = Callable[[RunContext, RunCallbacks, Path], AbstractAsyncContextManager[Path]]
+"""Serves the local API of a run with files in a directory; gives the directory of its socket."""
+
+_TAIL = 20
+
+
+class RunDoor:
+    """Keeps ``Door`` and ``RunCallbacks`` for one attempt.
+
+    Attributes:
+        stored: the result, once there is one.
+        reported: what the author reported, if the function failed.
+        refused: why an answer could not be taken.
+        tail: last lines that were printed.
+    """
+
+    def __init__(
+        self,
+        lease: pb.Lease,
+        context: RunContext,
+        scratch: Path,
+        policy: PolicySection,
+        reporter: Reporter,
+        subtasks: Subtasks,
+        serve: Serve,
+    ) -> None:
+        self.stored: StoredResult | None = None
+        self.reported: VantageError | None = None
+        self.refused: VantageError | None = None
+        self.tail: deque[str] = deque(maxlen=_TAIL)
+        self._lease = lease
+        self._context = context
+        self._scratch = scratch
+        self._policy = policy
+        self._reporter = reporter
+        self._subtasks = subtasks
+        self._serve = serve
+        self._running = False
+
+    # Door
+
+    @property
+    def context(self) -> RunContext:
+        """See ``Door``."""
+        return self._context
+
+    @property
+    def callbacks(self) -> RunCallbacks:
+        """See ``Door``."""
+        return self
+
+    @property
+    def scratch(self) -> Path:
+        """See ``Door``."""
+        return self._scratch
+
+    def served(self) -> AbstractAsyncContextManager[Path]:
+        """See ``Door``."""
+        return self._serve(self._context, self, self._scratch)
+
+    def started(self) -> None:
+        """See ``Door``."""
+        if not self._running:
+            self._running = True
+            self._reporter.started(self._lease)
+
+    def line(self, text: str) -> None:
+        """See ``Door``."""
+        self.tail.append(text[:MAX_LINE])
+        if self._policy.allow_logs:
+            self._reporter.news.line(self._lease, text)
+
+    # RunCallbacks
+
+    def progress(self, fraction: float, message: str) -> None:
+        """See ``RunCallbacks``."""
+        if self._policy.allow_progress:
+            shown = message if self._policy.allow_messages else ""
+            self._reporter.news.progress(self._lease, fraction, shown)
+
+    async def result(self, result: StoredResult) -> None:
+        """See ``RunCallbacks``."""
+        if result.size > self._context.max_result_bytes:
+            problem = error(
+                Reason.RESULT_TOO_LARGE,
+                f"the result has {result.size} bytes, the node lets out at most {self._context.max_result_bytes}",
+            )
+            self.result_refused(problem)
+            raise problem
+        if self.stored is not None and (self.stored.digest, self.stored.media_type) != (
+            result.digest,
+            result.media_type,
+        ):
+            raise error(Reason.RESULT_ALREADY_SUBMITTED, "the run has submitted another result: submit one result")
+        self.stored = result
+
+    def result_refused(self, problem: VantageError) -> None:
+        """See ``RunCallbacks``."""
+        self.refused = problem
+
+    def failure(self, reason: str, message: str) -> None:
+        """See ``RunCallbacks``."""
+        self.reported = author_failure(reason, message, allow_messages=self._policy.allow_messages)
+
+    def subtask(self, request: algorithm_pb.RunSubtaskRequest) -> AsyncIterator[task_pb2.TaskEvent]:
+        """See ``RunCallbacks``."""
+        return self._subtasks.run(self._context, request)

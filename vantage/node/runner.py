@@ -1,0 +1,324 @@
+"""Runs: one asyncio task each, from the assignment to the journalled outcome. A run never harms the node."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from vantage.api.node.v1 import node_session_service_pb2 as pb
+from vantage.api.types.v1 import types_pb2
+from vantage.common.clock import Clock
+from vantage.common.errors import Reason, VantageError, error
+from vantage.node.config import NodeConfig
+from vantage.node.door import StoredResult
+from vantage.node.executor.base import Executor
+from vantage.node.intake import Intake, Order, deadline_of
+from vantage.node.journal import Journal
+from vantage.node.outcomes import conclude
+from vantage.node.payloads import Payloads
+from vantage.node.reporting import Reporter
+from vantage.node.run_door import RunDoor, Serve
+from vantage.node.session import Settings
+from vantage.node.sources import CodeSource
+from vantage.node.subtasks import Subtasks
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class _Active:
+    """A run under way.
+
+    Attributes:
+        stop: why it is being stopped: a reason to report, or None when nothing is to be said.
+    """
+
+    lease: pb.Lease
+    task: asyncio.Task[None] | None = None
+    stopping: bool = False
+    stop: str | None = None
+
+
+@dataclass(frozen=True)
+class Tools:
+    """What every run needs.
+
+    Attributes:
+        source: where code comes from.
+        executor: what runs it.
+        payloads: large arguments and results.
+        subtasks: questions of central functions.
+        serve: the local API.
+        scratch: directory that holds the runs' own.
+    """
+
+    source: CodeSource
+    executor: Executor
+    payloads: Payloads
+    subtasks: Subtasks
+    serve: Serve
+    scratch: Path
+
+
+class Runner:
+    """Keeps ``Work`` for the session.
+
+    Args:
+        config: the node's.
+        journal: what it took on.
+        reporter: what it says.
+        tools: what runs need.
+        clock: the time.
+    """
+
+    def __init__(self, config: NodeConfig, journal: Journal, reporter: Reporter, tools: Tools, clock: Clock) -> None:
+        self._config = config
+        self._journal = journal
+        self._reporter = reporter
+        self._tools = tools
+        self._clock = clock
+        self._settings = Settings()
+        self._welcomed = asyncio.Event()
+        self._slots = asyncio.Semaphore(config.slots)
+        self._busy = 0
+        self._active: dict[str, _Active] = {}
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._draining = False
+        self._intake = Intake(config, tools.source, tools.payloads, lambda: self._settings.collaborations)
+
+    # Work
+
+    def welcomed(self, settings: Settings) -> None:
+        """See ``Work``."""
+        self._settings = settings
+        self._welcomed.set()
+
+    def assigned(self, assign: pb.Assign) -> None:
+        """See ``Work``."""
+        lease_id = assign.lease.lease_id
+        if lease_id in self._active or self._journal.entry(lease_id) is not None:
+            return  # sent again: the answer is under way, or is repeated by the journal
+        if self._draining:
+            # Not refused, which would be final: the lease ends, and another node or the next process gets the run.
+            log.info("assignment left alone while stopping", extra={"run": assign.lease.run})
+            return
+        self._begin(assign, self._take_on)
+
+    def cancel(self, lease: pb.Lease, reason: str) -> None:
+        """See ``Work``."""
+        if (active := self._active.get(lease.lease_id)) is not None:
+            self._stop(active, reason or Reason.TASK_CANCELLED.name)
+
+    def revoke(self, lease: pb.Lease) -> None:
+        """See ``Work``."""
+        log.warning("lease revoked by the server", extra={"run": lease.run, "attempt": lease.attempt})
+        self._journal.drop(lease.lease_id)
+        if (active := self._active.get(lease.lease_id)) is not None:
+            self._stop(active, None)
+
+    def free_slots(self) -> int:
+        """See ``Work``."""
+        return 0 if self._draining else max(0, self._config.slots - len(self._active))
+
+    # For the agent.
+
+    async def recover(self) -> None:
+        """Deal with what a former process left: end what may have run, begin what did not.
+
+        Containers that still run are removed, not adopted: their output has nobody to listen to any more.
+        """
+        removed = await self._tools.executor.clean_up()
+        await asyncio.to_thread(_empty, self._tools.scratch)
+        left = self._journal.unfinished()
+        for entry in left:
+            if entry.started:
+                await self._reporter.failed(
+                    entry.assign.lease,
+                    error(
+                        Reason.NODE_LOST,
+                        f"{self._config.identity.name} was restarted while the algorithm ran: ask again",
+                    ),
+                )
+            else:
+                self._begin(entry.assign, self._run)
+        if removed or left:
+            log.warning("recovered from a restart", extra={"removed": removed, "unfinished": len(left)})
+
+    def drain(self) -> None:
+        """Take nothing more; what runs goes on."""
+        self._draining = True
+
+    def cancel_all(self, reason: Reason) -> None:
+        """Stop everything and report it as stopped by the node."""
+        for active in list(self._active.values()):
+            self._stop(active, reason.name)
+
+    async def idle(self) -> None:
+        """Wait until nothing runs."""
+        await self._idle.wait()
+
+    async def abandon(self) -> None:
+        """Stop everything without a word, e.g. because the process ends; the journal knows what was under way."""
+        tasks = [active.task for active in self._active.values() if active.task is not None]
+        for active in list(self._active.values()):
+            self._stop(active, None)
+        if tasks:
+            await asyncio.wait(tasks)
+
+    # One run.
+
+    def _begin(self, assign: pb.Assign, work: Callable[[pb.Assign, _Active], object]) -> None:
+        active = self._active[assign.lease.lease_id] = _Active(assign.lease)
+        self._idle.clear()
+        active.task = asyncio.create_task(self._guard(assign, active, work), name=assign.lease.run)
+
+    def _stop(self, active: _Active, reason: str | None) -> None:
+        if active.stopping:
+            return
+        active.stopping, active.stop = True, reason
+        if active.task is not None:
+            active.task.cancel()
+
+    async def _guard(self, assign: pb.Assign, active: _Active, work: Callable[[pb.Assign, _Active], object]) -> None:
+        lease = assign.lease
+        try:
+            coroutine = work(assign, active)
+            assert asyncio.iscoroutine(coroutine)  # noqa: S101  # both candidates are
+            await coroutine
+        except asyncio.CancelledError:
+            if active.stop is not None:
+                log.info("run stopped", extra={"run": lease.run, "reason": active.stop})
+                await self._reporter.cancelled(lease, active.stop)
+            if not active.stopping:
+                raise
+        except Exception:
+            # Whatever fault this is, it is one run's: the node lives on and the researcher is told.
+            log.exception("fault while running", extra={"run": lease.run})
+            await self._reporter.failed(
+                lease,
+                error(Reason.INTERNAL, f"a fault of {self._config.identity.name}: its admin finds it in the log"),
+            )
+        finally:
+            self._active.pop(lease.lease_id, None)
+            self._reporter.news.forget(lease.lease_id)
+            if not self._active:
+                self._idle.set()
+
+    async def _take_on(self, assign: pb.Assign, active: _Active) -> None:
+        try:
+            await self._journal.accept(assign)
+        except VantageError as problem:
+            await self._reporter.refused(assign.lease, problem)
+            return
+        await self._run(assign, active)
+
+    async def _run(self, assign: pb.Assign, active: _Active) -> None:
+        lease = assign.lease
+        # After a restart the collaborations are not known before the server's welcome.
+        await self._welcomed.wait()
+        deadline = asyncio.timeout(max((deadline_of(assign) - self._clock.now()).total_seconds(), 0))
+        try:
+            async with deadline:
+                try:
+                    order = await self._intake.prepare(assign)
+                except VantageError as problem:
+                    log.info("run refused", extra={"run": lease.run, "reason": problem.reason.name})
+                    await self._reporter.refused(lease, problem)
+                    return
+                self._reporter.accepted(lease)
+                outcome = await self._execute(order)
+                if isinstance(outcome, StoredResult):
+                    await self._deliver(lease, outcome)
+                else:
+                    log.info("run failed", extra={"run": lease.run, "reason": outcome.reason.name})
+                    await self._reporter.failed(lease, outcome)
+        except VantageError as problem:
+            await self._reporter.failed(lease, problem)
+        except TimeoutError:
+            if not deadline.expired():
+                raise
+            await self._reporter.failed(
+                lease, error(Reason.TASK_EXPIRED, "the task's time ended before the algorithm had answered")
+            )
+        finally:
+            await asyncio.to_thread(shutil.rmtree, self._directory(lease), ignore_errors=True)
+
+    async def _execute(self, order: Order) -> StoredResult | VantageError:
+        lease, policy = order.assign.lease, self._config.policy
+        tools = self._tools
+
+        def tell(fraction: float, text: str) -> None:
+            if policy.allow_progress:
+                self._reporter.news.progress(lease, fraction, text)
+
+        # Before the slot: a long pull keeps nobody else from running.
+        await tools.source.fetch(order.trusted, tell)
+        async with self._slots:
+            door = RunDoor(
+                lease,
+                order.context,
+                await asyncio.to_thread(self._make_directory, lease),
+                policy,
+                self._reporter,
+                tools.subtasks,
+                tools.serve,
+            )
+            limit = asyncio.timeout(self._config.limits.max_runtime)
+            try:
+                async with limit:
+                    ended = await tools.executor.run(order.job, door)
+            except TimeoutError:
+                if not limit.expired():
+                    raise
+                return error(
+                    Reason.TASK_EXPIRED,
+                    f"the algorithm ran longer than the node allows ({self._config.limits.max_runtime} s)",
+                )
+        tail = ended.tail or tuple(door.tail)
+        outcome = conclude(ended, door.stored, door.reported, door.refused, tail, allow_logs=policy.allow_logs)
+        if isinstance(outcome, VantageError) and tail:
+            # For the node's admin alone: this log stays at the node.
+            log.info("last lines of a failed run", extra={"run": lease.run, "lines": list(tail)})
+        return outcome
+
+    async def _deliver(self, lease: pb.Lease, result: StoredResult) -> None:
+        if result.size <= self._settings.max_inline_bytes:
+            content = await asyncio.to_thread(result.path.read_bytes)
+            payload = types_pb2.Payload(
+                media_type=result.media_type,
+                sealing=types_pb2.SEALING_NONE,
+                inline=content,
+                size_bytes=result.size,
+                digest=result.digest,
+            )
+        else:
+            payload = await self._tools.payloads.upload(result, lease.lease_id)
+        await self._reporter.succeeded(lease, payload)
+
+    def _directory(self, lease: pb.Lease) -> Path:
+        # Not the id itself: it is the server's text, and the path of a socket may have 107 characters only.
+        return self._tools.scratch / hashlib.sha256(lease.lease_id.encode()).hexdigest()[:16]
+
+    def _make_directory(self, lease: pb.Lease) -> Path:
+        directory = self._directory(lease)
+        try:
+            directory.mkdir(mode=0o700, parents=True)
+        except OSError as problem:
+            raise error(
+                Reason.SCRATCH_UNAVAILABLE,
+                f"the node cannot make room for the run: {problem.strerror}: ask its admin to look at the disk",
+            ) from problem
+        return directory
+
+
+def _empty(directory: Path) -> None:
+    if directory.is_dir():
+        for each in directory.iterdir():
+            if each.is_dir():
+                shutil.rmtree(each, ignore_errors=True)
