@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 
 from vantage.common.errors import Reason, error
@@ -26,8 +25,6 @@ def assemble(config: NodeConfig) -> Parts:
     raise error(Reason.EXECUTOR_UNAVAILABLE, "the docker executor is not part of this installation")
 
 
-@asynccontextmanager
-async def serve_local_api(context: RunContext, callbacks: RunCallbacks, directory: Path) -> AsyncIterator[Path]:
+def serve_local_api(context: RunContext, callbacks: RunCallbacks, directory: Path) -> AbstractAsyncContextManager[Path]:
     """Serve the local API of a run on a socket in ``directory``."""
     raise error(Reason.EXECUTOR_UNAVAILABLE, "the local API is not part of this installation")
-    yield directory

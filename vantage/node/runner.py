@@ -232,22 +232,26 @@ class Runner:
                     await self._reporter.refused(lease, problem)
                     return
                 self._reporter.accepted(lease)
-                outcome = await self._execute(order)
-                if isinstance(outcome, StoredResult):
-                    await self._deliver(lease, outcome)
-                else:
-                    log.info("run failed", extra={"run": lease.run, "reason": outcome.reason.name})
-                    await self._reporter.failed(lease, outcome)
-        except VantageError as problem:
-            await self._reporter.failed(lease, problem)
+                outcome = await self._answer(order)
         except TimeoutError:
             if not deadline.expired():
                 raise
-            await self._reporter.failed(
-                lease, error(Reason.TASK_EXPIRED, "the task's time ended before the algorithm had answered")
-            )
+            outcome = error(Reason.TASK_EXPIRED, "the task's time ended before the algorithm had answered")
+        if isinstance(outcome, VantageError):
+            log.info("run failed", extra={"run": lease.run, "reason": outcome.reason.name})
+            await self._reporter.failed(lease, outcome)
+        else:
+            await self._reporter.succeeded(lease, outcome)
+
+    async def _answer(self, order: Order) -> types_pb2.Payload | VantageError:
+        """Run the algorithm and hand over its result; nothing of the run is left on disk when this returns."""
+        try:
+            outcome = await self._execute(order)
+            return outcome if isinstance(outcome, VantageError) else await self._deliver(order.assign.lease, outcome)
+        except VantageError as problem:
+            return problem
         finally:
-            await asyncio.to_thread(shutil.rmtree, self._directory(lease), ignore_errors=True)
+            await asyncio.to_thread(shutil.rmtree, self._directory(order.assign.lease), ignore_errors=True)
 
     async def _execute(self, order: Order) -> StoredResult | VantageError:
         lease, policy = order.assign.lease, self._config.policy
@@ -287,19 +291,17 @@ class Runner:
             log.info("last lines of a failed run", extra={"run": lease.run, "lines": list(tail)})
         return outcome
 
-    async def _deliver(self, lease: pb.Lease, result: StoredResult) -> None:
-        if result.size <= self._settings.max_inline_bytes:
-            content = await asyncio.to_thread(result.path.read_bytes)
-            payload = types_pb2.Payload(
-                media_type=result.media_type,
-                sealing=types_pb2.SEALING_NONE,
-                inline=content,
-                size_bytes=result.size,
-                digest=result.digest,
-            )
-        else:
-            payload = await self._tools.payloads.upload(result, lease.lease_id)
-        await self._reporter.succeeded(lease, payload)
+    async def _deliver(self, lease: pb.Lease, result: StoredResult) -> types_pb2.Payload:
+        if result.size > self._settings.max_inline_bytes:
+            return await self._tools.payloads.upload(result, lease.lease_id)
+        content = await asyncio.to_thread(result.path.read_bytes)
+        return types_pb2.Payload(
+            media_type=result.media_type,
+            sealing=types_pb2.SEALING_NONE,
+            inline=content,
+            size_bytes=result.size,
+            digest=result.digest,
+        )
 
     def _directory(self, lease: pb.Lease) -> Path:
         # Not the id itself: it is the server's text, and the path of a socket may have 107 characters only.

@@ -1,0 +1,111 @@
+"""An algorithm that the process executor calls inside the node: for tests of the node and for measuring its path."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+from vantage.common.errors import Reason, error
+from vantage.node.door import Door
+
+IN_PROCESS = True
+
+_NUMBER = {"type": "number"}
+_TEXT = {"type": "string"}
+
+
+def _arguments(**properties: dict[str, str]) -> dict[str, Any]:
+    return {
+        "type": "object",
+        "properties": properties,
+        "required": sorted(properties),
+        "additionalProperties": False,
+    }
+
+
+DECLARATION = {
+    "schema": 1,
+    "functions": {
+        "echo": {"arguments": _arguments(value=_NUMBER)},
+        "count": {"arguments": _arguments(), "data": [{"parameter": "table"}]},
+        "hold": {"arguments": _arguments(gate=_TEXT)},
+        "large": {"arguments": _arguments(size=_NUMBER)},
+        "talk": {"arguments": _arguments(lines=_NUMBER)},
+        "nothing": {"arguments": _arguments()},
+        "crash": {"arguments": _arguments()},
+        "report": {"arguments": _arguments(reason=_TEXT)},
+    },
+}
+
+
+class Gate:
+    """Where a run waits until the test lets it go on.
+
+    Attributes:
+        entered: set when a run waits here.
+        leave: lets it go.
+        left: how the run left: "returned" or "cancelled".
+        count: how often a run came here.
+    """
+
+    def __init__(self) -> None:
+        self.entered = asyncio.Event()
+        self.leave = asyncio.Event()
+        self.left = ""
+        self.count = 0
+
+
+gates: defaultdict[str, Gate] = defaultdict(Gate)
+
+
+async def echo(value: float) -> dict[str, float]:
+    """The argument."""
+    return {"value": value}
+
+
+def count(table: Path) -> dict[str, int]:
+    """How many rows a CSV file has."""
+    return {"rows": len(table.read_text().splitlines()) - 1}
+
+
+async def hold(gate: str) -> dict[str, str]:
+    """Wait at a gate."""
+    place = gates[gate]
+    place.count += 1
+    place.entered.set()
+    try:
+        await place.leave.wait()
+        place.left = "returned"
+    except asyncio.CancelledError:
+        place.left = "cancelled"
+        raise
+    return {"gate": gate}
+
+
+async def large(size: float) -> bytes:
+    """That many bytes."""
+    return bytes(int(size))
+
+
+async def talk(lines: float, door: Door) -> dict[str, int]:
+    """Print that many lines, and report progress after each."""
+    for number in range(int(lines)):
+        door.line(f"line {number}")
+        door.callbacks.progress((number + 1) / lines, f"step {number}")
+    return {"lines": int(lines)}
+
+
+async def nothing() -> None:
+    """End without an answer."""
+
+
+async def crash() -> None:
+    """Fail without a word to the researcher."""
+    raise RuntimeError("secret value 42")
+
+
+async def report(reason: str) -> None:
+    """Fail with a reason of its own."""
+    raise error(Reason[reason], "too few rows for an answer")
