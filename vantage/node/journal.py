@@ -77,6 +77,7 @@ class Journal:
         self._connection = connection
         self._state = state
         self._next = next_sequence
+        self._latest = 0
         self._loop = asyncio.get_running_loop()
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._lazy: list[_Job] = []
@@ -251,12 +252,12 @@ class Journal:
     def _enqueue(self, sequence: int, lease_id: str, message: pb.ConnectRequest) -> None:
         # Something else may have been said while this message was being written. The server's acknowledgement is
         # cumulative, so what comes late takes a new number.
-        outgoing = self._state.outgoing
-        if outgoing and next(reversed(outgoing)) > sequence:
+        if sequence < self._latest:
             sequence = self._take_sequence(message)
             if (entry := self._state.entries.get(lease_id)) is not None and entry.final is not None:
                 entry.final = sequence
-        outgoing[sequence] = (lease_id, message)
+        self._latest = sequence
+        self._state.outgoing[sequence] = (lease_id, message)
         self.changed.set()
 
     # The thread.

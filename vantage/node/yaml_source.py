@@ -8,7 +8,7 @@ import typing
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeGuard, TypeVar
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -29,6 +29,8 @@ class _Loader(yaml.SafeLoader):
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: dict[Any, int] = {}
         for key, _value in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                raise yaml.MarkedYAMLError(problem="a key must be a word", problem_mark=key.start_mark)
             text = key.value
             if text in seen:
                 raise yaml.MarkedYAMLError(
@@ -141,13 +143,17 @@ def _model_at(model: type[BaseModel], location: Location) -> type[BaseModel] | N
     """The model that describes the mapping at a location."""
     current: Any = model
     for step in location:
-        if isinstance(current, type) and issubclass(current, BaseModel):
+        if _is_model(current):
             field = current.model_fields.get(str(step))
             current = field.annotation if field is not None else None
         elif typing.get_args(current):
-            current = typing.get_args(current)[-1]
+            current = next((each for each in typing.get_args(current) if _is_model(each)), None)
         current = _strip_optional(current)
-    return current if isinstance(current, type) and issubclass(current, BaseModel) else None
+    return current if _is_model(current) else None
+
+
+def _is_model(annotation: Any) -> TypeGuard[type[BaseModel]]:
+    return isinstance(annotation, type) and issubclass(annotation, BaseModel)
 
 
 def _strip_optional(annotation: Any) -> Any:

@@ -44,10 +44,12 @@ async def test_an_outcome_is_kept_with_its_sequence_until_it_is_acknowledged(tmp
     assert list(journal.unsent(0)) == [message]
     assert journal.leases() == [assign.lease]
     assert journal.unfinished() == []
+    settled = asyncio.create_task(journal.wait_settled())
     journal.acknowledge(message.sequence - 1)
-    assert not journal.settled
+    await asyncio.sleep(0)
+    assert not settled.done()
     journal.acknowledge(message.sequence)
-    assert journal.settled
+    await settled
     await journal.close()
 
     journal = await Journal.open(path)
