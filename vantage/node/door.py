@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from datetime import datetime
@@ -114,7 +114,7 @@ class RunCallbacks(Protocol):
         """The function failed, with what its author wants to be shown."""
         ...
 
-    def subtask(self, request: algorithm_pb.RunSubtaskRequest) -> AsyncIterator[task_pb2.TaskEvent]:
+    def subtask(self, request: algorithm_pb.RunSubtaskRequest) -> AsyncGenerator[task_pb2.TaskEvent, None]:
         """Create a subtask, or attach to it again, and stream its events.
 
         Raises:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 
@@ -121,6 +121,6 @@ class RunDoor:
         """See ``RunCallbacks``."""
         self.reported = author_failure(reason, message, allow_messages=self._policy.allow_messages)
 
-    def subtask(self, request: algorithm_pb.RunSubtaskRequest) -> AsyncIterator[task_pb2.TaskEvent]:
+    def subtask(self, request: algorithm_pb.RunSubtaskRequest) -> AsyncGenerator[task_pb2.TaskEvent, None]:
         """See ``RunCallbacks``."""
         return self._subtasks.run(self._context, request)

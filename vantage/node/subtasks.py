@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 
 import grpc
 from google.protobuf.duration_pb2 import Duration
@@ -37,7 +37,7 @@ class Subtasks:
 
     async def run(
         self, context: RunContext, request: algorithm_pb.RunSubtaskRequest
-    ) -> AsyncIterator[task_pb2.TaskEvent]:
+    ) -> AsyncGenerator[task_pb2.TaskEvent, None]:
         """Create a subtask of a run, or attach to it, and stream its events; a lost connection is not noticed.
 
         Raises:

@@ -1,0 +1,157 @@
+"""Subtasks of a run, through a scripted server that loses connections."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+from datetime import UTC, datetime, timedelta
+from typing import cast
+
+import pytest
+
+from vantage.api.algorithm.v1 import algorithm_service_pb2 as algorithm_pb
+from vantage.api.task.v1 import task_pb2, task_service_pb2
+from vantage.common.clock import ManualClock, SystemClock
+from vantage.common.errors import Reason, VantageError, error
+from vantage.common.names import new_id
+from vantage.node import config as node_config
+from vantage.node.connection import Connection
+from vantage.node.door import RunContext
+from vantage.node.identity import Identity
+from vantage.node.subtasks import Subtasks
+from vantage.testing.scripted_server import ScriptedServer
+from vantage.testing.station import COLLABORATION, IMAGE, ORGANIZATION, Station
+
+TASK = f"tasks/{new_id()}"
+
+
+def context(minutes: float = 10) -> RunContext:
+    return RunContext(
+        run=f"tasks/{new_id()}/runs/{new_id()}",
+        function="central",
+        organization=ORGANIZATION,
+        collaboration=COLLABORATION,
+        organizations=(ORGANIZATION,),
+        datasets=(),
+        arguments=b"{}",
+        arguments_media_type="application/json",
+        max_result_bytes=1000,
+        deadline=datetime.now(UTC) + timedelta(minutes=minutes),
+        image=IMAGE,
+        token="t",
+    )
+
+
+def question(**fields: object) -> algorithm_pb.RunSubtaskRequest:
+    return algorithm_pb.RunSubtaskRequest(
+        request_id=str(uuid.uuid4()),
+        function="partial",
+        targets=[task_pb2.Target(organization="organizations/dora")],
+        **fields,  # type: ignore[arg-type]
+    )
+
+
+def event(sequence: int, kind: str) -> task_pb2.TaskEvent:
+    message = task_pb2.TaskEvent(sequence=sequence)
+    if kind == "snapshot":
+        message.snapshot.task.name = TASK
+    getattr(message, kind).SetInParent()
+    return message
+
+
+def run_events(*events: tuple[int, str]) -> list[object]:
+    return [task_service_pb2.RunTaskResponse(event=event(*each)) for each in events]
+
+
+def watch_events(*events: tuple[int, str]) -> list[object]:
+    return [task_service_pb2.WatchTaskResponse(event=event(*each)) for each in events]
+
+
+@pytest.fixture
+async def subtasks(station: Station) -> AsyncIterator[Subtasks]:
+    config = node_config.load(station.write())
+    connection = Connection(config.server, Identity.load(config.identity, SystemClock()), SystemClock())
+    yield Subtasks(connection, SystemClock())
+    await connection.close()
+
+
+async def collect(
+    subtasks: Subtasks, run: RunContext, request: algorithm_pb.RunSubtaskRequest
+) -> list[tuple[int, str]]:
+    async with asyncio.timeout(20):
+        return [(each.sequence, each.WhichOneof("event") or "") async for each in subtasks.run(run, request)]
+
+
+async def test_a_subtask_has_image_collaboration_and_parent_of_its_run(
+    subtasks: Subtasks, server: ScriptedServer
+) -> None:
+    server.script("RunTask", run_events((1, "snapshot"), (2, "run_finished"), (3, "task_finished")))
+    run = context(minutes=10)
+    request = question(title="part")
+    assert await collect(subtasks, run, request) == [(1, "snapshot"), (2, "run_finished"), (3, "task_finished")]
+    sent = cast(task_service_pb2.RunTaskRequest, server.calls["RunTask"][0])
+    assert sent.request_id != request.request_id
+    assert sent.spec.parent_run == run.run
+    assert sent.spec.image == IMAGE
+    assert sent.spec.collaboration == COLLABORATION
+    assert sent.spec.targets == request.targets
+    assert 590 < sent.spec.timeout.seconds <= 600
+
+
+async def test_a_lost_connection_is_not_noticed(subtasks: Subtasks, server: ScriptedServer) -> None:
+    cut = error(Reason.UNAVAILABLE, "cut")
+    server.script("RunTask", [cut], [*run_events((2, "snapshot"), (3, "run_changed")), cut])
+    server.script(
+        "WatchTask",
+        [*watch_events((5, "snapshot"), (4, "run_finished")), cut],
+        watch_events((6, "snapshot"), (5, "run_finished"), (6, "task_finished")),
+    )
+    events = await collect(subtasks, context(), question())
+    assert events == [
+        (2, "snapshot"),
+        (3, "run_changed"),
+        (4, "run_finished"),
+        (5, "run_finished"),
+        (6, "task_finished"),
+    ]
+    ids = {cast(task_service_pb2.RunTaskRequest, call).request_id for call in server.calls["RunTask"]}
+    assert len(ids) == 1
+    watched = [cast(task_service_pb2.WatchTaskRequest, call) for call in server.calls["WatchTask"]]
+    assert [(each.name, each.after_sequence) for each in watched] == [(TASK, 3), (TASK, 4)]
+
+
+async def test_an_algorithm_attaches_again_after_the_event_that_it_has(
+    subtasks: Subtasks, server: ScriptedServer
+) -> None:
+    server.script("CreateTask", task_service_pb2.CreateTaskResponse(task=task_pb2.Task(name=TASK)))
+    server.script("WatchTask", watch_events((8, "snapshot"), (8, "task_finished")))
+    assert await collect(subtasks, context(), question(after_sequence=7)) == [(8, "task_finished")]
+    assert cast(task_service_pb2.WatchTaskRequest, server.calls["WatchTask"][0]).after_sequence == 7
+
+
+async def test_a_refusal_reaches_the_algorithm(subtasks: Subtasks, server: ScriptedServer) -> None:
+    server.script("RunTask", error(Reason.ORGANIZATION_NOT_MEMBER, "organizations/dora is no member"))
+    with pytest.raises(VantageError, match="no member"):
+        await collect(subtasks, context(), question())
+
+
+async def test_two_runs_cannot_meet_by_choosing_the_same_id(subtasks: Subtasks, server: ScriptedServer) -> None:
+    request = question()
+    for _ in range(2):
+        server.script("RunTask", run_events((1, "snapshot"), (2, "task_finished")))
+        await collect(subtasks, context(), request)
+    first, second = (cast(task_service_pb2.RunTaskRequest, call) for call in server.calls["RunTask"])
+    assert first.request_id != second.request_id
+
+
+async def test_a_subtask_lives_no_longer_than_its_run(station: Station, subtasks: Subtasks) -> None:
+    request = question()
+    request.timeout.FromSeconds(3600)
+    config = node_config.load(station.write())
+    clock = ManualClock(datetime.now(UTC) + timedelta(hours=1))
+    late = Subtasks(Connection(config.server, Identity.load(config.identity, SystemClock()), SystemClock()), clock)
+    with pytest.raises(VantageError, match="no time left"):
+        async with aclosing(late.run(context(), request)) as events:
+            await anext(events)
