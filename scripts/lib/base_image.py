@@ -1,7 +1,7 @@
 """Build the algorithm base image when the sources that go into it have changed.
 
-The image is tagged with a hash of its inputs, so that an unchanged one costs one look. Wheels are fetched on the host and
-kept in the cache directory; the build itself needs no network.
+The image is tagged with a hash of its inputs, so that an unchanged one costs one look. Wheels are fetched on the
+host and kept in the cache directory; the build itself needs no network.
 """
 
 from __future__ import annotations

@@ -80,7 +80,7 @@ need_python() {
     "$python" -m venv "$VENV"
   fi
   say "installing vantage and its development tools into .venv"
-  (cd "$ROOT" && "$PYTHON" -m pip install --quiet --disable-pip-version-check --editable '.[dev]') </dev/null
+  (cd "$ROOT" && "$PYTHON" -m pip install -qq --disable-pip-version-check --editable '.[dev]') </dev/null
   printf '%s\n' "$wanted" >"$stamp"
 }
 
@@ -125,7 +125,8 @@ start_engine() {
     --host unix:///var/run/docker.sock "$@" </dev/null >"$log" 2>&1 9>&- &
   pid=$!
   disown "$pid"
-  if (set +o pipefail && timeout 60 tail -n +1 --pid="$pid" -f "$log" 2>/dev/null | grep -q -m1 'API listen on') && engine_answers; then
+  if (set +o pipefail && timeout 60 tail -n +1 --pid="$pid" -f "$log" 2>/dev/null | grep -q -m1 'API listen on') &&
+    engine_answers; then
     return 0
   fi
   kill "$pid" 2>/dev/null || true
@@ -202,8 +203,12 @@ YAML
   : >"$log"
   OTEL_TRACES_EXPORTER=none docker-registry serve "$directory/registry.yml" </dev/null >"$log" 2>&1 &
   registry_pid=$!
-  REGISTRY_ADDRESS="$( (set +o pipefail && timeout 30 tail -n +1 --pid="$registry_pid" -f "$log" | grep -m1 -oP 'listening on \K127\.0\.0\.1:[0-9]+'))" ||
+  # shellcheck disable=SC2034  # the result: read by the caller
+  if ! REGISTRY_ADDRESS="$(set +o pipefail && timeout 30 tail -n +1 --pid="$registry_pid" -f "$log" |
+    grep -m1 -oP 'listening on \K127\.0\.0\.1:[0-9]+')"; then
+    stop_registry
     die "the registry does not start: $(tail -n 3 "$log")"
+  fi
 }
 
 stop_registry() {
