@@ -28,8 +28,8 @@ _LISTENING = re.compile(r"listening on (127\.0\.0\.1:\d+)")
 class Registry:
     """A registry on a loopback port that the system picks; its files lie below ``directory``.
 
-    Docker takes registries on 127.0.0.0/8 without TLS. A context manager; ``start`` after ``stop`` brings the same registry
-    back with its content and address.
+    Docker takes registries on 127.0.0.0/8 without TLS. A context manager; ``start`` after ``stop`` brings the same
+    registry back with its content and address.
 
     Args:
         directory: holds configuration, log (``registry.log``) and content (``storage``); the caller removes it.
