@@ -178,6 +178,7 @@ async def test_a_large_result_is_uploaded_and_the_upload_goes_on_after_a_break(
         session = await station.session(max_inline=1000)
         server.script("UploadPayload", error(Reason.UNAVAILABLE, "cut"))
         completed = await finish(session, assign("large", '{"size": 300000}'))
+        assert completed.HasField("result"), completed.failure
         assert server.uploads[completed.result.reference] == bytes(300_000)
         assert completed.result.size_bytes == 300_000
         offsets = [call.offset for call in server.calls["UploadPayload"]]  # type: ignore[attr-defined]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import itertools
 import logging
 import uuid
 from collections.abc import AsyncGenerator
@@ -28,6 +29,10 @@ MAX_ARGUMENT_BYTES = 64 * 1024 * 1024
 _NAMESPACE = uuid.UUID("6f3a3c0a-5d0b-4c29-9b39-0a2f6f0f6e55")
 _MENDS_ITSELF = frozenset({Reason.PAYLOAD_OFFSET_MISMATCH, Reason.PAYLOAD_DIGEST_MISMATCH, Reason.IN_USE})
 
+_UNCLEAR = frozenset({Reason.INTERNAL, Reason.CANCELLED})
+"""What a stream that is cut in the middle of a write can look like; also what a fault of the server looks like."""
+_UNCLEAR_ATTEMPTS = 5
+
 
 class Payloads:
     """Uploads and downloads that go on after a lost connection."""
@@ -51,12 +56,12 @@ class Payloads:
             )
         content = bytearray()
         backoff = Backoff()
-        while True:
+        for attempt in itertools.count(1):
             try:
                 await self._download(payload, content)
                 break
             except VantageError as problem:
-                await self._wait_or_raise(problem, backoff)
+                await self._wait_or_raise(problem, backoff, attempt)
         if payload.digest and f"sha256:{hashlib.sha256(content).hexdigest()}" != payload.digest:
             raise error(Reason.PAYLOAD_DIGEST_MISMATCH, "the arguments were changed on their way: send the task again")
         return bytes(content)
@@ -70,12 +75,13 @@ class Payloads:
         request_id = str(uuid.uuid5(_NAMESPACE, key))
         backoff = Backoff()
         name = ""
-        while not name:
+        for attempt in itertools.count(1):
             try:
                 name = await self._upload(result, request_id)
+                break
             except VantageError as problem:
                 log.warning("upload of a result interrupted", extra={"reason": problem.reason.name})
-                await self._wait_or_raise(problem, backoff)
+                await self._wait_or_raise(problem, backoff, attempt)
         return types_pb2.Payload(
             media_type=result.media_type,
             sealing=types_pb2.SEALING_NONE,
@@ -111,9 +117,11 @@ class Payloads:
             raise error_from_rpc(problem) from problem
         return answer.payload.name
 
-    async def _wait_or_raise(self, problem: VantageError, backoff: Backoff) -> None:
+    async def _wait_or_raise(self, problem: VantageError, backoff: Backoff, attempt: int) -> None:
         if isinstance(problem, UnauthenticatedError):
             self._connection.token_refused()
+        elif problem.reason in _UNCLEAR and attempt < _UNCLEAR_ATTEMPTS:
+            log.info("transfer ended for an unclear reason, trying again", extra={"attempt": attempt})
         elif not isinstance(problem, UnavailableError) and problem.reason not in _MENDS_ITSELF:
             raise problem
         await asyncio.sleep(backoff.next_delay())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import deque
 from collections.abc import AsyncGenerator, Callable
 from contextlib import AbstractAsyncContextManager
@@ -106,12 +107,12 @@ class RunDoor:
             )
             self.result_refused(problem)
             raise problem
-        if self.stored is not None and (self.stored.digest, self.stored.media_type) != (
-            result.digest,
-            result.media_type,
-        ):
+        if self.stored is None:
+            self.stored = result
+            return
+        await asyncio.to_thread(result.path.unlink, missing_ok=True)
+        if (self.stored.digest, self.stored.media_type) != (result.digest, result.media_type):
             raise error(Reason.RESULT_ALREADY_SUBMITTED, "the run has submitted another result: submit one result")
-        self.stored = result
 
     def result_refused(self, problem: VantageError) -> None:
         """See ``RunCallbacks``."""

@@ -1,0 +1,226 @@
+"""Runs algorithms in Docker containers (or Podman's API-compatible ones): no network, read-only, without privileges."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import logging
+import stat
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, TypeVar
+
+import docker
+import requests
+from docker.errors import APIError, DockerException, NotFound
+from docker.models.containers import Container
+from docker.types import LogConfig, Mount
+
+from vantage.common.errors import Reason, VantageError, error
+from vantage.node.door import SOCKET_NAME, Door
+from vantage.node.executor.base import Exit, Job, UnsandboxedCode
+from vantage.node.executor.lines import LineSplitter
+
+log = logging.getLogger(__name__)
+
+LABEL_NODE = "org.vantage.node"
+LABEL_RUN = "org.vantage.run"
+SOCKET_DIRECTORY = "/run/vantage"
+USER = "65534:65534"
+GRACE_SECONDS = 10
+"""Between SIGTERM and SIGKILL when a run is cancelled."""
+_SHM_BYTES = 64 * 1024 * 1024
+_API_TIMEOUT = 60
+
+T = TypeVar("T")
+
+
+class DockerExecutor:
+    """Keeps ``Executor`` with a Docker engine.
+
+    Args:
+        host: the engine's socket, e.g. ``unix:///var/run/docker.sock``.
+        data_dir: of the node: marks its containers, so that those of another node on this engine are left alone.
+        slots: how many runs there are at once.
+
+    Raises:
+        UnavailableError: EXECUTOR_UNAVAILABLE, the engine does not answer.
+    """
+
+    def __init__(self, host: str, data_dir: Path, slots: int) -> None:
+        self._owner = hashlib.sha256(str(data_dir.resolve()).encode()).hexdigest()[:16]
+        self._host = host
+        # Per run: one thread that waits, one that reads what is printed; and some for all the rest.
+        self._threads = ThreadPoolExecutor(max_workers=2 * slots + 4, thread_name_prefix="docker")
+        try:
+            self._client = docker.DockerClient(base_url=host, timeout=_API_TIMEOUT, max_pool_size=2 * slots + 4)
+            self._client.ping()
+        except (DockerException, requests.RequestException) as problem:
+            self._threads.shutdown(wait=False)
+            raise _unavailable(host, problem) from problem
+
+    async def run(self, job: Job, door: Door) -> Exit:
+        """See ``Executor``."""
+        _check_readable(door)
+        async with door.served() as directory, self._container(job, door, directory) as container:
+            stream = await self._call(
+                lambda: container.attach(stream=True, stdout=True, stderr=True, logs=False, demux=False)
+            )
+            reader = asyncio.ensure_future(self._in_thread(lambda: self._read(stream, door)))
+            await self._call(container.start)
+            door.started()
+            await self._call(container.wait)
+            await reader
+            await self._call(container.reload)
+            state = container.attrs["State"]
+            return Exit(int(state["ExitCode"]), out_of_memory=bool(state.get("OOMKilled")))
+
+    async def clean_up(self) -> int:
+        """See ``Executor``."""
+
+        def remove_all() -> int:
+            found = self._client.containers.list(all=True, filters={"label": f"{LABEL_NODE}={self._owner}"})
+            for container in found:
+                with contextlib.suppress(NotFound):
+                    container.remove(force=True, v=True)
+            return len(found)
+
+        return await self._call(remove_all)
+
+    async def close(self) -> None:
+        """See ``Executor``."""
+        await asyncio.to_thread(self._client.close)
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+    @contextlib.asynccontextmanager
+    async def _container(self, job: Job, door: Door, directory: Path) -> AsyncIterator[Container]:
+        creation = asyncio.ensure_future(self._call(lambda: self._create(job, door, directory)))
+        try:
+            container = await asyncio.shield(creation)
+        except asyncio.CancelledError:
+            # The engine may be at it already: what it makes must be known to be removed.
+            with contextlib.suppress(VantageError):
+                await self._remove(await creation)
+            raise
+        try:
+            yield container
+        finally:
+            # Ended by itself, cancelled or failed: nothing is left, and a second cancel does not change that.
+            removal = asyncio.ensure_future(self._remove(container))
+            try:
+                await asyncio.shield(removal)
+            except asyncio.CancelledError:
+                await removal
+                raise
+
+    def _create(self, job: Job, door: Door, directory: Path) -> Container:
+        if isinstance(job.code, UnsandboxedCode):
+            raise error(Reason.EXECUTOR_UNAVAILABLE, "the docker executor runs images, not modules")
+        limits = job.limits
+        mounts = [Mount(SOCKET_DIRECTORY, str(directory), type="bind", read_only=True)]
+        mounts += [
+            Mount(dataset.path, str(dataset.source), type="bind", read_only=True) for dataset in door.context.datasets
+        ]
+        # By the id of the verified manifest's config: nothing is resolved by name between check and start.
+        return self._client.containers.create(
+            job.code.image_id,
+            detach=True,
+            environment={
+                **job.environment,
+                "VANTAGE_SOCKET": f"{SOCKET_DIRECTORY}/{SOCKET_NAME}",
+                "VANTAGE_TOKEN": door.context.token,
+            },
+            labels={LABEL_NODE: self._owner, LABEL_RUN: job.run},
+            hostname="algorithm",
+            user=USER,
+            network_mode="none",
+            read_only=True,
+            cap_drop=["ALL"],
+            security_opt=["no-new-privileges"],
+            init=True,
+            mem_limit=limits.memory,
+            memswap_limit=limits.memory,
+            nano_cpus=int(limits.cpus * 1_000_000_000),
+            pids_limit=limits.pids,
+            shm_size=min(_SHM_BYTES, limits.memory),
+            tmpfs={"/tmp": f"rw,nosuid,nodev,mode=1777,size={limits.scratch}"},  # noqa: S108  # inside the container
+            mounts=mounts,
+            # The engine keeps no log: 100 MB of it would lie on the node's disk. It is read as it is printed.
+            log_config=LogConfig(type="none"),
+        )
+
+    async def _remove(self, container: Container) -> None:
+        def remove() -> None:
+            with contextlib.suppress(NotFound):
+                container.reload()
+                if container.status == "running":
+                    container.stop(timeout=GRACE_SECONDS)
+                container.remove(force=True, v=True)
+
+        try:
+            await self._call(remove)
+        except VantageError as problem:
+            # The engine is gone: clean_up of the next start finds the container by its label.
+            log.error("container not removed", extra={"container": container.id, "problem": problem.message})
+
+    def _read(self, stream: Any, door: Door) -> None:
+        """In a thread: hand on what is printed, no faster than the node takes it."""
+        splitter = LineSplitter()
+        try:
+            for chunk in stream:
+                self._tell(door, splitter.feed(chunk))
+        except (requests.RequestException, OSError, ValueError):
+            log.info("output of a container ended early")
+        self._tell(door, splitter.finish())
+
+    def _tell(self, door: Door, lines: list[str]) -> None:
+        async def tell() -> None:
+            for line in lines:
+                door.line(line)
+
+        if lines and not self._loop.is_closed():
+            with contextlib.suppress(asyncio.CancelledError):
+                asyncio.run_coroutine_threadsafe(tell(), self._loop).result()
+
+    async def _in_thread(self, work: Callable[[], T]) -> T:
+        self._loop = asyncio.get_running_loop()
+        return await self._loop.run_in_executor(self._threads, work)
+
+    async def _call(self, work: Callable[[], T]) -> T:
+        try:
+            return await self._in_thread(work)
+        except NotFound as problem:
+            raise error(Reason.IMAGE_NOT_FOUND, f"the engine does not have it: {problem.explanation}") from problem
+        except APIError as problem:
+            raise error(
+                Reason.EXECUTOR_UNAVAILABLE, f"the engine cannot run the container: {problem.explanation}"
+            ) from problem
+        except (DockerException, requests.RequestException) as problem:
+            raise _unavailable(self._host, problem) from problem
+
+
+def _check_readable(door: Door) -> None:
+    for dataset in door.context.datasets:
+        try:
+            mode = dataset.source.stat().st_mode
+        except OSError as problem:
+            raise error(
+                Reason.DATASET_UNREADABLE, f"the dataset {dataset.dataset} cannot be read: {problem.strerror}"
+            ) from problem
+        if not mode & stat.S_IROTH:
+            raise error(
+                Reason.DATASET_UNREADABLE,
+                f"the dataset {dataset.dataset} may not be read by the user of the container: ask the node's admin to "
+                "allow others to read the file (chmod o+r); containers reach it through a mount alone",
+                dataset=dataset.dataset,
+            )
+
+
+def _unavailable(host: str, problem: Exception) -> VantageError:
+    return error(
+        Reason.EXECUTOR_UNAVAILABLE,
+        f"the container engine at {host} does not answer: start it, or correct docker.host ({type(problem).__name__})",
+        host=host,
+    )

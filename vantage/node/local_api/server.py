@@ -1,0 +1,77 @@
+"""A gRPC server on a unix socket in a directory of its own, for as long as a run lasts."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import grpc
+
+from vantage.api.algorithm.v1 import algorithm_service_pb2_grpc
+from vantage.common.errors import Reason, error
+from vantage.node.door import SOCKET_NAME, RunCallbacks, RunContext
+from vantage.node.local_api.servicer import AlgorithmServicer
+
+_MAX_MESSAGE = 16 * 1024 * 1024
+_MAX_PATH = 100
+"""The kernel takes 107 bytes."""
+_MAX_STREAMS = 128
+
+
+@asynccontextmanager
+async def serve(context: RunContext, callbacks: RunCallbacks, directory: Path) -> AsyncGenerator[Path, None]:
+    """Serve the local API of a run.
+
+    The directory of the socket, not the socket, is what a container mounts. Socket and directory are open to every
+    user, since the container's is another one; the directories above are closed to all but the node's.
+
+    Args:
+        context: what the run is told.
+        callbacks: what it may ask.
+        directory: of the run, mode 0700.
+
+    Yields:
+        The directory that holds the socket.
+
+    Raises:
+        RunError: SCRATCH_UNAVAILABLE, the socket cannot be made.
+    """
+    place = directory / "api"
+    server = grpc.aio.server(
+        options=[
+            ("grpc.max_receive_message_length", _MAX_MESSAGE),
+            ("grpc.max_send_message_length", _MAX_MESSAGE),
+            ("grpc.max_concurrent_streams", _MAX_STREAMS),
+        ]
+    )
+    servicer = AlgorithmServicer(context, callbacks, directory)
+    algorithm_service_pb2_grpc.add_AlgorithmServiceServicer_to_server(servicer, server)
+    with contextlib.ExitStack() as open_files:
+        try:
+            await asyncio.to_thread(place.mkdir, mode=0o755)
+            server.add_insecure_port(f"unix:{_short(place, open_files) / SOCKET_NAME}")
+            await server.start()
+            place.chmod(0o755)  # whatever the umask is
+            (place / SOCKET_NAME).chmod(0o666)
+        except (OSError, RuntimeError) as problem:
+            await server.stop(None)
+            raise error(
+                Reason.SCRATCH_UNAVAILABLE, f"the node cannot open the socket of the run: {problem}: ask its admin"
+            ) from problem
+        try:
+            yield place
+        finally:
+            await server.stop(None)
+
+
+def _short(directory: Path, open_files: contextlib.ExitStack) -> Path:
+    """A path to a directory that is short enough for a socket's address."""
+    if len(os.fsencode(directory / SOCKET_NAME)) <= _MAX_PATH:
+        return directory
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    open_files.callback(os.close, descriptor)
+    return Path(f"/proc/self/fd/{descriptor}")
