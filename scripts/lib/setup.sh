@@ -98,7 +98,8 @@ need_npm() {
   local action=install
   [[ ! -f "$directory/package-lock.json" ]] || action=ci
   (cd "$directory" && npm "$action" --silent --no-audit --no-fund </dev/null)
-  printf '%s\n' "$wanted" >"$stamp"
+  # Again, because npm may have written the lock file.
+  cat "$directory"/package*.json | digest >"$stamp"
 }
 
 # --- Docker ---------------------------------------------------------------------------------------------------------
