@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import hashlib
 import logging
+import socket
 import stat
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -33,6 +34,8 @@ GRACE_SECONDS = 10
 """Between SIGTERM and SIGKILL when a run is cancelled."""
 _SHM_BYTES = 64 * 1024 * 1024
 _API_TIMEOUT = 60
+_API_VERSION = "1.41"
+"""Docker Engine 20.10 and everything since."""
 
 T = TypeVar("T")
 
@@ -50,29 +53,36 @@ class DockerExecutor:
     """
 
     def __init__(self, host: str, data_dir: Path, slots: int) -> None:
-        self._owner = hashlib.sha256(str(data_dir.resolve()).encode()).hexdigest()[:16]
+        self.owner = hashlib.sha256(str(data_dir.resolve()).encode()).hexdigest()[:16]
         self._host = host
+        if (path := host.removeprefix("unix://")) != host:
+            _probe(host, path)
         # Per run: one thread that waits, one that reads what is printed; and some for all the rest.
         self._threads = ThreadPoolExecutor(max_workers=2 * slots + 4, thread_name_prefix="docker")
         try:
-            self._client = docker.DockerClient(base_url=host, timeout=_API_TIMEOUT, max_pool_size=2 * slots + 4)
+            # The version is fixed so that nothing is asked before the client exists and can be closed.
+            self._client = docker.DockerClient(
+                base_url=host, version=_API_VERSION, timeout=_API_TIMEOUT, max_pool_size=2 * slots + 4
+            )
+        except DockerException as problem:
+            self._threads.shutdown(wait=False)
+            raise _unavailable(host, problem) from problem
+        try:
             self._client.ping()
         except (DockerException, requests.RequestException) as problem:
             self._threads.shutdown(wait=False)
+            self._client.close()
             raise _unavailable(host, problem) from problem
 
     async def run(self, job: Job, door: Door) -> Exit:
         """See ``Executor``."""
         _check_readable(door)
         async with door.served() as directory, self._container(job, door, directory) as container:
-            stream = await self._call(
-                lambda: container.attach(stream=True, stdout=True, stderr=True, logs=False, demux=False)
-            )
-            reader = asyncio.ensure_future(self._in_thread(lambda: self._read(stream, door)))
-            await self._call(container.start)
-            door.started()
-            await self._call(container.wait)
-            await reader
+            async with self._output(container, door) as printed:
+                await self._call(container.start)
+                door.started()
+                await self._call(container.wait)
+                await printed
             await self._call(container.reload)
             state = container.attrs["State"]
             return Exit(int(state["ExitCode"]), out_of_memory=bool(state.get("OOMKilled")))
@@ -81,7 +91,7 @@ class DockerExecutor:
         """See ``Executor``."""
 
         def remove_all() -> int:
-            found = self._client.containers.list(all=True, filters={"label": f"{LABEL_NODE}={self._owner}"})
+            found = self._client.containers.list(all=True, filters={"label": f"{LABEL_NODE}={self.owner}"})
             for container in found:
                 with contextlib.suppress(NotFound):
                     container.remove(force=True, v=True)
@@ -132,7 +142,7 @@ class DockerExecutor:
                 "VANTAGE_SOCKET": f"{SOCKET_DIRECTORY}/{SOCKET_NAME}",
                 "VANTAGE_TOKEN": door.context.token,
             },
-            labels={LABEL_NODE: self._owner, LABEL_RUN: job.run},
+            labels={LABEL_NODE: self.owner, LABEL_RUN: job.run},
             hostname="algorithm",
             user=USER,
             network_mode="none",
@@ -150,6 +160,19 @@ class DockerExecutor:
             # The engine keeps no log: 100 MB of it would lie on the node's disk. It is read as it is printed.
             log_config=LogConfig(type="none"),
         )
+
+    @contextlib.asynccontextmanager
+    async def _output(self, container: Container, door: Door) -> AsyncIterator[asyncio.Future[None]]:
+        """Read what a container prints; gives what is done when all is read."""
+        stream = await self._call(lambda: container.attach(stream=True, stdout=True, stderr=True, logs=False))
+        reader = asyncio.ensure_future(self._in_thread(lambda: self._read(stream, door)))
+        try:
+            yield reader
+        finally:
+            # Shuts the socket down, which wakes the thread that reads.
+            with contextlib.suppress(OSError, DockerException):
+                await self._in_thread(stream.close)
+            await asyncio.wait([reader])
 
     async def _remove(self, container: Container) -> None:
         def remove() -> None:
@@ -216,6 +239,15 @@ def _check_readable(door: Door) -> None:
                 "allow others to read the file (chmod o+r); containers reach it through a mount alone",
                 dataset=dataset.dataset,
             )
+
+
+def _probe(host: str, path: str) -> None:
+    """Ask by ourselves first: the library leaves a socket open when nobody answers."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as trial:
+        try:
+            trial.connect(path)
+        except OSError as problem:
+            raise _unavailable(host, problem) from problem
 
 
 def _unavailable(host: str, problem: Exception) -> VantageError:

@@ -1,0 +1,273 @@
+"""The Docker executor with a real engine: what comes out of the box, what does not, and that nothing is left."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import docker
+import pytest
+
+from vantage.api.algorithm.v1 import algorithm_service_pb2 as pb
+from vantage.api.task.v1 import task_pb2
+from vantage.common.errors import Reason, UnavailableError, VantageError
+from vantage.node.door import BoundDataset, RunCallbacks, RunContext, StoredResult
+from vantage.node.executor.base import Exit, Job, Limits
+from vantage.node.executor.docker import LABEL_NODE, DockerExecutor
+from vantage.node.local_api import serve
+
+pytestmark = pytest.mark.docker
+
+BASE = "vantage/algorithm-base:latest"
+HOST = "unix:///var/run/docker.sock"
+DOCKERFILE = f"""\
+FROM {BASE}
+ENTRYPOINT ["python3", "-c", "import os; exec(os.environ['SCRIPT'])"]
+"""
+LIMITS = Limits(memory=256 * 1024**2, cpus=1, pids=32, scratch=8 * 1024**2)
+
+CALL = """
+import grpc, os, time
+from vantage.api.algorithm.v1 import algorithm_service_pb2 as pb, algorithm_service_pb2_grpc as g
+channel = grpc.insecure_channel("unix:" + os.environ["VANTAGE_SOCKET"])
+stub = g.AlgorithmServiceStub(channel)
+me = (("authorization", "Bearer " + os.environ["VANTAGE_TOKEN"]),)
+"""
+
+
+@dataclass(frozen=True)
+class Image:
+    """What the executor needs of a verified image."""
+
+    image_id: str
+
+
+@dataclass
+class Box:
+    """A door that remembers what came through."""
+
+    context: RunContext
+    scratch: Path
+    lines: list[str] = field(default_factory=list)
+    running: asyncio.Event = field(default_factory=asyncio.Event)
+    stored: StoredResult | None = None
+    told: list[Any] = field(default_factory=list)
+
+    @property
+    def callbacks(self) -> RunCallbacks:
+        return self
+
+    def served(self) -> AbstractAsyncContextManager[Path]:
+        return serve(self.context, self, self.scratch)
+
+    def started(self) -> None:
+        self.running.set()
+
+    def line(self, text: str) -> None:
+        self.lines.append(text)
+
+    def progress(self, fraction: float, message: str) -> None:
+        self.told.append((fraction, message))
+
+    async def result(self, result: StoredResult) -> None:
+        self.stored = result
+
+    def result_refused(self, problem: VantageError) -> None:
+        self.told.append(problem)
+
+    def failure(self, reason: str, message: str) -> None:
+        self.told.append((reason, message))
+
+    async def subtask(self, request: pb.RunSubtaskRequest) -> AsyncGenerator[task_pb2.TaskEvent, None]:
+        yield task_pb2.TaskEvent()
+
+
+@pytest.fixture(scope="module")
+def image() -> Iterator[Image]:
+    client = docker.DockerClient(base_url=HOST)
+    built, _log = client.images.build(fileobj=io.BytesIO(DOCKERFILE.encode()), rm=True)
+    yield Image(str(built.id))
+    client.images.remove(str(built.id), force=True)
+    client.close()
+
+
+@pytest.fixture
+async def executor(tmp_path: Path) -> AsyncIterator[DockerExecutor]:
+    made = DockerExecutor(HOST, tmp_path, slots=2)
+    yield made
+    await made.clean_up()
+    await made.close()
+
+
+@pytest.fixture
+def box(tmp_path: Path) -> Box:
+    data = tmp_path / "lung.csv"
+    data.write_text("time,status\n1,0\n")
+    data.chmod(0o644)
+    scratch = tmp_path / "run"
+    scratch.mkdir(mode=0o700)
+    context = RunContext(
+        run="tasks/t/runs/r",
+        function="f",
+        organization="organizations/clara",
+        collaboration="collaborations/trial",
+        organizations=("organizations/clara",),
+        datasets=(BoundDataset("table", "lung", "csv", data, "/data/table/lung.csv"),),
+        arguments=b'{"a": 1}',
+        arguments_media_type="application/json",
+        max_result_bytes=1024,
+        deadline=datetime.now(UTC) + timedelta(minutes=5),
+        image="registry/image@sha256:0",
+        token="the token",
+    )
+    return Box(context, scratch)
+
+
+async def run(executor: DockerExecutor, image: Image, box: Box, script: str) -> Exit:
+    job = Job("tasks/t/runs/r", "lease", image, LIMITS, {"SCRIPT": script})
+    async with asyncio.timeout(60):
+        ended = await executor.run(job, box)
+    assert containers(executor) == []
+    assert not (box.scratch / "api" / "api.sock").exists()
+    return ended
+
+
+def containers(executor: DockerExecutor) -> list[str]:
+    client = docker.DockerClient(base_url=HOST)
+    try:
+        found = client.containers.list(all=True, filters={"label": f"{LABEL_NODE}={executor.owner}"})
+        return [str(each.id) for each in found]
+    finally:
+        client.close()
+
+
+async def test_the_socket_works_from_inside_without_any_network(
+    executor: DockerExecutor, image: Image, box: Box
+) -> None:
+    script = (
+        CALL
+        + """
+context = stub.GetContext(pb.GetContextRequest(), metadata=me)
+data = open(context.datasets[0].path).read()
+arguments = b"".join(p.chunk for p in stub.ReadArguments(pb.ReadArgumentsRequest(), metadata=me))
+stub.ReportProgress(pb.ReportProgressRequest(fraction=0.5, message="half"), metadata=me)
+parts = [pb.SubmitResultRequest(header=pb.ResultHeader(media_type="text/csv")),
+         pb.SubmitResultRequest(chunk=arguments + data.encode())]
+stub.SubmitResult(iter(parts), metadata=me)
+print("done")
+"""
+    )
+    assert await run(executor, image, box, script) == Exit(0)
+    assert box.lines == ["done"]
+    assert box.told == [(0.5, "half")]
+    assert box.stored is not None
+    assert box.stored.path.read_bytes() == b'{"a": 1}time,status\n1,0\n'
+
+
+async def test_the_box_is_closed(executor: DockerExecutor, image: Image, box: Box) -> None:
+    script = """
+import os, socket
+def attempt(name, what):
+    try:
+        what()
+    except OSError as problem:
+        print(name, "held", type(problem).__name__)
+    else:
+        print(name, "NOT HELD")
+attempt("network", lambda: socket.create_connection(("169.254.169.254", 80), timeout=2))
+attempt("root", lambda: open("/etc/x", "w"))
+attempt("data", lambda: open("/data/table/lung.csv", "w"))
+attempt("socket directory", lambda: open("/run/vantage/x", "w"))
+attempt("user", lambda: os.setuid(0))
+attempt("docker", lambda: os.stat("/var/run/docker.sock"))
+attempt("disk", lambda: open("/tmp/x", "wb").write(bytes(9 * 1024 * 1024)))
+def fork():
+    for _ in range(100):
+        if os.fork() == 0:
+            import time; time.sleep(60)
+attempt("processes", fork)
+status = dict(line.split(":", 1) for line in open("/proc/self/status").read().splitlines())
+print("capabilities", int(status["CapEff"], 16), "no new privileges", status["NoNewPrivs"].strip(), os.getuid())
+print("interfaces", os.listdir("/sys/class/net"))
+"""
+    assert (await run(executor, image, box, script)).status == 0
+    assert not any("NOT HELD" in line for line in box.lines), box.lines
+    assert len([line for line in box.lines if " held " in line]) == 8
+    assert "capabilities 0 no new privileges 1 65534" in box.lines
+    assert "interfaces ['lo']" in box.lines
+
+
+async def test_too_much_memory_is_said_to_be_that(executor: DockerExecutor, image: Image, box: Box) -> None:
+    ended = await run(executor, image, box, "x = bytearray(1024**3); x[::4096] = b'1' * len(x[::4096])")
+    assert ended.out_of_memory
+    assert ended.status == 137
+
+
+async def test_exit_status_and_output_of_a_crash(executor: DockerExecutor, image: Image, box: Box) -> None:
+    ended = await run(executor, image, box, "raise SystemExit('no good')")
+    assert ended == Exit(1)
+    assert box.lines == ["no good"]
+
+
+async def test_a_hundred_megabytes_of_output_do_no_harm(executor: DockerExecutor, image: Image, box: Box) -> None:
+    script = "import sys\nfor _ in range(100): sys.stdout.buffer.write(b'x' * 1023 * 1024 + b'\\n' * 1024)"
+    ended = await run(executor, image, box, script)
+    assert ended.status == 0
+    assert max(map(len, box.lines)) <= 8_000
+
+
+async def test_cancelling_ends_a_container_that_does_not_want_to(
+    executor: DockerExecutor, image: Image, box: Box, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vantage.node.executor.docker.GRACE_SECONDS", 1)
+    script = (
+        "import signal, time\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\nprint('up', flush=True)\ntime.sleep(600)"
+    )
+    task = asyncio.create_task(run(executor, image, box, script))
+    await box.running.wait()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert containers(executor) == []
+
+
+async def test_what_a_dead_process_left_is_removed_and_that_of_others_is_not(
+    executor: DockerExecutor, image: Image, tmp_path: Path
+) -> None:
+    client = docker.DockerClient(base_url=HOST)
+    other = DockerExecutor(HOST, tmp_path / "other", slots=1)
+    try:
+        for owner in (executor.owner, other.owner):
+            client.containers.create(image.image_id, labels={LABEL_NODE: owner})
+        assert await executor.clean_up() == 1
+        assert containers(executor) == []
+        assert len(containers(other)) == 1
+    finally:
+        assert await other.clean_up() == 1
+        await other.close()
+        client.close()
+
+
+async def test_a_dataset_that_the_container_may_not_read_is_said_to_be_that(
+    executor: DockerExecutor, image: Image, box: Box
+) -> None:
+    box.context.datasets[0].source.chmod(0o600)
+    with pytest.raises(VantageError, match="chmod") as caught:
+        await run(executor, image, box, "pass")
+    assert caught.value.reason is Reason.DATASET_UNREADABLE
+
+
+async def test_an_image_that_is_gone_and_an_engine_that_is_down_are_clear_errors(
+    executor: DockerExecutor, box: Box, tmp_path: Path
+) -> None:
+    with pytest.raises(VantageError) as caught:
+        await run(executor, Image(f"sha256:{'0' * 64}"), box, "pass")
+    assert caught.value.reason is Reason.IMAGE_NOT_FOUND
+    with pytest.raises(UnavailableError, match="does not answer"):
+        DockerExecutor(f"unix://{tmp_path}/none.sock", tmp_path, slots=1)
