@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
-from vantage.common.errors import Reason, error
 from vantage.node.agent import Parts
 from vantage.node.config import NodeConfig
-from vantage.node.executor.process import ProcessExecutor
 from vantage.node.local_api import serve
-from vantage.node.sources import ModuleSource
 
 
 def assemble(config: NodeConfig) -> Parts:
     """The parts that a configuration asks for.
 
     Raises:
-        ConfigurationError: the executor is not allowed.
+        ConfigurationError: the executor is not allowed, or a key is not usable.
+        UnavailableError: EXECUTOR_UNAVAILABLE, the container engine does not answer.
     """
     if config.executor == "process":
+        from vantage.node.executor.process import ProcessExecutor
+        from vantage.node.sources import ModuleSource
+
         executor = ProcessExecutor(allow_unsandboxed=config.allow_unsandboxed)
         return Parts(ModuleSource(config.process), executor, serve)
-    raise error(Reason.EXECUTOR_UNAVAILABLE, "the docker executor is not part of this installation")
+    from vantage.node.executor.docker import DockerExecutor
+    from vantage.node.images.source import ImageSource
+
+    source = ImageSource(config)
+    return Parts(source, DockerExecutor(config.docker.host, config.data_dir, config.slots), serve)
