@@ -164,7 +164,7 @@ class DockerExecutor:
     @contextlib.asynccontextmanager
     async def _output(self, container: Container, door: Door) -> AsyncIterator[asyncio.Future[None]]:
         """Read what a container prints; gives what is done when all is read."""
-        stream = await self._call(lambda: container.attach(stream=True, stdout=True, stderr=True, logs=False))
+        stream: Any = await self._call(lambda: container.attach(stream=True, stdout=True, stderr=True, logs=False))
         reader = asyncio.ensure_future(self._in_thread(lambda: self._read(stream, door)))
         try:
             yield reader
@@ -173,6 +173,9 @@ class DockerExecutor:
             with contextlib.suppress(OSError, DockerException):
                 await self._in_thread(stream.close)
             await asyncio.wait([reader])
+            # The library keeps the file around the socket open.
+            stream._response.raw.close()
+            stream._response.close()
 
     async def _remove(self, container: Container) -> None:
         def remove() -> None:

@@ -1,0 +1,111 @@
+"""The whole node with a real registry, real engine and real image, against a scripted server."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from vantage.common import cosign, oci, pki
+from vantage.common.image_signing import sign_image
+from vantage.testing.engine import BASE_IMAGE, docker_client, leftovers
+from vantage.testing.registry import Registry
+from vantage.testing.station import Station, assign, send
+
+pytestmark = pytest.mark.docker
+
+AUTHOR = pki.create_key()
+DECLARATION = json.dumps(
+    {
+        "schema": 1,
+        "functions": {
+            "count": {
+                "arguments": {"type": "object", "properties": {}, "additionalProperties": False},
+                "data": [{"parameter": "table"}],
+            },
+            "bomb": {"arguments": {"type": "object"}},
+        },
+    }
+)
+PROGRAM = """\
+import grpc, json, os, sys
+from vantage.api.algorithm.v1 import algorithm_service_pb2 as pb, algorithm_service_pb2_grpc as g
+stub = g.AlgorithmServiceStub(grpc.insecure_channel("unix:" + os.environ["VANTAGE_SOCKET"]))
+me = (("authorization", "Bearer " + os.environ["VANTAGE_TOKEN"]),)
+context = stub.GetContext(pb.GetContextRequest(), metadata=me)
+if context.function == "bomb":
+    bytearray(1024**3).replace(b"x", b"y")
+    block = b"1" * 1024**3
+rows = len(open(context.datasets[0].path).read().splitlines()) - 1
+answer = json.dumps({"rows": rows, "organizations": list(context.organizations)}).encode()
+header = pb.SubmitResultRequest(header=pb.ResultHeader(media_type="application/json"))
+stub.SubmitResult(iter([header, pb.SubmitResultRequest(chunk=answer)]), metadata=me)
+print("private line")
+"""
+
+
+@pytest.fixture(scope="module")
+def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
+    with Registry(tmp_path_factory.mktemp("registry")) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def image(registry: Registry) -> Iterator[str]:
+    repository = f"{registry.address}/algorithms/count"
+    text = f"FROM {BASE_IMAGE}\nLABEL org.vantage.declaration={json.dumps(DECLARATION)}\n"
+    text += f'ENTRYPOINT ["python3", "-c", {json.dumps(PROGRAM)}]\n'
+    with docker_client() as engine:
+        built, _log = engine.images.build(fileobj=io.BytesIO(text.encode()), rm=True)
+        built.tag(repository, tag="1")
+        pushed = engine.images.push(repository, tag="1", stream=True, decode=True)
+        (digest,) = [item["aux"]["Digest"] for item in pushed if "aux" in item]
+        engine.images.remove(str(built.id), force=True)
+        yield f"{repository}@{digest}"
+        engine.images.remove(str(built.id), force=True)
+
+
+def trust_author(directory: Path) -> None:
+    (directory / "author.pub").write_bytes(cosign.public_pem(AUTHOR.public_key()))
+    (directory / "lung.csv").chmod(0o644)
+
+
+async def test_a_signed_image_answers_and_an_unsigned_one_is_refused(
+    station: Station, registry: Registry, image: str
+) -> None:
+    trust_author(station.directory)
+    station.settings |= {
+        "executor": "docker",
+        "allow_unsandboxed": False,
+        "policy": {"images": [{"repository": f"{registry.address}/algorithms/*", "keys": ["author.pub"]}]},
+        "limits": {"memory": "256MiB"},
+    }
+    with docker_client() as engine:
+        async with station.running():
+            session = await station.session()
+            send(session, assign("count", "{}", datasets={"table": "lung"}, image=image))
+            assert (await session.receive("refused")).refused.failure.reason == "IMAGE_UNSIGNED"
+
+            reference = oci.ImageReference.parse(image)
+            async with oci.connect(reference.registry, reference.path, oci.RegistryAccess()) as connection:
+                await sign_image(connection, reference, AUTHOR)
+            send(session, assign("count", "{}", datasets={"table": "lung"}, image=image))
+            await session.receive("accepted")
+            await session.receive("started")
+            completed = (await session.receive("completed")).completed
+            assert json.loads(completed.result.inline) == {
+                "rows": 3,
+                "organizations": ["organizations/clara", "organizations/dora"],
+            }
+            assert any(each.progress.message == "pulling image" for each in session.received)
+
+            send(session, assign("bomb", "{}", image=image))
+            await session.receive("accepted")
+            await session.receive("started")
+            assert (await session.receive("completed")).completed.failure.reason == "OUT_OF_MEMORY"
+            assert not any(each.HasField("log_lines") for each in session.received)
+            assert station.runs == []
+        assert [each for each in leftovers(engine, "org.vantage.run") if "test" in each] == []
