@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import importlib
+import importlib.util
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 
 import click
 
@@ -78,7 +80,33 @@ executor: docker
 """
 
 
-@click.group()
+class _NodeGroup(click.Group):
+    """Commands of this module, and ``issue``, which belongs to the organization's side and comes with the client."""
+
+    _ELSEWHERE: ClassVar = {"issue": ("vantage.client.cli.certificates", "issue_node")}
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        found = set(super().list_commands(ctx))
+        found.update(name for name, (module, _attribute) in self._ELSEWHERE.items() if _exists(module))
+        return sorted(found)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name in self._ELSEWHERE and _exists(self._ELSEWHERE[cmd_name][0]):
+            module, attribute = self._ELSEWHERE[cmd_name]
+            command: click.Command = getattr(importlib.import_module(module), attribute)
+            return command
+        return super().get_command(ctx, cmd_name)
+
+
+def _exists(module: str) -> bool:
+    """Whether a module is installed, found out without importing it."""
+    try:
+        return importlib.util.find_spec(module) is not None
+    except ModuleNotFoundError:
+        return False
+
+
+@click.group(cls=_NodeGroup)
 def node() -> None:
     """Run a node beside a data set."""
 
