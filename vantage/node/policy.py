@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from vantage.api.node.v1 import node_session_service_pb2 as pb
 from vantage.common.errors import Reason, VantageError, error
-from vantage.node.config import DatasetSection, NodeConfig
+from vantage.node.config import NodeConfig
 from vantage.node.declaration import Declaration, check_arguments
 
 _JSON = "application/json"
@@ -125,8 +125,3 @@ def decide_call(declaration: Declaration, assign: pb.Assign, media_type: str, ar
     except VantageError as problem:
         return Decision(problem)
     return ALLOWED
-
-
-def datasets_for(config: NodeConfig, collaboration: str) -> tuple[DatasetSection, ...]:
-    """Datasets that tasks of a collaboration may read."""
-    return tuple(each for each in config.datasets if each.serves(collaboration))
