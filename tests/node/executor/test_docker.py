@@ -17,9 +17,12 @@ import pytest
 from vantage.api.algorithm.v1 import algorithm_service_pb2 as pb
 from vantage.api.task.v1 import task_pb2
 from vantage.common.errors import Reason, UnavailableError, VantageError
+from vantage.common.oci import ImageReference
+from vantage.node.declaration import Declaration
 from vantage.node.door import BoundDataset, RunCallbacks, RunContext, StoredResult
 from vantage.node.executor.base import Exit, Job, Limits
 from vantage.node.executor.docker import LABEL_NODE, DockerExecutor
+from vantage.node.images import VerifiedImage
 from vantage.node.local_api import serve
 
 pytestmark = pytest.mark.docker
@@ -41,11 +44,10 @@ me = (("authorization", "Bearer " + os.environ["VANTAGE_TOKEN"]),)
 """
 
 
-@dataclass(frozen=True)
-class Image:
-    """What the executor needs of a verified image."""
-
-    image_id: str
+def verified(image_id: str) -> VerifiedImage:
+    """As the verifier would build it; what the executor does with it is what is tested here."""
+    reference = ImageReference("registry.test", "image", f"sha256:{'0' * 64}")
+    return VerifiedImage(reference, image_id, Declaration({}), ("author",))
 
 
 @dataclass
@@ -89,10 +91,10 @@ class Box:
 
 
 @pytest.fixture(scope="module")
-def image() -> Iterator[Image]:
+def image() -> Iterator[VerifiedImage]:
     client = docker.DockerClient(base_url=HOST)
     built, _log = client.images.build(fileobj=io.BytesIO(DOCKERFILE.encode()), rm=True)
-    yield Image(str(built.id))
+    yield verified(str(built.id))
     client.images.remove(str(built.id), force=True)
     client.close()
 
@@ -129,7 +131,7 @@ def box(tmp_path: Path) -> Box:
     return Box(context, scratch)
 
 
-async def run(executor: DockerExecutor, image: Image, box: Box, script: str) -> Exit:
+async def run(executor: DockerExecutor, image: VerifiedImage, box: Box, script: str) -> Exit:
     job = Job("tasks/t/runs/r", "lease", image, LIMITS, {"SCRIPT": script})
     async with asyncio.timeout(60):
         ended = await executor.run(job, box)
@@ -148,7 +150,7 @@ def containers(executor: DockerExecutor) -> list[str]:
 
 
 async def test_the_socket_works_from_inside_without_any_network(
-    executor: DockerExecutor, image: Image, box: Box
+    executor: DockerExecutor, image: VerifiedImage, box: Box
 ) -> None:
     script = (
         CALL
@@ -170,7 +172,7 @@ print("done")
     assert box.stored.path.read_bytes() == b'{"a": 1}time,status\n1,0\n'
 
 
-async def test_the_box_is_closed(executor: DockerExecutor, image: Image, box: Box) -> None:
+async def test_the_box_is_closed(executor: DockerExecutor, image: VerifiedImage, box: Box) -> None:
     script = """
 import os, socket
 def attempt(name, what):
@@ -203,19 +205,21 @@ print("interfaces", os.listdir("/sys/class/net"))
     assert "interfaces ['lo']" in box.lines
 
 
-async def test_too_much_memory_is_said_to_be_that(executor: DockerExecutor, image: Image, box: Box) -> None:
+async def test_too_much_memory_is_said_to_be_that(executor: DockerExecutor, image: VerifiedImage, box: Box) -> None:
     ended = await run(executor, image, box, "x = bytearray(1024**3); x[::4096] = b'1' * len(x[::4096])")
     assert ended.out_of_memory
     assert ended.status == 137
 
 
-async def test_exit_status_and_output_of_a_crash(executor: DockerExecutor, image: Image, box: Box) -> None:
+async def test_exit_status_and_output_of_a_crash(executor: DockerExecutor, image: VerifiedImage, box: Box) -> None:
     ended = await run(executor, image, box, "raise SystemExit('no good')")
     assert ended == Exit(1)
     assert box.lines == ["no good"]
 
 
-async def test_a_hundred_megabytes_of_output_do_no_harm(executor: DockerExecutor, image: Image, box: Box) -> None:
+async def test_a_hundred_megabytes_of_output_do_no_harm(
+    executor: DockerExecutor, image: VerifiedImage, box: Box
+) -> None:
     script = "import sys\nfor _ in range(100): sys.stdout.buffer.write(b'x' * 1023 * 1024 + b'\\n' * 1024)"
     ended = await run(executor, image, box, script)
     assert ended.status == 0
@@ -223,7 +227,7 @@ async def test_a_hundred_megabytes_of_output_do_no_harm(executor: DockerExecutor
 
 
 async def test_cancelling_ends_a_container_that_does_not_want_to(
-    executor: DockerExecutor, image: Image, box: Box, monkeypatch: pytest.MonkeyPatch
+    executor: DockerExecutor, image: VerifiedImage, box: Box, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("vantage.node.executor.docker.GRACE_SECONDS", 1)
     script = (
@@ -238,7 +242,7 @@ async def test_cancelling_ends_a_container_that_does_not_want_to(
 
 
 async def test_what_a_dead_process_left_is_removed_and_that_of_others_is_not(
-    executor: DockerExecutor, image: Image, tmp_path: Path
+    executor: DockerExecutor, image: VerifiedImage, tmp_path: Path
 ) -> None:
     client = docker.DockerClient(base_url=HOST)
     other = DockerExecutor(HOST, tmp_path / "other", slots=1)
@@ -255,7 +259,7 @@ async def test_what_a_dead_process_left_is_removed_and_that_of_others_is_not(
 
 
 async def test_a_dataset_that_the_container_may_not_read_is_said_to_be_that(
-    executor: DockerExecutor, image: Image, box: Box
+    executor: DockerExecutor, image: VerifiedImage, box: Box
 ) -> None:
     box.context.datasets[0].source.chmod(0o600)
     with pytest.raises(VantageError, match="chmod") as caught:
@@ -267,7 +271,7 @@ async def test_an_image_that_is_gone_and_an_engine_that_is_down_are_clear_errors
     executor: DockerExecutor, box: Box, tmp_path: Path
 ) -> None:
     with pytest.raises(VantageError) as caught:
-        await run(executor, Image(f"sha256:{'0' * 64}"), box, "pass")
+        await run(executor, verified(f"sha256:{'0' * 64}"), box, "pass")
     assert caught.value.reason is Reason.IMAGE_NOT_FOUND
     with pytest.raises(UnavailableError, match="does not answer"):
         DockerExecutor(f"unix://{tmp_path}/none.sock", tmp_path, slots=1)

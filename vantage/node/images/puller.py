@@ -84,15 +84,8 @@ class ImagePuller:
             stream: Any = client.api.pull(
                 reference.repository, tag=reference.digest, stream=True, decode=True, auth_config=credentials
             )
-            for item in stream:
-                if "error" in item:
-                    raise error(
-                        Reason.IMAGE_TAMPERED
-                        if "verif" in item["error"] or "digest" in item["error"]
-                        else Reason.REGISTRY_UNAVAILABLE,
-                        f"the image {reference} cannot be pulled: {str(item['error'])[:300]}",
-                        image=str(reference),
-                    )
+            # Read to its end, also after an error: that lets go of the connection.
+            problems = [str(item["error"]) for item in stream if "error" in item]
         except APIError as problem:
             raise error(
                 Reason.REGISTRY_UNAVAILABLE,
@@ -103,6 +96,13 @@ class ImagePuller:
             raise _engine(self._host, problem) from problem
         finally:
             client.close()
+        if problems:
+            tampered = any(word in problems[0] for word in ("verif", "digest"))
+            raise error(
+                Reason.IMAGE_TAMPERED if tampered else Reason.REGISTRY_UNAVAILABLE,
+                f"the image {reference} cannot be pulled: {problems[0][:300]}",
+                image=str(reference),
+            )
 
 
 def _engine(host: str, problem: Exception) -> VantageError:
