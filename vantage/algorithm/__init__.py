@@ -1,0 +1,13 @@
+"""What an algorithm image installs: declare functions, read data, ask other organizations, answer.
+
+>>> from vantage.algorithm import DataFrame, function
+>>> @function
+... def count(df: DataFrame) -> int:
+...     return len(df)
+"""
+
+from vantage.algorithm.context import Context, Failure, SubtaskResult
+from vantage.algorithm.errors import AlgorithmError, TooFewRecordsError
+from vantage.algorithm.functions import DataFrame, function
+
+__all__ = ["AlgorithmError", "Context", "DataFrame", "Failure", "SubtaskResult", "TooFewRecordsError", "function"]

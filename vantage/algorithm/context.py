@@ -1,0 +1,146 @@
+"""What a running function is told, and what it may ask."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from vantage.algorithm.errors import AUTHOR_REASONS, AlgorithmError
+from vantage.common.errors import Reason
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why an organization has no result."""
+
+    reason: str
+    message: str
+
+
+@dataclass(frozen=True)
+class SubtaskResult:
+    """What one organization answered.
+
+    Attributes:
+        organization: id, e.g. "clara".
+        value: the result: JSON values, or ``pyarrow.Table`` for a table. None when it failed.
+        failure: why there is none.
+    """
+
+    organization: str
+    value: Any = None
+    failure: Failure | None = None
+
+    def get(self) -> Any:
+        """The result.
+
+        Raises:
+            AlgorithmError: the organization has none; with its reason.
+        """
+        if self.failure is None:
+            return self.value
+        known = Reason.__members__.get(self.failure.reason, Reason.ALGORITHM_FAILED)
+        reason = known if known in AUTHOR_REASONS else Reason.ALGORITHM_FAILED
+        raise AlgorithmError(f"{self.organization}: {self.failure.message} [{self.failure.reason}]", reason=reason)
+
+
+@dataclass(frozen=True)
+class Subtask:
+    """A question to other organizations."""
+
+    function: str
+    arguments: Mapping[str, Any]
+    organizations: Sequence[str]
+    datasets: Mapping[str, str]
+    title: str
+    timeout: float | None
+
+
+class Door(Protocol):
+    """The world outside the function: the node's local API, or the local runner."""
+
+    def progress(self, fraction: float, message: str) -> None:
+        """Tell how far the work is."""
+
+    def subtask(self, subtask: Subtask) -> list[SubtaskResult]:
+        """Ask, and wait for all answers."""
+
+
+class Context:
+    """Handed to a function that has a parameter of this type.
+
+    Attributes:
+        organization: id of the organization where the function runs.
+        organizations: ids of all organizations of the collaboration.
+    """
+
+    def __init__(self, door: Door, organization: str, organizations: Sequence[str]) -> None:
+        self._door = door
+        self.organization = organization
+        self.organizations = tuple(organizations)
+
+    def progress(self, fraction: float, message: str = "") -> None:
+        """Tell the researcher how far the work is.
+
+        Args:
+            fraction: 0 to 1.
+            message: short text; never put data here.
+        """
+        if not 0 <= fraction <= 1:
+            raise ValueError("the fraction of a progress must be 0 to 1")
+        self._door.progress(fraction, message)
+
+    def subtask(
+        self,
+        function: Callable[..., Any] | str,
+        arguments: Mapping[str, Any] | None = None,
+        *,
+        organizations: Sequence[str] | None = None,
+        datasets: Mapping[str, str] | None = None,
+        title: str = "",
+        timeout: float | None = None,
+    ) -> list[SubtaskResult]:
+        """Run a function of this image at organizations and wait until all have ended.
+
+        Args:
+            function: declared function, or its name.
+            arguments: the same for all.
+            organizations: whom to ask; everyone when left out.
+            datasets: data parameter -> name of the dataset at the node.
+            title: for people.
+            timeout: seconds; at most what is left of the task's own time.
+
+        Returns:
+            One per organization, in the order asked. A failure is an answer: see ``SubtaskResult.get``.
+
+        Raises:
+            AlgorithmError: the subtask could not be created.
+        """
+        asked = self.organizations if organizations is None else organizations
+        if not asked or len(set(asked)) != len(asked):
+            raise AlgorithmError("a subtask needs at least one organization, and each once")
+        name = function if isinstance(function, str) else function.__name__
+        return self._door.subtask(Subtask(name, arguments or {}, tuple(asked), datasets or {}, title, timeout))
+
+    async def subtask_async(
+        self,
+        function: Callable[..., Any] | str,
+        arguments: Mapping[str, Any] | None = None,
+        *,
+        organizations: Sequence[str] | None = None,
+        datasets: Mapping[str, str] | None = None,
+        title: str = "",
+        timeout: float | None = None,  # noqa: ASYNC109  # of the subtask, kept by the server; not of this wait
+    ) -> list[SubtaskResult]:
+        """``subtask`` for asynchronous functions: several can wait at once."""
+        return await asyncio.to_thread(
+            self.subtask,
+            function,
+            arguments,
+            organizations=organizations,
+            datasets=datasets,
+            title=title,
+            timeout=timeout,
+        )

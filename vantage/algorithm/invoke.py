@@ -1,0 +1,102 @@
+"""Calls a declared function: the same code in the container and in the local runner."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import sys
+import traceback
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from vantage.algorithm.context import Context
+from vantage.algorithm.errors import AlgorithmError
+from vantage.algorithm.functions import Function
+from vantage.algorithm.schema import invalid
+from vantage.algorithm.values import encode
+from vantage.common.errors import Reason, VantageError
+
+
+@dataclass(frozen=True)
+class Source:
+    """A dataset: a file, with its format ("csv" or "parquet")."""
+
+    path: Path
+    format: str
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A result as bytes."""
+
+    media_type: str
+    content: bytes
+
+
+def invoke(function: Function, arguments: Mapping[str, Any], data: Mapping[str, Source], context: Context) -> Answer:
+    """Call a function.
+
+    Args:
+        arguments: JSON values.
+        data: data parameter -> dataset.
+
+    Raises:
+        AlgorithmError: the arguments, the data or the result are not usable, or the author reports a failure.
+        Exception: whatever the function raises; pass it to ``failure_of``.
+    """
+    values = function.arguments(arguments)
+    for parameter, kind in function.data.items():
+        if parameter not in data:
+            raise invalid(f"{function.name} needs a dataset for the parameter {parameter!r}")
+        values[parameter] = _load(parameter, data[parameter], kind)
+    if function.context:
+        values[function.context] = context
+    if inspect.iscoroutinefunction(function.call):
+        return Answer(*encode(asyncio.run(function.call(**values))))
+    return Answer(*encode(function.call(**values)))
+
+
+def failure_of(problem: Exception, where: str) -> AlgorithmError:
+    """What leaves the organization when a function raises.
+
+    The message of an exception that the author did not choose often holds data ("could not convert 'Jansen' to
+    float"): only the name of its type leaves; the traceback goes to stderr, which is the node's.
+    """
+    if isinstance(problem, AlgorithmError):
+        return problem
+    traceback.print_exception(problem, file=sys.stderr)
+    if isinstance(problem, VantageError):
+        return AlgorithmError(problem.message, reason=problem.reason)
+    return AlgorithmError(f"{type(problem).__name__} in {where}: ask the admin of the node for its log")
+
+
+def _load(parameter: str, source: Source, kind: str) -> Any:
+    if kind == "path":
+        return source.path
+    try:
+        match source.format, kind:
+            case "csv", "pandas":
+                import pandas as pd
+
+                return pd.read_csv(source.path)
+            case "parquet", "pandas":
+                import pandas as pd
+
+                return pd.read_parquet(source.path)
+            case "csv", "arrow":
+                import pyarrow.csv
+
+                return pyarrow.csv.read_csv(source.path)
+            case "parquet", "arrow":
+                import pyarrow.parquet
+
+                return pyarrow.parquet.read_table(source.path)
+    except (OSError, ValueError) as problem:
+        # ParserError, UnicodeDecodeError and Arrow's errors are ValueErrors; their messages may quote the file.
+        raise AlgorithmError(
+            f"the dataset of {parameter!r} is not readable as {source.format} ({type(problem).__name__})",
+            reason=Reason.DATASET_UNREADABLE,
+        ) from None
+    raise AlgorithmError(f"the format {source.format!r} is not known", reason=Reason.DATASET_UNREADABLE)

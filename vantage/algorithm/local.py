@@ -1,0 +1,101 @@
+"""Runs an algorithm on files of several pretended organizations: no server, no node, no container."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from vantage.algorithm.context import Context, Failure, Subtask, SubtaskResult
+from vantage.algorithm.functions import Function, described, find
+from vantage.algorithm.invoke import Source, failure_of, invoke
+from vantage.algorithm.schema import invalid
+from vantage.algorithm.values import decode
+from vantage.common.declaration import validate_arguments
+
+Data = Mapping[str, Mapping[str, str | Path]]
+
+
+def run(
+    function: Callable[..., Any],
+    arguments: Mapping[str, Any] | None = None,
+    data: Data | None = None,
+    *,
+    organization: str | None = None,
+) -> Any:
+    """Call a declared function as a node would.
+
+    Arguments and results take the way over JSON and Arrow; a central function's subtasks run at the organizations of
+    ``data``, one after the other.
+
+    Args:
+        function: declared function.
+        arguments: JSON values.
+        data: organization -> dataset name -> file. A data parameter reads the dataset of its own name, unless a
+            subtask binds it to another.
+        organization: where to run; the first of ``data`` when left out.
+
+    Returns:
+        The result as the researcher gets it: JSON values, or a pyarrow.Table.
+
+    Raises:
+        AlgorithmError: as in a node.
+    """
+    found = described(function)
+    module = sys.modules[function.__module__]
+    return _Network(module, data or {}).call(found, arguments or {}, organization)
+
+
+def run_module(module: str, function: str, arguments: Mapping[str, Any], data: Data, organization: str | None) -> Any:
+    """``run`` by names."""
+    loaded = importlib.import_module(module)
+    return _Network(loaded, data).call(find(loaded, function), arguments, organization)
+
+
+class _Network:
+    def __init__(self, module: ModuleType, data: Data) -> None:
+        self._module = module
+        self._data = data
+
+    def call(self, function: Function, arguments: Mapping[str, Any], organization: str | None) -> Any:
+        where = organization or next(iter(self._data), "local")
+        return self.answer(function, arguments, where, {})
+
+    def answer(
+        self, function: Function, arguments: Mapping[str, Any], organization: str, datasets: Mapping[str, str]
+    ) -> Any:
+        # Once over JSON, as on the wire: a tuple or a numpy number would not arrive as such.
+        plain = json.loads(json.dumps(dict(arguments)))
+        problems = validate_arguments(function.declared, plain)
+        if problems:
+            raise invalid(f"{function.name}: {'; '.join(problems)}")
+        sources = {}
+        for parameter in function.data:
+            path = self._data.get(organization, {}).get(datasets.get(parameter, parameter))
+            if path is not None:
+                sources[parameter] = Source(Path(path), "parquet" if Path(path).suffix == ".parquet" else "csv")
+        context = Context(self, organization, tuple(self._data) or (organization,))
+        answer = invoke(function, plain, sources, context)
+        return decode(answer.media_type, answer.content)
+
+    def progress(self, fraction: float, message: str) -> None:
+        print(f"{fraction:4.0%} {message}", file=sys.stderr)
+
+    def subtask(self, subtask: Subtask) -> list[SubtaskResult]:
+        function = find(self._module, subtask.function)
+        return [self._one(function, subtask, each.removeprefix("organizations/")) for each in subtask.organizations]
+
+    def _one(self, function: Function, subtask: Subtask, organization: str) -> SubtaskResult:
+        if organization not in self._data:
+            return SubtaskResult(
+                organization, failure=Failure("ORGANIZATION_NOT_MEMBER", f"there is no data of {organization}")
+            )
+        try:
+            return SubtaskResult(organization, self.answer(function, subtask.arguments, organization, subtask.datasets))
+        except Exception as problem:  # noqa: BLE001  # as in a node: a failure of a subtask is an answer
+            failure = failure_of(problem, function.name)
+            return SubtaskResult(organization, failure=Failure(failure.reason.name, failure.message))

@@ -1,0 +1,202 @@
+"""Entry point in the container: asks the node what to do, does it, hands over the answer."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import signal
+import sys
+import uuid
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import grpc
+
+from vantage.algorithm.context import Context, Failure, Subtask, SubtaskResult
+from vantage.algorithm.errors import AlgorithmError
+from vantage.algorithm.functions import find
+from vantage.algorithm.invoke import Answer, Source, failure_of, invoke
+from vantage.algorithm.values import decode
+from vantage.api.algorithm.v1 import algorithm_service_pb2 as pb
+from vantage.api.algorithm.v1 import algorithm_service_pb2_grpc
+from vantage.api.task.v1 import task_pb2
+from vantage.api.types.v1 import types_pb2
+
+CHUNK = 64 * 1024
+_MAX_MESSAGE = 16 * 1024 * 1024
+_ATTACH_ATTEMPTS = 5
+_ORGANIZATIONS = "organizations/"
+
+
+def main(environment: Mapping[str, str]) -> int:
+    """Run what the node asks for.
+
+    Args:
+        environment: VANTAGE_SOCKET and VANTAGE_TOKEN from the node, VANTAGE_MODULE from the image.
+
+    Returns:
+        Exit status: 0 when the node has the result, 1 for a failure, 2 when this is not a container of a run.
+    """
+    # As process 1 of a container there is no default action: without this SIGTERM would be ignored.
+    signal.signal(signal.SIGTERM, lambda *_: os._exit(128 + signal.SIGTERM))
+    missing = [name for name in ("VANTAGE_SOCKET", "VANTAGE_TOKEN", "VANTAGE_MODULE") if not environment.get(name)]
+    if missing:
+        print(f"{', '.join(missing)} not set: this runs in a node; see --help for use by hand", file=sys.stderr)
+        return 2
+    options = [("grpc.max_receive_message_length", _MAX_MESSAGE), ("grpc.enable_http_proxy", 0)]
+    with grpc.insecure_channel(f"unix:{environment['VANTAGE_SOCKET']}", options=options) as channel:
+        door = GrpcDoor(channel, environment["VANTAGE_TOKEN"])
+        try:
+            return _run(door, environment["VANTAGE_MODULE"])
+        except grpc.RpcError as problem:
+            # Of the calls to the node itself: it cannot be told by another call.
+            print(f"the node did not take it: {_text(problem)}", file=sys.stderr)
+            return 1
+
+
+def _run(door: GrpcDoor, module: str) -> int:
+    asked = door.context()
+    try:
+        arguments = json.loads(door.arguments() or b"{}")
+        function = find(importlib.import_module(module), asked.function)
+        organizations = [_short(each) for each in asked.organizations]
+        data = {each.parameter: Source(Path(each.path), each.format) for each in asked.datasets}
+        answer = invoke(function, arguments, data, Context(door, _short(asked.organization), organizations))
+    except grpc.RpcError:
+        raise
+    except Exception as problem:  # noqa: BLE001  # an author's function may raise anything: it must be reported
+        failure = failure_of(problem, asked.function)
+        print(failure, file=sys.stderr)
+        door.fail(failure)
+        return 1
+    door.submit(answer)
+    return 0
+
+
+class GrpcDoor:
+    """The node's local API; keeps ``Door``.
+
+    Args:
+        channel: to the socket of the run.
+        token: of the run.
+    """
+
+    def __init__(self, channel: grpc.Channel, token: str) -> None:
+        # The generated types know the asynchronous stub only; this is the synchronous one.
+        self._stub: Any = algorithm_service_pb2_grpc.AlgorithmServiceStub(channel)  # type: ignore[arg-type]
+        self._metadata = (("authorization", f"Bearer {token}"),)
+
+    def context(self) -> pb.GetContextResponse:
+        """What the node asks for."""
+        answer: pb.GetContextResponse = self._stub.GetContext(pb.GetContextRequest(), metadata=self._metadata)
+        return answer
+
+    def arguments(self) -> bytes:
+        """The arguments, whole."""
+        stream = self._stub.ReadArguments(pb.ReadArgumentsRequest(), metadata=self._metadata)
+        return b"".join(each.chunk for each in stream)
+
+    def progress(self, fraction: float, message: str) -> None:
+        """See ``Door``."""
+        self._stub.ReportProgress(
+            pb.ReportProgressRequest(fraction=fraction, message=message[:200]), metadata=self._metadata
+        )
+
+    def submit(self, answer: Answer) -> None:
+        """Hand over the result; it counts when this returns."""
+        self._stub.SubmitResult(_parts(answer), metadata=self._metadata)
+
+    def fail(self, failure: AlgorithmError) -> None:
+        """Report that there is none."""
+        request = pb.SubmitFailureRequest(reason=failure.reason.name, message=failure.message[:4000])
+        self._stub.SubmitFailure(request, metadata=self._metadata)
+
+    def subtask(self, subtask: Subtask) -> list[SubtaskResult]:
+        """See ``Door``: one stream, attached again to the same subtask when it breaks."""
+        payload = types_pb2.Payload(
+            media_type="application/json",
+            sealing=types_pb2.SEALING_NONE,
+            inline=json.dumps(subtask.arguments, separators=(",", ":")).encode(),
+        )
+        bindings = [task_pb2.DatasetBinding(parameter=p, dataset=name) for p, name in subtask.datasets.items()]
+        asked = [_short(each) for each in subtask.organizations]
+        request = pb.RunSubtaskRequest(
+            request_id=str(uuid.uuid4()),
+            function=subtask.function,
+            targets=[
+                task_pb2.Target(organization=_ORGANIZATIONS + each, arguments=payload, datasets=bindings)
+                for each in asked
+            ],
+            title=subtask.title,
+        )
+        if subtask.timeout is not None:
+            request.timeout.FromNanoseconds(int(subtask.timeout * 1e9))
+        ended: dict[str, SubtaskResult] = {}
+        for attempt in range(1, _ATTACH_ATTEMPTS + 1):
+            try:
+                if self._follow(request, ended):
+                    break
+            except grpc.RpcError as problem:
+                lost = _code(problem) == grpc.StatusCode.UNAVAILABLE
+                if not lost or attempt == _ATTACH_ATTEMPTS:
+                    raise AlgorithmError(f"the subtask {subtask.function} failed: {_text(problem)}") from problem
+        missing = Failure("NO_RESULT", "the subtask ended without an answer of this organization")
+        return [ended.get(each, SubtaskResult(each, failure=missing)) for each in asked]
+
+    def _follow(self, request: pb.RunSubtaskRequest, ended: dict[str, SubtaskResult]) -> bool:
+        """Read events until the subtask has ended; notes in the request up to where, for the next time."""
+        for answer in self._stub.RunSubtask(request, metadata=self._metadata, wait_for_ready=True):
+            event = answer.event
+            match event.WhichOneof("event"):
+                case "snapshot":
+                    for run in event.snapshot.task.runs:
+                        _take(run, ended)
+                case "run_finished":
+                    _take(event.run_finished.run, ended)
+                case "task_finished":
+                    return True
+            request.after_sequence = max(request.after_sequence, event.sequence)
+        return False
+
+
+def _take(run: task_pb2.Run, ended: dict[str, SubtaskResult]) -> None:
+    organization = _short(run.organization)
+    if run.state == task_pb2.RUN_STATE_SUCCEEDED:
+        ended[organization] = _result(organization, run.result)
+    elif run.state > task_pb2.RUN_STATE_SUCCEEDED:
+        state = task_pb2.RunState.Name(run.state).removeprefix("RUN_STATE_")
+        ended[organization] = SubtaskResult(
+            organization, failure=Failure(run.failure.reason or state, run.failure.message or f"the run is {state}")
+        )
+
+
+def _result(organization: str, payload: types_pb2.Payload) -> SubtaskResult:
+    if payload.WhichOneof("content") == "reference":
+        text = "the result is too large for the node to hand on: let the function return less"
+        return SubtaskResult(organization, failure=Failure("RESULT_TOO_LARGE", text))
+    try:
+        return SubtaskResult(organization, decode(payload.media_type, payload.inline))
+    except (ValueError, OSError) as problem:  # Arrow's errors are ValueErrors or OSErrors
+        text = f"the result is not {payload.media_type} ({type(problem).__name__})"
+        return SubtaskResult(organization, failure=Failure("RESULT_NOT_SERIALIZABLE", text))
+
+
+def _parts(answer: Answer) -> Iterator[pb.SubmitResultRequest]:
+    yield pb.SubmitResultRequest(header=pb.ResultHeader(media_type=answer.media_type))
+    view = memoryview(answer.content)
+    for start in range(0, len(view), CHUNK):
+        yield pb.SubmitResultRequest(chunk=bytes(view[start : start + CHUNK]))
+
+
+def _short(organization: str) -> str:
+    return organization.removeprefix(_ORGANIZATIONS)
+
+
+def _code(problem: Any) -> grpc.StatusCode | None:
+    return problem.code() if isinstance(problem, grpc.Call) else None
+
+
+def _text(problem: Any) -> str:
+    return f"{problem.details()} [{problem.code().name}]" if isinstance(problem, grpc.Call) else str(problem)

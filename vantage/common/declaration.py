@@ -1,0 +1,168 @@
+"""What an algorithm image says of itself: its functions, their arguments as JSON Schema, the data that they need.
+
+The declaration is the image label ``org.vantage.declaration``; the signature of the image covers it. jsonschema is
+imported only where something is checked: an algorithm that starts in a container needs none of it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from vantage.common.errors import Reason, VantageError, error
+
+SCHEMA_VERSION = 1
+LABEL = "org.vantage.declaration"
+"""Image label that holds the declaration."""
+
+MAX_PROBLEMS = 20
+
+
+@dataclass(frozen=True)
+class DataParameter:
+    """A parameter that takes a dataset of the node."""
+
+    name: str
+    description: str = ""
+
+
+@dataclass(frozen=True)
+class Function:
+    """A function that may be called.
+
+    Attributes:
+        arguments: JSON Schema (draft 2020-12) of the arguments object.
+        kind: "central" for a function that asks others by subtasks and reads no data, "partial" for any other.
+    """
+
+    name: str
+    description: str = ""
+    kind: str = "partial"
+    arguments: Mapping[str, Any] = field(default_factory=lambda: {"type": "object"})
+    data: tuple[DataParameter, ...] = ()
+
+
+@dataclass(frozen=True)
+class Declaration:
+    """All functions of an image."""
+
+    functions: Mapping[str, Function]
+
+    @classmethod
+    def of(cls, functions: Iterable[Function]) -> Declaration:
+        """Put functions together."""
+        return cls({each.name: each for each in functions})
+
+    @classmethod
+    def parse(cls, document: object) -> Declaration:
+        """Check a declaration that somebody else wrote.
+
+        Args:
+            document: the parsed JSON, or its text.
+
+        Raises:
+            RefusedError: IMAGE_DECLARATION_INVALID.
+        """
+        if isinstance(document, str | bytes):
+            try:
+                document = json.loads(document)
+            except (ValueError, RecursionError):
+                raise _invalid("it is not JSON") from None
+        if not isinstance(document, dict):
+            raise _invalid(f"it must be an object with the functions; set the label {LABEL}")
+        if document.get("schema") != SCHEMA_VERSION:
+            raise _invalid(f"its schema is {document.get('schema')!r}, this version knows {SCHEMA_VERSION}")
+        functions = document.get("functions")
+        if not isinstance(functions, dict) or not functions:
+            raise _invalid("it declares no function")
+        return cls({str(name): _function(str(name), each) for name, each in functions.items()})
+
+    def dump(self) -> dict[str, Any]:
+        """The document that ``parse`` reads."""
+        return {
+            "schema": SCHEMA_VERSION,
+            "functions": {
+                each.name: {
+                    "description": each.description,
+                    "kind": each.kind,
+                    "arguments": dict(each.arguments),
+                    "data": [{"parameter": one.name, "description": one.description} for one in each.data],
+                }
+                for each in self.functions.values()
+            },
+        }
+
+    def dumps(self) -> str:
+        """One line of JSON for the label; the same functions give the same text."""
+        return json.dumps(self.dump(), separators=(",", ":"), sort_keys=True)
+
+    def function(self, name: str) -> Function:
+        """A function by name.
+
+        Raises:
+            InvalidArgumentError: FUNCTION_UNKNOWN.
+        """
+        found = self.functions.get(name)
+        if found is None:
+            known = ", ".join(sorted(self.functions))
+            raise error(
+                Reason.FUNCTION_UNKNOWN, f"the image declares no function {name!r}; it has {known}", function=name
+            )
+        return found
+
+
+def validate_arguments(function: Function, arguments: Mapping[str, Any]) -> list[str]:
+    """Check arguments against a function's schema.
+
+    Returns:
+        One line per problem that names the argument and the rule, never the value; empty when all is well.
+    """
+    import jsonschema
+
+    validator = jsonschema.Draft202012Validator(function.arguments)
+    problems = []
+    for problem in validator.iter_errors(dict(arguments)):
+        path = ".".join(str(step) for step in problem.absolute_path)
+        match problem.validator:
+            # These speak of names in the schema and the request, not of values.
+            case "required" | "additionalProperties":
+                what = problem.message[:300]
+            case _:
+                what = f"does not meet {problem.validator} {problem.validator_value!r}"[:300]
+        problems.append(f"argument {path}: {what}" if path else what)
+    return sorted(problems)[:MAX_PROBLEMS]
+
+
+def _function(name: str, document: object) -> Function:
+    import jsonschema
+    from jsonschema.exceptions import SchemaError
+
+    if not isinstance(document, dict):
+        raise _invalid(f"the function {name!r} must be an object")
+    schema = document.get("arguments", {"type": "object"})
+    data = document.get("data", [])
+    if not isinstance(schema, dict) or not isinstance(data, list):
+        raise _invalid(f"the function {name!r} needs 'arguments' (a JSON Schema) and 'data' (a list)")
+    try:
+        jsonschema.Draft202012Validator.check_schema(schema)
+    except SchemaError:
+        raise _invalid(f"the arguments of {name!r} are not a JSON Schema (draft 2020-12)") from None
+    parameters = []
+    for each in data:
+        parameter = each.get("parameter") if isinstance(each, dict) else None
+        # An identifier: it becomes part of a path in the container.
+        if not isinstance(parameter, str) or not parameter.isidentifier():
+            raise _invalid(f"the function {name!r} has a data entry without a 'parameter' that is an identifier")
+        parameters.append(DataParameter(parameter, str(each.get("description", ""))))
+    return Function(
+        name, str(document.get("description", "")), str(document.get("kind", "partial")), schema, tuple(parameters)
+    )
+
+
+def _invalid(why: str) -> VantageError:
+    return error(
+        Reason.IMAGE_DECLARATION_INVALID,
+        f"the declaration of the image is not usable: {why}: ask the author to build it again",
+    )
