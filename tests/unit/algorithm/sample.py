@@ -1,0 +1,88 @@
+"""An algorithm for the tests."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from vantage.algorithm import AlgorithmError, Context, DataFrame, TooFewRecordsError, function
+
+
+@dataclass
+class Window:
+    low: float
+    high: float = 10.0
+
+
+@function
+def shapes(
+    count: int,
+    share: float,
+    names: list[str],
+    weights: dict[str, float],
+    mode: Literal["fast", "exact"] = "fast",
+    note: str | None = None,
+    window: Window | None = None,
+) -> dict[str, Any]:
+    """Echo arguments.
+
+    More text.
+
+    Args:
+        count: how many
+            of them.
+        share: a part.
+    """
+    return {"count": count, "share": share, "names": names, "mode": mode, "high": window.high if window else None}
+
+
+@function
+def rows(df: DataFrame) -> int:
+    return len(df)
+
+
+@function
+def table(df: DataFrame) -> DataFrame:
+    return df
+
+
+@function
+def fail(kind: str) -> int:
+    match kind:
+        case "few":
+            raise TooFewRecordsError(10)
+        case "chosen":
+            raise AlgorithmError("choose another column")
+        case "infinite":
+            return float("inf")  # type: ignore[return-value]
+    raise ValueError("patient Jansen")
+
+
+@function
+def big(size: int) -> str:
+    return "x" * size
+
+
+@function
+async def central(ctx: Context, dataset: str) -> dict[str, Any]:
+    """Ask everyone."""
+    ctx.progress(0.5, "asking")
+    results = await ctx.subtask_async(rows, datasets={"df": dataset})
+    return {each.organization: each.failure.reason if each.failure else each.value for each in results}
+
+
+@function
+def modules() -> list[str]:
+    return [name for name in ("pandas", "pyarrow", "jsonschema", "vantage.node") if name in sys.modules]
+
+
+@function
+def wait(ctx: Context) -> None:
+    ctx.progress(0.1)
+    signal.pause()
+
+
+def undeclared() -> str:
+    return "secret"

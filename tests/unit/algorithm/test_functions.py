@@ -1,0 +1,113 @@
+"""Functions, their schema, values, and the local runner."""
+
+from __future__ import annotations
+
+import json
+import math
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import sample
+
+from vantage.algorithm import AlgorithmError, function, local
+from vantage.algorithm.functions import declare
+from vantage.algorithm.values import decode, encode
+from vantage.common.declaration import Declaration, validate_arguments
+from vantage.common.errors import Reason
+
+GOOD: dict[str, Any] = {"count": 1, "share": 1, "names": ["a"], "weights": {"a": 1.5}}
+
+
+def test_declares_what_is_decorated() -> None:
+    declared = declare(sample)
+    assert "undeclared" not in declared.functions
+    shapes = declared.function("shapes")
+    assert shapes.description == "Echo arguments."
+    assert shapes.arguments["required"] == ["count", "share", "names", "weights"]
+    assert shapes.arguments["properties"]["count"] == {"type": "integer", "description": "how many of them."}
+    assert shapes.arguments["properties"]["mode"] == {"enum": ["fast", "exact"], "default": "fast"}
+    assert declared.function("central").kind == "central"
+    assert [each.name for each in declared.function("rows").data] == ["df"]
+    assert Declaration.parse(declared.dumps()) == Declaration.parse(declared.dump())
+
+
+def test_arguments_become_their_types() -> None:
+    answer = local.run(sample.shapes, {**GOOD, "window": {"low": 1}})
+    assert answer == {"count": 1, "share": 1.0, "names": ["a"], "mode": "fast", "high": 10.0}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"count": 1.5},
+        {"count": True},
+        {"share": "1"},
+        {"names": [1]},
+        {"weights": {"a": "b"}},
+        {"mode": "slow"},
+        {"window": {}},
+        {"window": {"low": 1, "more": 1}},
+        {"extra": 1},
+    ],
+)
+def test_schema_and_types_refuse_the_same(change: dict[str, Any]) -> None:
+    found = sample.shapes.__vantage_function__
+    assert validate_arguments(found.declared, GOOD | change)
+    with pytest.raises(AlgorithmError) as caught:
+        found.arguments(GOOD | change)
+    assert caught.value.reason is Reason.ARGUMENTS_INVALID
+
+
+def test_a_type_that_json_cannot_carry_is_refused_at_once() -> None:
+    def bad(value: set[int]) -> int:
+        return 1
+
+    def bare(value) -> int:  # type: ignore[no-untyped-def]
+        return 1
+
+    with pytest.raises(TypeError, match="cannot be"):
+        function(bad)
+    with pytest.raises(TypeError, match="type hint"):
+        function(bare)
+
+
+def test_values() -> None:
+    value = {"nan": math.nan, "n": np.float64(1.5), "i": np.int64(2), "a": np.arange(2), "na": pd.NA, "t": (1,)}
+    media_type, content = encode(value)
+    assert decode(media_type, content) == {"nan": None, "n": 1.5, "i": 2, "a": [0, 1], "na": None, "t": [1]}
+    assert decode(*encode(b"raw")) == b"raw"
+    for wrong in ({1: 2}, object(), [math.inf], {"s": {1}}):
+        with pytest.raises(AlgorithmError) as caught:
+            encode(wrong)
+        assert caught.value.reason is Reason.RESULT_NOT_SERIALIZABLE
+
+
+def test_local_subtasks_answer_and_fail_per_organization(tmp_path: Path) -> None:
+    (tmp_path / "good.csv").write_text("a\n1\n2\n")
+    (tmp_path / "bad.csv").write_bytes(b"\xff\xfe\x00a\x80")
+    data = {"clara": {"lung": tmp_path / "good.csv"}, "hilda": {"lung": tmp_path / "bad.csv"}, "beatrix": {}}
+    answer = local.run(sample.central, {"dataset": "lung"}, data)
+    assert answer == {"clara": 2, "hilda": "DATASET_UNREADABLE", "beatrix": "ARGUMENTS_INVALID"}
+
+
+def test_tools(tmp_path: Path) -> None:
+    def tool(*arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "vantage.algorithm", *arguments],
+            cwd=Path(__file__).parent,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    path = tmp_path / "d.csv"
+    path.write_text("a\n1\n")
+    assert Declaration.parse(tool("declare", "sample").stdout).functions.keys() == declare(sample).functions.keys()
+    assert json.loads(tool("run", "sample", "rows", "--data", f"clara:df={path}").stdout) == 1
+    assert tool("run", "sample", "rows").returncode == 1
+    assert tool("run", "sample", "rows", "--data", "nonsense").returncode == 2
