@@ -99,7 +99,8 @@ class LocalNode(algorithm_service_pb2_grpc.AlgorithmServiceServicer):
 def started(node: LocalNode, directory: Path) -> Iterator[subprocess.Popen[str]]:
     """The node serves; the algorithm runs as a process. Both are gone at the end."""
     server = grpc.server(ThreadPoolExecutor(4))
-    algorithm_service_pb2_grpc.add_AlgorithmServiceServicer_to_server(node, server)  # type: ignore[no-untyped-call,unused-ignore]
+    # The generated types know the asynchronous server only.
+    algorithm_service_pb2_grpc.add_AlgorithmServiceServicer_to_server(node, server)  # type: ignore[arg-type]
     socket = directory / "api.sock"
     server.add_insecure_port(f"unix:{socket}")
     server.start()

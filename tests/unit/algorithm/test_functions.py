@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-import sample
 
+from tests.unit.algorithm import sample
 from vantage.algorithm import AlgorithmError, function, local
-from vantage.algorithm.functions import declare
+from vantage.algorithm.functions import declare, described
 from vantage.algorithm.values import decode, encode
 from vantage.common.declaration import Declaration, validate_arguments
 from vantage.common.errors import Reason
@@ -56,7 +56,7 @@ def test_arguments_become_their_types() -> None:
     ],
 )
 def test_schema_and_types_refuse_the_same(change: dict[str, Any]) -> None:
-    found = sample.shapes.__vantage_function__
+    found = described(sample.shapes)
     assert validate_arguments(found.declared, GOOD | change)
     with pytest.raises(AlgorithmError) as caught:
         found.arguments(GOOD | change)

@@ -8,11 +8,11 @@ import subprocess
 import sys
 from pathlib import Path
 
-import local_node
 import pandas as pd
 import pyarrow as pa
-from local_node import LocalNode
 
+from tests.unit.algorithm import local_node
+from tests.unit.algorithm.local_node import LocalNode
 from vantage.api.task.v1 import task_pb2
 from vantage.api.types.v1 import types_pb2
 

@@ -18,7 +18,7 @@ from vantage.common.errors import Reason
 
 ROOT = Path(__file__).parents[3]
 DATA = {path.stem: {"lung": path} for path in sorted((ROOT / "examples/data").glob("*.csv"))}
-CLOSE = {"rel": 1e-9, "abs": 1e-9}
+CLOSE = 1e-9
 
 
 def load(name: str) -> ModuleType:
@@ -54,8 +54,8 @@ def test_summary_equals_the_pooled(pooled: Any) -> None:
         values = pooled[column].dropna()
         got = answer[column]
         assert got["count"] == len(values)
-        assert got["mean"] == pytest.approx(values.mean(), **CLOSE)
-        assert got["variance"] == pytest.approx(values.var(), **CLOSE)
+        assert got["mean"] == pytest.approx(values.mean(), rel=CLOSE, abs=CLOSE)
+        assert got["variance"] == pytest.approx(values.var(), rel=CLOSE, abs=CLOSE)
         for q, value in got["quantiles"].items():
             exact = values.quantile(float(q), interpolation="lower")
             assert value == pytest.approx(exact, rel=0.01 + 1e-9, abs=1e-9)
@@ -78,13 +78,13 @@ def test_kaplan_meier_equals_lifelines(pooled: Any) -> None:
     table = local.run(load("kaplan-meier").kaplan_meier, arguments, DATA).to_pandas()
     fitted = KaplanMeierFitter().fit(pooled["time"], pooled["status"])
     expected = fitted.survival_function_.loc[table["time"], "KM_estimate"].to_numpy()
-    assert table["survival"].to_numpy() == pytest.approx(expected, **CLOSE)
+    assert table["survival"].to_numpy() == pytest.approx(expected, rel=CLOSE, abs=CLOSE)
     events = fitted.event_table.loc[table["time"]]
     assert table["at_risk"].tolist() == events["at_risk"].tolist()
     assert table["events"].tolist() == events["observed"].tolist()
     # lifelines keeps the sum of Greenwood's formula, without the factor S squared.
     greenwood = fitted._cumulative_sq_.loc[table["time"]].to_numpy().ravel()
-    assert table["variance"].to_numpy() == pytest.approx(expected**2 * greenwood, **CLOSE)
+    assert table["variance"].to_numpy() == pytest.approx(expected**2 * greenwood, rel=CLOSE, abs=CLOSE)
 
 
 def test_kaplan_meier_on_a_coarse_grid() -> None:
