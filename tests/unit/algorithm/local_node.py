@@ -96,29 +96,38 @@ class LocalNode(algorithm_service_pb2_grpc.AlgorithmServiceServicer):
 
 
 @contextmanager
-def started(node: LocalNode, directory: Path) -> Iterator[subprocess.Popen[str]]:
-    """The node serves; the algorithm runs as a process. Both are gone at the end."""
+def serving(node: LocalNode, directory: Path) -> Iterator[Path]:
+    """The node serves on the socket that this gives."""
     server = grpc.server(ThreadPoolExecutor(4))
     # The generated types know the asynchronous server only.
     algorithm_service_pb2_grpc.add_AlgorithmServiceServicer_to_server(node, server)  # type: ignore[arg-type]
     socket = directory / "api.sock"
     server.add_insecure_port(f"unix:{socket}")
     server.start()
-    environment = os.environ | {"VANTAGE_SOCKET": str(socket), "VANTAGE_TOKEN": TOKEN, "VANTAGE_MODULE": "sample"}
-    process = subprocess.Popen(
-        [sys.executable, "-m", "vantage.algorithm"],
-        cwd=HERE,
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
     try:
-        yield process
+        yield socket
     finally:
-        process.kill()
-        process.communicate()
         server.stop(None).wait()
+
+
+@contextmanager
+def started(node: LocalNode, directory: Path) -> Iterator[subprocess.Popen[str]]:
+    """The node serves; the algorithm runs as a process. Both are gone at the end."""
+    with serving(node, directory) as socket:
+        environment = os.environ | {"VANTAGE_SOCKET": str(socket), "VANTAGE_TOKEN": TOKEN, "VANTAGE_MODULE": "sample"}
+        process = subprocess.Popen(
+            [sys.executable, "-m", "vantage.algorithm"],
+            cwd=HERE,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        try:
+            yield process
+        finally:
+            process.kill()
+            process.communicate()
 
 
 def run(node: LocalNode, directory: Path) -> tuple[int, str]:
