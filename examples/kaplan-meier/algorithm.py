@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from vantage.algorithm import AlgorithmError, Context, DataFrame, TooFewRecordsError, function
+from vantage.algorithm import AlgorithmError, Context, DataFrame, TooFewRecordsError, declaration_of, function
 
 LEAST_COUNT = 5
 """What this algorithm discloses at the least, whatever the researcher asks for."""
@@ -147,3 +147,7 @@ def _records(
     if interval > 0:
         times = [math.ceil(each / interval) * interval for each in times]
     return times, [int(each) for each in complete[event_column]]
+
+
+# For nodes that run the module without an image, in development.
+DECLARATION = declaration_of(__name__)

@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from vantage.algorithm import AlgorithmError, Context, DataFrame, TooFewRecordsError, function
+from vantage.algorithm import AlgorithmError, Context, DataFrame, TooFewRecordsError, declaration_of, function
 
 ACCURACY = 0.01
 GAMMA = (1 + ACCURACY) / (1 - ACCURACY)
@@ -132,3 +132,7 @@ def quantile(sides: dict[str, dict[int, int]], q: float, count: int) -> float:
 
 def _middle(key: int) -> float:
     return 2 * GAMMA**key / (GAMMA + 1)
+
+
+# For nodes that run the module without an image, in development.
+DECLARATION = declaration_of(__name__)

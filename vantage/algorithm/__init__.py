@@ -8,6 +8,15 @@
 
 from vantage.algorithm.context import Context, Failure, SubtaskResult
 from vantage.algorithm.errors import AlgorithmError, TooFewRecordsError
-from vantage.algorithm.functions import DataFrame, function
+from vantage.algorithm.functions import DataFrame, declaration_of, function
 
-__all__ = ["AlgorithmError", "Context", "DataFrame", "Failure", "SubtaskResult", "TooFewRecordsError", "function"]
+__all__ = [
+    "AlgorithmError",
+    "Context",
+    "DataFrame",
+    "Failure",
+    "SubtaskResult",
+    "TooFewRecordsError",
+    "declaration_of",
+    "function",
+]

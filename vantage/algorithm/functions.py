@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -120,6 +121,14 @@ def declare(module: ModuleType) -> declaration.Declaration:
     if not functions:
         raise AlgorithmError(f"the module {module.__name__} declares no function: put @function above one")
     return declaration.Declaration.of(each.declared for each in functions.values())
+
+
+def declaration_of(module: str) -> dict[str, Any]:
+    """The declaration as a document, for the last line of a module: ``DECLARATION = declaration_of(__name__)``.
+
+    A node that runs modules without a container, for development, reads it there, since there is no image label.
+    """
+    return declare(sys.modules[module]).dump()
 
 
 def _unknown(name: str, known: Any) -> AlgorithmError:

@@ -7,7 +7,7 @@ import sys
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from vantage.algorithm import AlgorithmError, Context, DataFrame, TooFewRecordsError, function
+from vantage.algorithm import AlgorithmError, Context, DataFrame, TooFewRecordsError, declaration_of, function
 
 
 @dataclass
@@ -86,3 +86,6 @@ def wait(ctx: Context) -> None:
 
 def undeclared() -> str:
     return "secret"
+
+
+DECLARATION = declaration_of(__name__)
