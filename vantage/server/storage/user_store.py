@@ -1,0 +1,213 @@
+"""Users, their log-ins, and failed attempts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from sqlalchemy import Connection, and_, delete, false, insert, or_, select, true, update
+from sqlalchemy.dialects.sqlite import insert as upsert
+from sqlalchemy.exc import IntegrityError
+
+from vantage.common.errors import Reason, error
+from vantage.server.domain.permissions import Reach
+from vantage.server.storage import schema
+
+
+@dataclass(frozen=True)
+class User:
+    """A user as stored."""
+
+    name: str
+    organization: str | None
+    display_name: str
+    password_hash: str
+    roles: tuple[str, ...]
+    created: datetime
+
+
+@dataclass(frozen=True)
+class LoginSession:
+    """A log-in as stored."""
+
+    id: str
+    user: str
+    refresh_hash: bytes
+    generation: int
+    expires: datetime
+
+
+@dataclass(frozen=True)
+class Lockout:
+    """Failed attempts on one user name."""
+
+    failures: int
+    locked_until: datetime | None
+
+
+def create(connection: Connection, user: User) -> None:
+    """Insert a user.
+
+    Raises:
+        ConflictError: ALREADY_EXISTS.
+    """
+    try:
+        connection.execute(
+            insert(schema.user).values(
+                name=user.name,
+                organization=user.organization,
+                display_name=user.display_name,
+                password_hash=user.password_hash,
+                created=user.created,
+            )
+        )
+    except IntegrityError:
+        raise error(Reason.ALREADY_EXISTS, f"{user.name} exists already: choose another user name") from None
+    if user.roles:
+        connection.execute(insert(schema.user_role), [{"user": user.name, "role": role} for role in user.roles])
+
+
+def get(connection: Connection, name: str) -> User | None:
+    """A user by resource name."""
+    found = _load(connection, schema.user.c.name == name, 1)
+    return found[0] if found else None
+
+
+def count(connection: Connection) -> int:
+    """1 when there is a user at all, else 0."""
+    return len(connection.execute(select(schema.user.c.name).limit(1)).all())
+
+
+def list_users(
+    connection: Connection, reach: Reach, organization: str | None, after: str | None, limit: int
+) -> Sequence[User]:
+    """Users in reach, by name."""
+    table = schema.user.c
+    conditions = [
+        true()
+        if reach.everything
+        else or_(
+            table.organization == reach.organization if reach.organization is not None else false(),
+            table.name == reach.creator if reach.creator is not None else false(),
+        )
+    ]
+    if organization is not None:
+        conditions.append(table.organization == organization)
+    if after is not None:
+        conditions.append(table.name > after)
+    return _load(connection, and_(*conditions), limit)
+
+
+def set_password(connection: Connection, name: str, password_hash: str) -> None:
+    """Replace the password's hash."""
+    connection.execute(update(schema.user).where(schema.user.c.name == name).values(password_hash=password_hash))
+
+
+def remove(connection: Connection, name: str) -> bool:
+    """Delete a user with roles and log-ins; whether there was one."""
+    return connection.execute(delete(schema.user).where(schema.user.c.name == name)).rowcount > 0
+
+
+def open_session(connection: Connection, session: LoginSession, created: datetime) -> None:
+    """Insert a log-in; remove what has expired."""
+    connection.execute(delete(schema.login_session).where(schema.login_session.c.expires < created))
+    connection.execute(
+        insert(schema.login_session).values(
+            id=session.id,
+            user=session.user,
+            refresh_hash=session.refresh_hash,
+            generation=session.generation,
+            created=created,
+            expires=session.expires,
+        )
+    )
+
+
+def get_session(connection: Connection, session_id: str) -> LoginSession | None:
+    """A log-in by id."""
+    table = schema.login_session.c
+    row = connection.execute(
+        select(table.id, table.user, table.refresh_hash, table.generation, table.expires).where(table.id == session_id)
+    ).one_or_none()
+    return None if row is None else LoginSession(*row)
+
+
+def rotate_session(connection: Connection, session: LoginSession, refresh_hash: bytes, expires: datetime) -> None:
+    """Replace the refresh token of a log-in."""
+    table = schema.login_session
+    connection.execute(
+        update(table)
+        .where(table.c.id == session.id)
+        .values(refresh_hash=refresh_hash, generation=session.generation + 1, expires=expires)
+    )
+
+
+def end_sessions(connection: Connection, user: str, *, only: str | None = None, keep: str | None = None) -> int:
+    """End log-ins of a user: all, only one, or all but one. Returns how many ended."""
+    table = schema.login_session
+    statement = delete(table).where(table.c.user == user)
+    if only is not None:
+        statement = statement.where(table.c.id == only)
+    if keep is not None:
+        statement = statement.where(table.c.id != keep)
+    return connection.execute(statement).rowcount
+
+
+def get_lockout(connection: Connection, username_hash: str) -> Lockout:
+    """Failed attempts so far."""
+    table = schema.lockout.c
+    row = connection.execute(
+        select(table.failures, table.locked_until).where(table.username_hash == username_hash)
+    ).one_or_none()
+    return Lockout(0, None) if row is None else Lockout(*row)
+
+
+def set_lockout(connection: Connection, username_hash: str, lockout: Lockout, now: datetime) -> None:
+    """Store failed attempts."""
+    values = {"failures": lockout.failures, "locked_until": lockout.locked_until, "last_failure": now}
+    connection.execute(
+        upsert(schema.lockout)
+        .values(username_hash=username_hash, **values)
+        .on_conflict_do_update(index_elements=["username_hash"], set_=values)
+    )
+
+
+def clear_lockout(connection: Connection, username_hash: str) -> None:
+    """Forget failed attempts after a success."""
+    connection.execute(delete(schema.lockout).where(schema.lockout.c.username_hash == username_hash))
+
+
+def use_assertion(connection: Connection, principal: str, jti: str, expires: datetime, now: datetime) -> bool:
+    """Remember the id of an assertion; false when it was used before."""
+    connection.execute(delete(schema.assertion_seen).where(schema.assertion_seen.c.expires < now))
+    inserted = connection.execute(
+        upsert(schema.assertion_seen)
+        .values(principal=principal, jti=jti, expires=expires)
+        .on_conflict_do_nothing(index_elements=["principal", "jti"])
+    )
+    return inserted.rowcount > 0
+
+
+def _load(connection: Connection, condition: object, limit: int) -> list[User]:
+    table = schema.user.c
+    rows = connection.execute(
+        select(table.name, table.organization, table.display_name, table.password_hash, table.created)
+        .where(condition)  # type: ignore[arg-type]
+        .order_by(table.name)
+        .limit(limit)
+    ).all()
+    roles: dict[str, list[str]] = {}
+    names = [row.name for row in rows]
+    for user, role in connection.execute(
+        select(schema.user_role.c.user, schema.user_role.c.role)
+        .where(schema.user_role.c.user.in_(names))
+        .order_by(schema.user_role.c.role)
+    ):
+        roles.setdefault(user, []).append(role)
+    return [
+        User(
+            row.name, row.organization, row.display_name, row.password_hash, tuple(roles.get(row.name, ())), row.created
+        )
+        for row in rows
+    ]
