@@ -1,0 +1,182 @@
+"""What happens to every call before and after its servicer: one pass, in this order.
+
+(1) context: a request id, into the logs and the trailing metadata; (2) errors: a ``VantageError`` becomes a status with
+its reason, anything else INTERNAL with the request id and nothing more; (3) authentication: token to principal;
+(4) authorization: the access option of the RPC, no option means no; (5) limits: calls at a time per principal.
+One interceptor rather than five: each would cost every call a wrapped handler.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+import re
+import uuid
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import grpc
+from google.protobuf.descriptor import ServiceDescriptor
+
+from vantage.api.access.v1 import access_pb2
+from vantage.common.errors import Reason, VantageError, error
+from vantage.common.rpc import abort
+from vantage.server.domain.permissions import Operation, Resource, reach
+from vantage.server.domain.principals import Principal, UserPrincipal
+from vantage.server.rpc.context import request_id, set_principal, set_request_id
+from vantage.server.services.directory import Directory
+
+log = logging.getLogger(__name__)
+
+MAX_CALLS = 1_000
+"""Calls at a time per principal, streams included."""
+PUBLIC_SERVICES = ("grpc.health.v1.Health", "grpc.reflection.v1alpha.ServerReflection")
+"""Services of others, without our option, that anyone may call."""
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+
+
+@dataclass(frozen=True)
+class AccessRule:
+    """The access option of an RPC."""
+
+    callers: frozenset[int]
+    resource: Resource | None
+    operation: Operation | None
+
+
+def rules_of(services: Iterable[ServiceDescriptor]) -> dict[str, AccessRule]:
+    """Access rules by method path, of the methods that have one."""
+    rules = {}
+    for service in services:
+        for method in service.methods:
+            options = method.GetOptions()
+            if options.HasExtension(access_pb2.access):
+                access = options.Extensions[access_pb2.access]
+                rules[f"/{service.full_name}/{method.name}"] = AccessRule(
+                    frozenset(access.callers),
+                    Resource(access.resource) if access.resource else None,
+                    Operation(access.operation) if access.operation else None,
+                )
+    return rules
+
+
+class Gate(grpc.aio.ServerInterceptor):
+    """Lets calls in, or not."""
+
+    def __init__(self, rules: dict[str, AccessRule], directory: Directory) -> None:
+        self._rules = rules
+        self._directory = directory
+        self._calls: Counter[str] = Counter()
+        self._wrapped: dict[str, Any] = {}
+
+    async def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Any]],
+        details: grpc.HandlerCallDetails,
+    ) -> Any:
+        method = str(details.method)
+        wrapped = self._wrapped.get(method)
+        if wrapped is None:
+            handler: Any = await continuation(details)
+            if handler is None or method[1:].rpartition("/")[0] in PUBLIC_SERVICES:
+                return handler
+            wrapped = self._wrapped[method] = self._wrap(method, handler)
+        return wrapped
+
+    def _wrap(self, method: str, handler: Any) -> Any:
+        rule = self._rules.get(method)
+
+        def one(behaviour: Any) -> Any:
+            @functools.wraps(behaviour)
+            async def call(request: Any, context: Any) -> Any:
+                try:
+                    with self._counted(await self._admit(rule, context), context):
+                        return await behaviour(request, context)
+                except VantageError as problem:
+                    await abort(context, problem)
+                except Exception as problem:  # noqa: BLE001  # whatever it is, the caller learns the request id only
+                    await abort(context, _unknown(method, problem))
+
+            return call
+
+        def many(behaviour: Any) -> Any:
+            @functools.wraps(behaviour)
+            async def call(request: Any, context: Any) -> AsyncIterator[Any]:
+                try:
+                    with self._counted(await self._admit(rule, context), context):
+                        async for response in behaviour(request, context):
+                            yield response
+                except VantageError as problem:
+                    await abort(context, problem)
+                except Exception as problem:  # noqa: BLE001  # as above
+                    await abort(context, _unknown(method, problem))
+
+            return call
+
+        make, behaviour, wrap = {
+            (False, False): (grpc.unary_unary_rpc_method_handler, handler.unary_unary, one),
+            (False, True): (grpc.unary_stream_rpc_method_handler, handler.unary_stream, many),
+            (True, False): (grpc.stream_unary_rpc_method_handler, handler.stream_unary, one),
+            (True, True): (grpc.stream_stream_rpc_method_handler, handler.stream_stream, many),
+        }[handler.request_streaming, handler.response_streaming]
+        return make(wrap(behaviour), handler.request_deserializer, handler.response_serializer)
+
+    async def _admit(self, rule: AccessRule | None, context: Any) -> Principal | None:
+        metadata = {key: value for key, value in context.invocation_metadata() or ()}
+        given = metadata.get("x-request-id", "")
+        set_request_id(given if isinstance(given, str) and _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex)
+        context.set_trailing_metadata((("x-request-id", request_id()),))
+        set_principal(None)
+        if rule is None:
+            raise error(Reason.PERMISSION_DENIED, "this call has no access rule and is closed to everybody")
+        if access_pb2.CALLER_ANYONE in rule.callers:
+            return None
+        scheme, _, token = str(metadata.get("authorization", "")).partition(" ")
+        if scheme.lower() != "bearer" or not token:
+            raise error(Reason.UNAUTHENTICATED, "log in first: the call carries no access token")
+        principal = await self._directory.authenticate(token)
+        _authorize(rule, principal)
+        set_principal(principal)
+        return principal
+
+    @contextmanager
+    def _counted(self, principal: Principal | None, context: Any) -> Iterator[None]:
+        # Strangers by address without port, so that new connections do not help them.
+        key = principal.name if principal is not None else str(context.peer()).rpartition(":")[0]
+        if self._calls[key] >= MAX_CALLS:
+            raise error(
+                Reason.RATE_LIMITED,
+                f"more than {MAX_CALLS} calls at a time: wait for some to end",
+                retry_after_seconds="1",
+            )
+        self._calls[key] += 1
+        try:
+            yield
+        finally:
+            self._calls[key] -= 1
+            if not self._calls[key]:
+                del self._calls[key]
+
+
+def _authorize(rule: AccessRule, principal: Principal) -> None:
+    user = isinstance(principal, UserPrincipal)
+    if (access_pb2.CALLER_USER if user else access_pb2.CALLER_NODE) not in rule.callers:
+        raise error(Reason.PERMISSION_DENIED, f"{'users' if user else 'nodes'} may not make this call")
+    if isinstance(principal, UserPrincipal) and rule.resource is not None and rule.operation is not None:
+        if reach(principal, rule.resource, rule.operation).empty:
+            what = f"{rule.operation.name.lower()} {rule.resource.name.lower()}s"
+            raise error(Reason.PERMISSION_DENIED, f"none of your roles permits to {what}: ask an admin")
+
+
+def _unknown(method: str, problem: Exception) -> VantageError:
+    if isinstance(problem, grpc.aio.AbortError):
+        raise problem
+    log.error("call failed", extra={"method": method, "request_id": request_id()}, exc_info=problem)
+    return error(
+        Reason.INTERNAL,
+        f"the server failed; its log has the cause under request id {request_id()}",
+        request_id=request_id(),
+    )
