@@ -125,7 +125,7 @@ class Gate(grpc.aio.ServerInterceptor):
         return make(wrap(behaviour), handler.request_deserializer, handler.response_serializer)
 
     async def _admit(self, rule: AccessRule | None, context: Any) -> Principal | None:
-        metadata = {key: value for key, value in context.invocation_metadata() or ()}
+        metadata = dict(context.invocation_metadata() or ())
         given = metadata.get("x-request-id", "")
         set_request_id(given if isinstance(given, str) and _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex)
         context.set_trailing_metadata((("x-request-id", request_id()),))
@@ -165,10 +165,11 @@ def _authorize(rule: AccessRule, principal: Principal) -> None:
     user = isinstance(principal, UserPrincipal)
     if (access_pb2.CALLER_USER if user else access_pb2.CALLER_NODE) not in rule.callers:
         raise error(Reason.PERMISSION_DENIED, f"{'users' if user else 'nodes'} may not make this call")
-    if isinstance(principal, UserPrincipal) and rule.resource is not None and rule.operation is not None:
-        if reach(principal, rule.resource, rule.operation).empty:
-            what = f"{rule.operation.name.lower()} {rule.resource.name.lower()}s"
-            raise error(Reason.PERMISSION_DENIED, f"none of your roles permits to {what}: ask an admin")
+    if not isinstance(principal, UserPrincipal) or rule.resource is None or rule.operation is None:
+        return
+    if reach(principal, rule.resource, rule.operation).empty:
+        what = f"{rule.operation.name.lower()} {rule.resource.name.lower()}s"
+        raise error(Reason.PERMISSION_DENIED, f"none of your roles permits to {what}: ask an admin")
 
 
 def _unknown(method: str, problem: Exception) -> VantageError:

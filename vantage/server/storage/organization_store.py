@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, and_, delete, exists, false, insert, or_, select, true
 from sqlalchemy.dialects.sqlite import insert as upsert
@@ -285,7 +286,7 @@ def _organizations(connection: Connection, condition: ColumnElement[bool], limit
             select(pems.organization, pems.pem)
             .where(pems.organization.in_([row.name for row in rows]))
             .order_by(pems.position)
-        ).tuples()
+        )
     )
     return [Organization(row.name, row.display_name, tuple(found.get(row.name, ())), row.created) for row in rows]
 
@@ -302,7 +303,7 @@ def _collaborations(connection: Connection, condition: ColumnElement[bool], limi
             select(_member.collaboration, _member.organization)
             .where(_member.collaboration.in_([row.name for row in rows]))
             .order_by(_member.organization)
-        ).tuples()
+        )
     )
     return [
         Collaboration(row.name, row.display_name, tuple(found.get(row.name, ())), row.creator, row.created)
@@ -319,12 +320,12 @@ def _nodes(connection: Connection, condition: ColumnElement[bool], limit: int) -
             select(_serves.node, _serves.collaboration)
             .where(_serves.node.in_([row.name for row in rows]))
             .order_by(_serves.collaboration)
-        ).tuples()
+        )
     )
     return [Node(row.name, row.organization, tuple(found.get(row.name, ())), row.created) for row in rows]
 
 
-def _grouped(pairs: Iterable[tuple[str, str]]) -> dict[str, list[str]]:
+def _grouped(pairs: Iterable[Any]) -> dict[str, list[str]]:
     groups: dict[str, list[str]] = {}
     for key, value in pairs:
         groups.setdefault(key, []).append(value)

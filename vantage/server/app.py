@@ -1,0 +1,263 @@
+"""The server, put together."""
+
+from __future__ import annotations
+
+import ipaddress
+import uuid
+from dataclasses import dataclass
+from pathlib import Path
+
+import grpc
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from vantage.api.admin.v1 import (
+    collaboration_service_pb2,
+    collaboration_service_pb2_grpc,
+    node_service_pb2,
+    node_service_pb2_grpc,
+    organization_service_pb2,
+    organization_service_pb2_grpc,
+    role_service_pb2,
+    role_service_pb2_grpc,
+    user_service_pb2,
+    user_service_pb2_grpc,
+)
+from vantage.api.identity.v1 import auth_service_pb2, auth_service_pb2_grpc
+from vantage.api.node.v1 import node_session_service_pb2, node_session_service_pb2_grpc
+from vantage.api.payload.v1 import payload_service_pb2, payload_service_pb2_grpc
+from vantage.api.task.v1 import task_service_pb2, task_service_pb2_grpc
+from vantage.common import pki
+from vantage.common.clock import Clock, SystemClock
+from vantage.common.errors import Reason, error
+from vantage.common.rpc import CHANNEL_OPTIONS
+from vantage.server import certificate
+from vantage.server.config import FILE, ServerConfig, load_config, save_config
+from vantage.server.domain.passwords import Passwords
+from vantage.server.domain.session import SessionSettings
+from vantage.server.domain.tokens import AccessTokens, new_secret, secret_hash
+from vantage.server.events.bus import Bus
+from vantage.server.payloads.files import PayloadFiles
+from vantage.server.rpc.admin import (
+    CollaborationServicer,
+    NodeServicer,
+    OrganizationServicer,
+    RoleServicer,
+    UserServicer,
+)
+from vantage.server.rpc.auth import AuthServicer
+from vantage.server.rpc.interceptors import Gate, rules_of
+from vantage.server.rpc.node_session import NodeSessionServicer
+from vantage.server.rpc.payloads import PayloadServicer
+from vantage.server.rpc.tasks import TaskServicer
+from vantage.server.services.auth import Auth
+from vantage.server.services.collaborations import Collaborations
+from vantage.server.services.commits import Commits
+from vantage.server.services.directory import Directory
+from vantage.server.services.nodes import Nodes
+from vantage.server.services.organizations import Organizations
+from vantage.server.services.payloads import Payloads
+from vantage.server.services.sessions import Sessions
+from vantage.server.services.tasks import Tasks
+from vantage.server.services.users import Users
+from vantage.server.storage import settings_store
+from vantage.server.storage.database import Database, sqlite_engine
+from vantage.server.storage.migrate import migrate
+
+DATABASE_FILE = "server.db"
+TOKEN_KEY_FILE = "token.key"  # noqa: S105  # a file name
+
+SERVICES = tuple(
+    each
+    for module in (
+        auth_service_pb2,
+        organization_service_pb2,
+        user_service_pb2,
+        collaboration_service_pb2,
+        node_service_pb2,
+        role_service_pb2,
+        task_service_pb2,
+        node_session_service_pb2,
+        payload_service_pb2,
+    )
+    for each in module.DESCRIPTOR.services_by_name.values()
+)
+"""Every service that the server offers."""
+
+
+def initialize(data: Path, config: ServerConfig) -> str:
+    """Make a new data directory and return the bootstrap token, of which only the hash is kept.
+
+    Raises:
+        ConfigurationError: there is a server in it already.
+    """
+    if (data / FILE).exists():
+        raise error(
+            Reason.CONFIGURATION_INVALID, f"{data} holds a server already: start it, or choose another directory"
+        )
+    data.mkdir(parents=True, exist_ok=True)
+    data.chmod(0o700)
+    (data / DATABASE_FILE).unlink(missing_ok=True)  # of an attempt that did not end
+    migrate(data / DATABASE_FILE)
+    for name in (TOKEN_KEY_FILE, certificate.KEY_FILE, certificate.CERTIFICATE_FILE):
+        (data / name).unlink(missing_ok=True)
+    pki.write_key(data / TOKEN_KEY_FILE, pki.create_key())
+    certificate.create_certificate(data, config.hosts)
+    token = new_secret()
+    engine = sqlite_engine(data / DATABASE_FILE)
+    with engine.connect().execution_options(writing=True) as connection, connection.begin():
+        settings_store.put(connection, settings_store.AUDIENCE, f"vantage:{uuid.uuid4()}")
+        settings_store.put(connection, settings_store.BOOTSTRAP_HASH, secret_hash(token).hex())
+    engine.dispose()
+    save_config(data, config)  # last: this file says that the directory is whole
+    return token
+
+
+@dataclass(frozen=True)
+class Listener:
+    """Where to listen: ``host:port`` (port 0: any), with TLS or, on loopback only, without."""
+
+    address: str
+    tls: bool = True
+
+
+class Server:
+    """A server over a data directory. ``start``, then ``stop`` once."""
+
+    def __init__(self, data: Path, listener: Listener, config: ServerConfig, clock: Clock) -> None:
+        self.data = data
+        self.config = config
+        self.clock = clock
+        self._listener = listener
+        self.address = ""
+
+    async def start(self) -> None:
+        """Migrate, take up what a former process left, and listen; ``address`` is then the real one.
+
+        Raises:
+            ConfigurationError: address in use, or without TLS beyond loopback.
+        """
+        host, _, _port = self._listener.address.rpartition(":")
+        if not self._listener.tls and not _is_loopback(host):
+            raise error(
+                Reason.CONFIGURATION_INVALID, f"without TLS the server listens on loopback only, not on {host!r}"
+            )
+        migrate(self.data / DATABASE_FILE)
+        self.database = Database(self.data / DATABASE_FILE)
+        self.passwords = Passwords()
+        try:
+            await self._assemble()
+        except BaseException:
+            self.passwords.close()
+            await self.database.close()
+            raise
+
+    async def _assemble(self) -> None:
+        config, clock, database = self.config, self.clock, self.database
+        audience = await database.read(lambda connection: settings_store.get(connection, settings_store.AUDIENCE))
+        if audience is None:
+            raise error(Reason.CONFIGURATION_INVALID, f"the database in {self.data} is not whole: run init again")
+        tokens = AccessTokens(pki.read_key(self.data / TOKEN_KEY_FILE), audience, clock)
+        directory = Directory(database, tokens)
+        auth = Auth(database, directory, tokens, self.passwords, audience, clock)
+        bus, commits = Bus(), Commits(database)
+        inline = config.max_inline_payload_bytes
+        settings = SessionSettings(
+            heartbeat_seconds=config.heartbeat_seconds, lease_seconds=config.lease_seconds, max_inline_bytes=inline
+        )
+        self.tasks = Tasks(commits, clock, bus)
+        self.sessions = Sessions(commits, clock, bus, settings)
+        payloads = Payloads(database, PayloadFiles(self.data / "payloads"), clock, config.max_payload_bytes)
+
+        self._server = server = grpc.aio.server(
+            interceptors=[Gate(rules_of(SERVICES), directory)],
+            options=[
+                *CHANNEL_OPTIONS,
+                # Otherwise a second server on the same port would share its calls instead of failing.
+                ("grpc.so_reuseport", 0),
+                ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
+            ],
+        )
+        auth_service_pb2_grpc.add_AuthServiceServicer_to_server(AuthServicer(auth, config), server)
+        organization_service_pb2_grpc.add_OrganizationServiceServicer_to_server(
+            OrganizationServicer(Organizations(database, directory, clock)), server
+        )
+        user_service_pb2_grpc.add_UserServiceServicer_to_server(
+            UserServicer(Users(database, directory, self.passwords, clock)), server
+        )
+        collaboration_service_pb2_grpc.add_CollaborationServiceServicer_to_server(
+            CollaborationServicer(Collaborations(database, directory, clock)), server
+        )
+        node_service_pb2_grpc.add_NodeServiceServicer_to_server(
+            NodeServicer(Nodes(database, directory, clock, self.sessions)), server
+        )
+        role_service_pb2_grpc.add_RoleServiceServicer_to_server(RoleServicer(), server)
+        task_service_pb2_grpc.add_TaskServiceServicer_to_server(TaskServicer(self.tasks, self.sessions, inline), server)
+        node_session_service_pb2_grpc.add_NodeSessionServiceServicer_to_server(
+            NodeSessionServicer(self.sessions), server
+        )
+        payload_service_pb2_grpc.add_PayloadServiceServicer_to_server(PayloadServicer(payloads), server)
+        self.health = health.aio.HealthServicer()
+        health_pb2_grpc.add_HealthServicer_to_server(self.health, server)
+        names = [each.full_name for each in SERVICES]
+        reflection.enable_server_reflection([*names, health.SERVICE_NAME, reflection.SERVICE_NAME], server)
+
+        self.address = self._bind(server)
+        await self.tasks.start()
+        await self.sessions.start()
+        await server.start()
+        for name in ("", *names):
+            await self.health.set(name, health_pb2.HealthCheckResponse.SERVING)
+
+    def _bind(self, server: grpc.aio.Server) -> str:
+        address = self._listener.address
+        try:
+            if self._listener.tls:
+                pair = (
+                    (self.data / certificate.KEY_FILE).read_bytes(),
+                    (self.data / certificate.CERTIFICATE_FILE).read_bytes(),
+                )
+                port = server.add_secure_port(address, grpc.ssl_server_credentials([pair]))
+            else:
+                port = server.add_insecure_port(address)
+        except RuntimeError:
+            port = 0
+        if not port:
+            raise error(
+                Reason.CONFIGURATION_INVALID,
+                f"cannot listen on {address}: is the port in use? Choose another with --listen",
+            )
+        return f"{address.rpartition(':')[0]}:{port}"
+
+    async def stop(self) -> None:
+        """Say so, let nodes and calls end, and close the database."""
+        await self.health.enter_graceful_shutdown()
+        await self.sessions.stop()
+        await self.tasks.stop()
+        await self._server.stop(self.config.stop_grace_seconds)
+        self.passwords.close()
+        await self.database.close()
+
+
+def build_server(
+    data: Path,
+    *,
+    listen: str | None = None,
+    tls: bool = True,
+    clock: Clock | None = None,
+    config: ServerConfig | None = None,
+) -> Server:
+    """A server over a data directory that ``initialize`` made.
+
+    Raises:
+        ConfigurationError: the configuration is wrong.
+    """
+    settings = config or load_config(data)
+    return Server(data, Listener(listen or settings.listen, tls), settings, clock or SystemClock())
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return host == "localhost"

@@ -1,0 +1,91 @@
+"""``vantage server``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+_DATA = click.option(
+    "--data", required=True, type=click.Path(path_type=Path, file_okay=False), help="The server's data directory."
+)
+
+
+@click.group()
+def server() -> None:
+    """Run a server."""
+
+
+@server.command()
+@_DATA
+@click.option("--listen", default="127.0.0.1:7600", show_default=True, help="HOST:PORT to listen on.")
+@click.option("--host", "hosts", multiple=True, help="Further host name or address for the certificate; repeatable.")
+def init(data: Path, listen: str, hosts: tuple[str, ...]) -> None:
+    """Make a new server and print its one-time bootstrap token."""
+    from vantage.common.errors import VantageError
+    from vantage.server.app import initialize
+    from vantage.server.certificate import fingerprint
+    from vantage.server.config import ServerConfig
+
+    try:
+        token = initialize(data, ServerConfig(listen=listen, hosts=hosts))
+    except (VantageError, OSError) as problem:
+        raise click.ClickException(str(problem)) from None
+    click.echo(f"fingerprint: {fingerprint(data)}")
+    click.echo(f"bootstrap-token: {token}")
+    click.echo("The token creates the first user, once; it is not shown again.", err=True)
+
+
+@server.command()
+@_DATA
+@click.option("--listen", help="HOST:PORT instead of the configured one; port 0 lets the system choose.")
+@click.option("--insecure", is_flag=True, help="Without TLS; on loopback only.")
+@click.option("--ready-file", type=click.Path(path_type=Path), help="Where to write the address once it listens.")
+def start(data: Path, listen: str | None, insecure: bool, ready_file: Path | None) -> None:
+    """Run until SIGTERM or SIGINT."""
+    import asyncio
+    import logging
+    import signal
+
+    import uvloop
+
+    from vantage.common.errors import VantageError
+    from vantage.server.app import build_server
+    from vantage.server.certificate import fingerprint
+
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+
+    async def run() -> None:
+        running = build_server(data, listen=listen, tls=not insecure)
+        stopping = asyncio.Event()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(number, stopping.set)
+        await running.start()
+        try:
+            if not insecure:
+                click.echo(f"fingerprint: {fingerprint(data)}")
+            click.echo(f"ready: {running.address}")
+            if ready_file is not None:
+                partial = ready_file.with_name(ready_file.name + ".partial")
+                partial.write_text(running.address + "\n", "utf-8")
+                partial.replace(ready_file)  # whoever waits for the file must not see half of it
+            await stopping.wait()
+        finally:
+            await running.stop()
+
+    try:
+        uvloop.run(run())
+    except (VantageError, OSError) as problem:
+        raise click.ClickException(str(problem)) from None
+
+
+@server.command("fingerprint")
+@_DATA
+def show_fingerprint(data: Path) -> None:
+    """Print the fingerprint of the server's certificate."""
+    from vantage.server.certificate import fingerprint
+
+    try:
+        click.echo(fingerprint(data))
+    except OSError:
+        raise click.ClickException(f"{data} holds no server: run 'vantage server init' first") from None

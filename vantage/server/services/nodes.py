@@ -1,0 +1,93 @@
+"""Nodes: who is admitted, and what is known of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from sqlalchemy import Connection
+
+from vantage.common import names
+from vantage.common.clock import Clock
+from vantage.common.errors import Reason, error
+from vantage.server.domain.permissions import Operation, Owner, Resource, reach
+from vantage.server.domain.principals import Principal, UserPrincipal
+from vantage.server.services.access import missing, require, require_new
+from vantage.server.services.directory import Directory
+from vantage.server.services.sessions import Sessions
+from vantage.server.storage import organization_store as store
+from vantage.server.storage import pages
+from vantage.server.storage.database import Database
+from vantage.server.storage.organization_store import Node
+from vantage.server.storage.presence_store import Presence
+
+Known = tuple[Node, Presence]
+
+
+class Nodes:
+    """Use cases of nodes."""
+
+    def __init__(self, database: Database, directory: Directory, clock: Clock, sessions: Sessions) -> None:
+        self._database = database
+        self._directory = directory
+        self._clock = clock
+        self._sessions = sessions
+
+    async def create(
+        self, user: UserPrincipal, organization: str, node_id: str, collaborations: Sequence[str]
+    ) -> Known:
+        """Admit a node."""
+        names.parse(organization, "organizations", field="organization")
+        name = str(names.parse(f"{organization}/nodes/{node_id}", "organizations/nodes", field="node_id"))
+        serves = sorted({str(names.parse(each, "collaborations", field="collaborations")) for each in collaborations})
+        require_new(user, Resource.NODE, Owner(organization=organization))
+        node = Node(name, organization, tuple(serves), self._clock.now())
+
+        def unit(connection: Connection) -> None:
+            if store.get_organization(connection, organization) is None:
+                raise error(Reason.NOT_FOUND, f"{organization} does not exist: create it first")
+            store.create_node(connection, node)
+
+        await self._database.write(unit)
+        self._directory.forget()
+        return node, self._sessions.presence(name)
+
+    async def get(self, principal: Principal, name: str) -> Known:
+        """One node."""
+        names.parse(name, "organizations/nodes")
+        node = await self._database.read(lambda connection: _get(connection, principal, Operation.VIEW, name))
+        return node, self._sessions.presence(name)
+
+    async def list_page(
+        self, user: UserPrincipal, page_size: int, token: str, organization: str, collaboration: str
+    ) -> tuple[Sequence[Known], str]:
+        """One page of the nodes in reach."""
+        query = f"nodes {organization} {collaboration}"
+        size, after = pages.page_size(page_size), pages.decode(token, query)
+        reached = reach(user, Resource.NODE, Operation.VIEW)
+        rows = await self._database.read(
+            lambda connection: store.list_nodes(
+                connection, reached, organization or None, collaboration or None, after, size + 1
+            )
+        )
+        page, following = pages.cut(rows, size, query, lambda each: each.name)
+        return [(each, self._sessions.presence(each.name)) for each in page], following
+
+    async def delete(self, user: UserPrincipal, name: str) -> None:
+        """Delete a node and end its session."""
+        names.parse(name, "organizations/nodes")
+
+        def unit(connection: Connection) -> None:
+            _get(connection, user, Operation.DELETE, name)
+            store.delete_node(connection, name)
+
+        await self._database.write(unit)
+        self._directory.forget()
+        self._sessions.dismiss(name)
+
+
+def _get(connection: Connection, principal: Principal, operation: Operation, name: str) -> Node:
+    found = store.get_node(connection, name)
+    require(principal, Resource.NODE, operation, name, None if found is None else found.owner)
+    if found is None:
+        raise missing(name)
+    return found
