@@ -19,11 +19,11 @@ class ServerConfig(BaseModel):
 
     listen: str = "127.0.0.1:7600"
     hosts: tuple[str, ...] = ()
-    max_inline_payload_bytes: int = Field(1024 * 1024, ge=1024, le=4 * 1024 * 1024)
-    max_payload_bytes: int = Field(4 * 1024**3, ge=1024 * 1024)
-    heartbeat_seconds: int = Field(10, ge=1, le=300)
-    lease_seconds: int = Field(30, ge=3, le=3600)
-    stop_grace_seconds: float = Field(5, ge=0, le=300)
+    max_inline_payload_bytes: int = Field(default=1024 * 1024, ge=1024, le=4 * 1024 * 1024)
+    max_payload_bytes: int = Field(default=4 * 1024**3, ge=1024 * 1024)
+    heartbeat_seconds: int = Field(default=10, ge=1, le=300)
+    lease_seconds: int = Field(default=30, ge=3, le=3600)
+    stop_grace_seconds: float = Field(default=5, ge=0, le=300)
 
 
 def load_config(data: Path) -> ServerConfig:

@@ -190,9 +190,9 @@ class RoleServicer(role_service_pb2_grpc.RoleServiceServicer):
             message = role_pb.Role(name=role.name, description=role.description)
             for each in sorted(role.permissions, key=lambda p: (p.resource.value, p.operation.value, p.scope)):
                 message.permissions.add(
-                    resource=each.resource.value,  # type: ignore[arg-type]  # the values are those of the proto
-                    operation=each.operation.value,  # type: ignore[arg-type]
-                    scope=each.scope.value,  # type: ignore[arg-type]
+                    resource=each.resource.value,
+                    operation=each.operation.value,
+                    scope=each.scope.value,
                 )
             roles.append(message)
         return role_pb.ListRolesResponse(roles=roles, next_page_token=token)
