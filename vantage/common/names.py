@@ -1,7 +1,8 @@
 """Resource names in the style of google AIP-122, and ids.
 
 ``organizations/{organization}``, ``organizations/{organization}/nodes/{node}``, ``users/{user}``, ``roles/{role}``,
-``collaborations/{collaboration}``, ``tasks/{task}``, ``tasks/{task}/runs/{run}``, ``payloads/{payload}``.
+``collaborations/{collaboration}``, ``tasks/{task}``, ``tasks/{task}/runs/{run}``, ``payloads/{payload}``. A certificate
+of a user says ``organizations/{organization}/users/{user}``: it is the organization that vouches for the name.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ _PATTERNS = {
     for kind in (
         "organizations",
         "organizations/nodes",
+        "organizations/users",
         "collaborations",
         "collaborations/studies",
         "roles",

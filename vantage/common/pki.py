@@ -1,8 +1,8 @@
 """Keys and certificates: each organization is its own root of trust.
 
 X.509 with ECDSA P-256 keys. A certificate names its holder in a URI subject alternative name: ``vantage:`` and the
-resource name, e.g. ``vantage:organizations/clara/nodes/clara-1``. The organization's authority signs its holders'
-certificates directly; its private key never leaves the organization.
+resource name, e.g. ``vantage:organizations/clara/nodes/clara-1`` or ``vantage:organizations/clara/users/rosa``. The
+organization's authority signs its holders' certificates directly; its private key never leaves the organization.
 """
 
 from __future__ import annotations
@@ -25,6 +25,8 @@ from vantage.common.clock import Clock, SystemClock
 from vantage.common.errors import Reason, VantageError, error
 
 URI_PREFIX = "vantage:"
+HOLDER_KINDS = ("organizations/nodes", "organizations/users")
+"""Kinds of names that an organization's authority certifies."""
 AUTHORITY_LIFETIME = timedelta(days=3650)
 HOLDER_LIFETIME = timedelta(days=365)
 _BACKDATE = timedelta(minutes=5)
@@ -213,8 +215,14 @@ class CertificateAuthority:
         """Certify that the holder of a key is the resource ``name`` of this organization.
 
         Raises:
-            InvalidArgumentError: the name belongs to another organization.
+            InvalidArgumentError: the name belongs to another organization, or is no node or user.
         """
+        if not any(names.is_valid(name, kind) for kind in HOLDER_KINDS):
+            raise error(
+                Reason.CERTIFICATE_INVALID,
+                f"{name[:120]!r} is not a node or a user of an organization: the name must be "
+                "organizations/{organization}/nodes/{node} or organizations/{organization}/users/{user}",
+            )
         if not name.startswith(f"{self.organization}/"):
             raise error(
                 Reason.CERTIFICATE_INVALID,

@@ -63,6 +63,20 @@ def test_an_authority_refuses_names_of_others(authority: pki.CertificateAuthorit
         authority.issue("organizations/clara2/nodes/one", pki.create_key().public_key())
 
 
+def test_users_are_certified_by_their_organization(authority: pki.CertificateAuthority) -> None:
+    name = "organizations/clara/users/rosa"
+    leaf = authority.issue(name, pki.create_key().public_key())
+    assert pki.verify_chain([der(leaf)], [authority.certificate], NOW).name == name
+    for wrong in (
+        "organizations/clara",
+        "organizations/clara/",
+        "organizations/clara/nodes",
+        "organizations/clara/x/y",
+    ):
+        with pytest.raises(InvalidArgumentError):
+            authority.issue(wrong, pki.create_key().public_key())
+
+
 def test_another_organizations_authority_is_not_trusted(tmp_path: Path, authority: pki.CertificateAuthority) -> None:
     other = pki.CertificateAuthority.create(tmp_path / "other", "organizations/hilda", clock=ManualClock(NOW))
     leaf = other.issue("organizations/hilda/nodes/one", pki.create_key().public_key())
