@@ -1,8 +1,8 @@
 """The ceiling of the small task: the least code that does the same job with the same libraries.
 
-One process is the server: unary or streamed creation, one SQLite commit with synchronous=FULL (units that wait together share a
-commit), a message on the node's open stream, a second commit, a message on the stream of the creator. One process is the
-node: it answers each assignment at once. No authentication, no policy, no signatures, no retries.
+One process is the server: unary or streamed creation, one SQLite commit with synchronous=FULL (units that wait together
+share a commit), a message on the node's open stream, a second commit, a message on the stream of the creator. One
+process is the node: it answers each assignment at once. No authentication, no policy, no signatures, no retries.
 """
 
 from __future__ import annotations
@@ -30,7 +30,9 @@ class Writer:
     """One thread that owns the database and commits whatever waits together."""
 
     def __init__(self, path: Path) -> None:
-        self._units: queue.SimpleQueue[tuple[str, tuple[object, ...], asyncio.Future[None]] | None] = queue.SimpleQueue()
+        self._units: queue.SimpleQueue[tuple[str, tuple[object, ...], asyncio.Future[None]] | None] = (
+            queue.SimpleQueue()
+        )
         self._loop = asyncio.get_running_loop()
         self._path = path
         self._thread = threading.Thread(target=self._run)
@@ -124,7 +126,9 @@ class Ceiling(task_service_pb2_grpc.TaskServiceServicer, node_grpc.NodeSessionSe
             async for message in request_iterator:
                 if message.WhichOneof("message") == "completed":
                     run, result = message.completed.lease.run, message.completed.result.inline
-                    pending.append((run, result, self._writer.write("UPDATE task SET result = ? WHERE id = ?", (result, run))))
+                    pending.append(
+                        (run, result, self._writer.write("UPDATE task SET result = ? WHERE id = ?", (result, run)))
+                    )
                     wake.set()
 
         async def finish() -> None:
@@ -148,7 +152,7 @@ class Ceiling(task_service_pb2_grpc.TaskServiceServicer, node_grpc.NodeSessionSe
             for task in tasks:
                 task.cancel()
 
-    def _unused(self, *_: object) -> Any:
+    def _unused(self, request: Any, context: Any) -> Any:
         raise AssertionError("the bench does not call this")
 
     CreateTask = WatchTask = GetTask = ListTasks = CancelTask = _unused

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from cryptography import x509
-from sqlalchemy import Connection
 
 from vantage.common import names, pki
 from vantage.common.assertion import verify_assertion
@@ -20,7 +19,7 @@ from vantage.server.domain.principals import UserPrincipal
 from vantage.server.domain.tokens import ACCESS_LIFETIME, REFRESH_LIFETIME, AccessTokens, new_secret, secret_hash
 from vantage.server.services.directory import Directory
 from vantage.server.storage import organization_store, settings_store, user_store
-from vantage.server.storage.database import Database
+from vantage.server.storage.database import Connection, Database
 from vantage.server.storage.user_store import Lockout, LoginSession, User
 
 

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from sqlalchemy import Connection
-
 from vantage.common.errors import Reason, error
 from vantage.server.domain.principals import NodePrincipal, Principal, UserPrincipal
 from vantage.server.domain.tokens import AccessTokens, Claims
 from vantage.server.storage import organization_store, user_store
-from vantage.server.storage.database import Database
+from vantage.server.storage.database import Connection, Database
 
 _REMEMBERED = 20_000
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from sqlalchemy import Connection
-
 from vantage.common import names
 from vantage.common.clock import Clock
 from vantage.common.errors import Reason, error
@@ -16,7 +14,7 @@ from vantage.server.services.directory import Directory
 from vantage.server.services.sessions import Sessions
 from vantage.server.storage import organization_store as store
 from vantage.server.storage import pages
-from vantage.server.storage.database import Database
+from vantage.server.storage.database import Connection, Database
 from vantage.server.storage.organization_store import Node
 from vantage.server.storage.presence_store import Presence
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from sqlalchemy import Connection
-
 from vantage.common import names
 from vantage.common.clock import Clock
 from vantage.common.errors import Reason, error
@@ -15,7 +13,7 @@ from vantage.server.domain.principals import UserPrincipal
 from vantage.server.services.access import missing, require, require_new
 from vantage.server.services.directory import Directory
 from vantage.server.storage import organization_store, pages, user_store
-from vantage.server.storage.database import Database
+from vantage.server.storage.database import Connection, Database
 from vantage.server.storage.user_store import User
 
 
