@@ -1,0 +1,258 @@
+"""A network of real processes, started as an operator starts them: a server, nodes, users; for what must not share one
+process with its tests (clients in other languages, measurements, kills)."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import sys
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Self
+
+import grpc
+import yaml
+
+from vantage.api.admin.v1 import (
+    collaboration_service_pb2,
+    collaboration_service_pb2_grpc,
+    node_service_pb2,
+    node_service_pb2_grpc,
+    organization_service_pb2,
+    organization_service_pb2_grpc,
+    user_service_pb2,
+    user_service_pb2_grpc,
+)
+from vantage.api.identity.v1 import auth_service_pb2, auth_service_pb2_grpc
+from vantage.common import pki
+from vantage.common.rpc import ServerTrust, bearer, open_channel
+from vantage.server.app import initialize
+from vantage.server.certificate import CERTIFICATE_FILE, fingerprint
+from vantage.server.config import ServerConfig
+from vantage.testing.station import COLLABORATION, REPOSITORY
+
+PATIENCE = 60.0
+"""Seconds until a process that does not come up, or does not go, is given up."""
+PASSWORD = "correct horse battery staple"  # noqa: S105  # of throw-away servers
+RESEARCHER = "rosa"
+HOME = "organizations/dora"
+"""Organization of the researcher; it has no node."""
+
+
+class Program:
+    """A process and its log. ``start``, then ``stop`` any number of times.
+
+    Args:
+        arguments: what follows the interpreter.
+        log: gets everything that it prints.
+    """
+
+    def __init__(self, arguments: Sequence[str], log: Path) -> None:
+        self._arguments = arguments
+        self._log = log
+        self._process: asyncio.subprocess.Process | None = None
+        self._reader: asyncio.Task[None] | None = None
+
+    @property
+    def pid(self) -> int:
+        """Of the running process."""
+        assert self._process is not None  # noqa: S101  # started by the caller
+        return self._process.pid
+
+    async def start(self, prefix: str) -> str:
+        """Start it and return the rest of the first line that begins with ``prefix``.
+
+        Raises:
+            RuntimeError: it ended, or said nothing in time; the message has the end of the log.
+        """
+        with self._log.open("ab") as errors:
+            self._process = await asyncio.create_subprocess_exec(
+                sys.executable,
+                *self._arguments,
+                stdin=asyncio.subprocess.PIPE,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=errors,
+                env={**os.environ, "PYTHONUNBUFFERED": "1"},
+            )
+        said: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        self._reader = asyncio.create_task(self._drain(prefix, said))
+        try:
+            async with asyncio.timeout(PATIENCE):
+                return await said
+        except BaseException:
+            await self.stop(kill=True)
+            raise
+
+    async def stop(self, *, kill: bool = False) -> None:
+        """End it; nothing happens when it does not run."""
+        process, self._process = self._process, None
+        if process is None:
+            return
+        with contextlib.suppress(ProcessLookupError):
+            process.kill() if kill else process.terminate()
+        try:
+            async with asyncio.timeout(PATIENCE):
+                await process.wait()
+        except TimeoutError:
+            process.kill()
+            await process.wait()
+        assert process.stdin is not None  # noqa: S101  # a pipe was asked for
+        process.stdin.close()
+        if self._reader is not None:
+            await self._reader
+
+    async def _drain(self, prefix: str, said: asyncio.Future[str]) -> None:
+        """Copy the output to the log until the process ends: a full pipe would stop it."""
+        assert self._process is not None  # noqa: S101  # set before
+        assert self._process.stdout is not None  # noqa: S101  # a pipe was asked for
+        with self._log.open("ab", buffering=0) as log:
+            async for line in self._process.stdout:
+                log.write(line)
+                text = line.decode(errors="replace").rstrip("\n")
+                if text.startswith(prefix) and not said.done():
+                    said.set_result(text[len(prefix) :].strip())
+        if not said.done():
+            tail = self._log.read_text(errors="replace")[-2_000:]
+            said.set_exception(RuntimeError(f"{' '.join(self._arguments)} ended before it said {prefix!r}:\n{tail}"))
+
+
+def program(noun: str, *arguments: str, log: Path) -> Program:
+    """``vantage server …`` or ``vantage node …`` as a process."""
+    return Program(["-c", f"from vantage.{noun}.cli import {noun}; {noun}()", *arguments], log)
+
+
+@dataclass
+class Installation:
+    """A network on disk and, while started, in processes.
+
+    Attributes:
+        directory: of everything.
+        tls: whether clients and nodes use it.
+        nodes: programs by the name of their organization.
+        data: certificate of the server and so on.
+    """
+
+    directory: Path
+    tls: bool = True
+    address: str = ""
+    nodes: dict[str, Program] = field(default_factory=dict)
+    access_token: str = ""
+
+    def __post_init__(self) -> None:
+        self.data = self.directory / "server"
+        self.certificate = self.data / CERTIFICATE_FILE
+        listen = ["--listen", "127.0.0.1:0", *([] if self.tls else ["--insecure"])]
+        self.server = program("server", "start", "--data", str(self.data), *listen, log=self.directory / "server.log")
+
+    @property
+    def trust(self) -> ServerTrust | None:
+        """How a client recognises the server."""
+        return ServerTrust.from_pem(self.certificate.read_bytes()) if self.tls else None
+
+    @property
+    def metadata(self) -> tuple[tuple[str, str], ...]:
+        """Of calls by the researcher."""
+        return (bearer(self.access_token),)
+
+    def channel(self) -> grpc.aio.Channel:
+        """A new channel with a connection of its own; the caller closes it."""
+        return open_channel(self.address, self.trust, options=[("grpc.use_local_subchannel_pool", 1)])
+
+    @classmethod
+    @asynccontextmanager
+    async def running(
+        cls,
+        directory: Path,
+        organizations: Sequence[str] = ("clara",),
+        *,
+        tls: bool = True,
+        settings: Mapping[str, Any] | None = None,
+    ) -> AsyncIterator[Self]:
+        """Set up in an empty directory, start everything, stop it in the end.
+
+        Args:
+            directory: empty.
+            organizations: last parts of the names of those that have a node each.
+            tls: with or without.
+            settings: changes to the configuration of the nodes, which run ``vantage.testing.inprocess``.
+        """
+        token = initialize(directory / "server", ServerConfig(stop_grace_seconds=1))
+        network = cls(directory, tls)
+        async with AsyncExitStack() as stack:
+            network.address = await network.server.start("ready: ")
+            stack.push_async_callback(network.server.stop)
+            async with network.channel() as channel:
+                await network._found(channel, token, organizations)
+            async with asyncio.TaskGroup() as starting:
+                for name in organizations:
+                    node = network.nodes[name] = network._node(name, settings or {})
+                    stack.push_async_callback(node.stop)
+                    starting.create_task(node.start("ready: "))
+            yield network
+
+    async def _found(self, channel: grpc.aio.Channel, token: str, organizations: Sequence[str]) -> None:
+        """Everything that people do once: organizations, a collaboration, nodes, a researcher who logs in."""
+        auth = auth_service_pb2_grpc.AuthServiceStub(channel)
+        answer = await auth.Bootstrap(
+            auth_service_pb2.BootstrapRequest(bootstrap_token=token, username="root", password=PASSWORD)
+        )
+        root = (bearer(answer.tokens.access_token),)
+        organization = organization_service_pb2_grpc.OrganizationServiceStub(channel)
+        await organization.CreateOrganization(
+            organization_service_pb2.CreateOrganizationRequest(organization_id=HOME.rpartition("/")[2]), metadata=root
+        )
+        for name in organizations:
+            authority = pki.CertificateAuthority.create(self.directory / name / "ca", f"organizations/{name}")
+            key = pki.create_key()
+            pki.write_key(self.directory / name / "node-key.pem", key)
+            certificate = authority.issue(f"organizations/{name}/nodes/{name}-1", key.public_key())
+            (self.directory / name / "node-cert.pem").write_text(pki.to_pem(certificate))
+            await organization.CreateOrganization(
+                organization_service_pb2.CreateOrganizationRequest(
+                    organization_id=name, ca_certificates=[pki.to_pem(authority.certificate)]
+                ),
+                metadata=root,
+            )
+        await collaboration_service_pb2_grpc.CollaborationServiceStub(channel).CreateCollaboration(
+            collaboration_service_pb2.CreateCollaborationRequest(
+                collaboration_id=COLLABORATION.rpartition("/")[2],
+                organizations=[HOME, *(f"organizations/{name}" for name in organizations)],
+            ),
+            metadata=root,
+        )
+        for name in organizations:
+            await node_service_pb2_grpc.NodeServiceStub(channel).CreateNode(
+                node_service_pb2.CreateNodeRequest(
+                    organization=f"organizations/{name}", node_id=f"{name}-1", collaborations=[COLLABORATION]
+                ),
+                metadata=root,
+            )
+        await user_service_pb2_grpc.UserServiceStub(channel).CreateUser(
+            user_service_pb2.CreateUserRequest(
+                user_id=RESEARCHER, organization=HOME, roles=["roles/researcher"], password=PASSWORD
+            ),
+            metadata=root,
+        )
+        session = await auth.Login(auth_service_pb2.LoginRequest(username=RESEARCHER, password=PASSWORD))
+        self.access_token = session.tokens.access_token
+
+    def _node(self, name: str, settings: Mapping[str, Any]) -> Program:
+        home = self.directory / name
+        server: dict[str, Any] = {"address": self.address, "tls": self.tls}
+        if self.tls:
+            server["fingerprint"] = fingerprint(self.data)
+        configuration = {
+            "server": server,
+            "identity": {"organization": name, "node": f"{name}-1"},
+            "data_dir": "data",
+            "executor": "process",
+            "allow_unsandboxed": True,
+            "process": {"modules": {REPOSITORY: "vantage.testing.inprocess"}},
+            "slots": 2,
+            **settings,
+        }
+        (home / "node.yaml").write_text(yaml.safe_dump(configuration))
+        return program("node", "start", "--config", str(home / "node.yaml"), log=home / "node.log")
