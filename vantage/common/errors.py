@@ -64,6 +64,10 @@ class RefusedError(VantageError):
     """A node's policy, or the trust in an image, does not allow a run."""
 
 
+class TrustError(VantageError):
+    """What arrived is not what somebody whom you trust has signed: do not use it."""
+
+
 class RunError(VantageError):
     """A run ended without a result."""
 
@@ -168,6 +172,19 @@ class Reason(Enum):
     TOO_FEW_RECORDS = 610
     DATASET_UNREADABLE = 611
     NODE_LOST = 612
+    # Orders, sealing, signed results.
+    ORDER_MISSING = 700
+    ORDER_INVALID = 701
+    ORDER_EXPIRED = 702
+    ORDER_REPLAYED = 703
+    ORDER_MISMATCH = 704
+    ORDER_EXCEEDS_PARENT = 705
+    SIGNER_UNTRUSTED = 706
+    SEAL_INVALID = 707
+    SEAL_MISSING = 708
+    KEYS_INVALID = 709
+    KEYS_STALE = 710
+    RESULT_UNVERIFIED = 711
 
 
 _GROUPS: dict[_Row, tuple[Reason, ...]] = {
@@ -189,6 +206,7 @@ _GROUPS: dict[_Row, tuple[Reason, ...]] = {
         Reason.PAYLOAD_OFFSET_MISMATCH,
     ),
     _row(InvalidArgumentError, "DATA_LOSS"): (Reason.PAYLOAD_DIGEST_MISMATCH,),
+    _row(TrustError, "DATA_LOSS"): (Reason.RESULT_UNVERIFIED,),
     _row(UnauthenticatedError, "UNAUTHENTICATED"): (
         Reason.UNAUTHENTICATED,
         Reason.CREDENTIALS_INVALID,
@@ -242,6 +260,17 @@ _GROUPS: dict[_Row, tuple[Reason, ...]] = {
         Reason.IMAGE_TAMPERED,
         Reason.IMAGE_NOT_FOUND,
         Reason.IMAGE_DECLARATION_INVALID,
+        Reason.ORDER_MISSING,
+        Reason.ORDER_INVALID,
+        Reason.ORDER_EXPIRED,
+        Reason.ORDER_REPLAYED,
+        Reason.ORDER_MISMATCH,
+        Reason.ORDER_EXCEEDS_PARENT,
+        Reason.SIGNER_UNTRUSTED,
+        Reason.SEAL_INVALID,
+        Reason.SEAL_MISSING,
+        Reason.KEYS_INVALID,
+        Reason.KEYS_STALE,
     ),
     _row(RunError, "ABORTED"): (
         Reason.TASK_CANCELLED,
