@@ -185,6 +185,17 @@ class Reason(Enum):
     KEYS_INVALID = 709
     KEYS_STALE = 710
     RESULT_UNVERIFIED = 711
+    # Peers.
+    PEERS_REFUSED = 800
+    PEER_NOT_READY = 801
+    PEER_ENDED = 802
+    PEER_LOST = 803
+    TOO_MANY_CHANNELS = 804
+    RELAY_UNAVAILABLE = 805
+    RELAY_PEER_LOST = 806
+    RELAY_TAMPERED = 807
+    RELAY_TICKET_INVALID = 808
+    RELAY_TICKET_EXPIRED = 809
 
 
 _GROUPS: dict[_Row, tuple[Reason, ...]] = {
@@ -218,10 +229,13 @@ _GROUPS: dict[_Row, tuple[Reason, ...]] = {
         Reason.ASSERTION_REPLAYED,
         Reason.CLOCK_SKEWED,
         Reason.SERVER_CERTIFICATE_MISMATCH,
+        Reason.RELAY_TICKET_INVALID,
+        Reason.RELAY_TICKET_EXPIRED,
     ),
     _row(PermissionDeniedError, "PERMISSION_DENIED"): (
         Reason.PERMISSION_DENIED,
         Reason.CERTIFICATE_UNTRUSTED,
+        Reason.RELAY_TAMPERED,
         Reason.PRINCIPAL_UNKNOWN,
         Reason.ROLE_EXCEEDS_OWN,
         Reason.PARENT_NOT_HELD,
@@ -233,7 +247,7 @@ _GROUPS: dict[_Row, tuple[Reason, ...]] = {
         Reason.RESULT_ALREADY_SUBMITTED,
     ),
     _row(ConflictError, "FAILED_PRECONDITION"): (Reason.IN_USE,),
-    _row(ConflictError, "ABORTED"): (Reason.SESSION_FENCED, Reason.LEASE_INVALID),
+    _row(ConflictError, "ABORTED"): (Reason.SESSION_FENCED, Reason.LEASE_INVALID, Reason.PEER_ENDED),
     _row(LimitExceededError, "RESOURCE_EXHAUSTED"): (
         Reason.RATE_LIMITED,
         Reason.LOCKED_OUT,
@@ -241,6 +255,7 @@ _GROUPS: dict[_Row, tuple[Reason, ...]] = {
         Reason.TOO_MANY_SUBTASKS,
         Reason.RESULT_TOO_LARGE,
         Reason.STORAGE_FULL,
+        Reason.TOO_MANY_CHANNELS,
     ),
     _row(UnavailableError, "UNAVAILABLE"): (
         Reason.UNAVAILABLE,
@@ -248,6 +263,10 @@ _GROUPS: dict[_Row, tuple[Reason, ...]] = {
         Reason.REGISTRY_UNAVAILABLE,
         Reason.SERVER_STOPPING,
         Reason.EXECUTOR_UNAVAILABLE,
+        Reason.PEER_NOT_READY,
+        Reason.PEER_LOST,
+        Reason.RELAY_UNAVAILABLE,
+        Reason.RELAY_PEER_LOST,
     ),
     _row(UnavailableError, "DEADLINE_EXCEEDED"): (Reason.DEADLINE_EXCEEDED,),
     _row(RefusedError, "FAILED_PRECONDITION"): (
@@ -271,6 +290,7 @@ _GROUPS: dict[_Row, tuple[Reason, ...]] = {
         Reason.SEAL_MISSING,
         Reason.KEYS_INVALID,
         Reason.KEYS_STALE,
+        Reason.PEERS_REFUSED,
     ),
     _row(RunError, "ABORTED"): (
         Reason.TASK_CANCELLED,

@@ -91,6 +91,38 @@ class StoredResult:
     digest: str
 
 
+class ByteStream(Protocol):
+    """A connection of a run with something outside: bytes in both directions, each ended by itself."""
+
+    async def read(self) -> bytes:
+        """The next bytes, at most 1 MiB; none when the other side has finished.
+
+        Raises:
+            VantageError: the connection broke.
+        """
+        ...
+
+    async def write(self, data: bytes) -> None:
+        """Send bytes; waits while the other side does not read.
+
+        Raises:
+            VantageError: the connection broke.
+        """
+        ...
+
+    async def finish(self) -> None:
+        """Say that no more comes; reading goes on.
+
+        Raises:
+            VantageError: the connection broke.
+        """
+        ...
+
+    def close(self) -> None:
+        """End the connection; breaks it unless both sides have finished. May be called again."""
+        ...
+
+
 class RunCallbacks(Protocol):
     """What a run may ask its node."""
 
@@ -119,6 +151,30 @@ class RunCallbacks(Protocol):
 
         Raises:
             VantageError: as TaskService.RunTask.
+        """
+        ...
+
+    async def dial(self, target: algorithm_pb.DialTarget) -> ByteStream:
+        """Connect the run with a target; whoever gets the stream closes it.
+
+        Raises:
+            VantageError: as AlgorithmService.Dial.
+        """
+        ...
+
+    def listen(self, label: str) -> AsyncGenerator[algorithm_pb.ListenResponse, None]:
+        """Listen on a label while the generator is open.
+
+        Raises:
+            VantageError: as AlgorithmService.Listen.
+        """
+        ...
+
+    def peers(self) -> AsyncGenerator[algorithm_pb.WatchPeersResponse, None]:
+        """The runs of the job, again whenever one has changed.
+
+        Raises:
+            VantageError: as AlgorithmService.WatchPeers.
         """
         ...
 

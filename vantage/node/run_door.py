@@ -13,8 +13,9 @@ from vantage.api.node.v1 import node_session_service_pb2 as pb
 from vantage.api.task.v1 import task_pb2
 from vantage.common.errors import Reason, VantageError, error
 from vantage.node.config import PolicySection
-from vantage.node.door import RunCallbacks, RunContext, StoredResult
+from vantage.node.door import ByteStream, RunCallbacks, RunContext, StoredResult
 from vantage.node.outcomes import author_failure
+from vantage.node.outside import Outside
 from vantage.node.reporting import MAX_LINE, Reporter
 from vantage.node.subtasks import Subtasks
 
@@ -43,6 +44,7 @@ class RunDoor:
         reporter: Reporter,
         subtasks: Subtasks,
         serve: Serve,
+        outside: Outside,
     ) -> None:
         self.stored: StoredResult | None = None
         self.reported: VantageError | None = None
@@ -55,6 +57,7 @@ class RunDoor:
         self._reporter = reporter
         self._subtasks = subtasks
         self._serve = serve
+        self._outside = outside
         self._running = False
 
     # Door
@@ -125,3 +128,15 @@ class RunDoor:
     def subtask(self, request: algorithm_pb.RunSubtaskRequest) -> AsyncGenerator[task_pb2.TaskEvent, None]:
         """See ``RunCallbacks``."""
         return self._subtasks.run(self._context, request)
+
+    async def dial(self, target: algorithm_pb.DialTarget) -> ByteStream:
+        """See ``RunCallbacks``."""
+        return await self._outside.dial(target)
+
+    def listen(self, label: str) -> AsyncGenerator[algorithm_pb.ListenResponse, None]:
+        """See ``RunCallbacks``."""
+        return self._outside.listen(label)
+
+    def peers(self) -> AsyncGenerator[algorithm_pb.WatchPeersResponse, None]:
+        """See ``RunCallbacks``."""
+        return self._outside.peers()

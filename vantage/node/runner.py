@@ -20,6 +20,7 @@ from vantage.node.executor.base import Executor
 from vantage.node.intake import Intake, Order, deadline_of
 from vantage.node.journal import Journal
 from vantage.node.outcomes import conclude
+from vantage.node.outside import NoOutside
 from vantage.node.payloads import Payloads
 from vantage.node.reporting import Reporter
 from vantage.node.run_door import RunDoor, Serve
@@ -272,6 +273,7 @@ class Runner:
                 self._reporter,
                 tools.subtasks,
                 tools.serve,
+                NoOutside(),
             )
             limit = asyncio.timeout(self._config.limits.max_runtime)
             try:

@@ -19,11 +19,12 @@ from vantage.api.task.v1 import task_pb2
 from vantage.common.errors import Reason, UnavailableError, VantageError
 from vantage.common.oci import ImageReference
 from vantage.node.declaration import Declaration
-from vantage.node.door import BoundDataset, RunCallbacks, RunContext, StoredResult
+from vantage.node.door import BoundDataset, ByteStream, RunCallbacks, RunContext, StoredResult
 from vantage.node.executor.base import Exit, Job, Limits
 from vantage.node.executor.docker import LABEL_NODE, DockerExecutor
 from vantage.node.images import VerifiedImage
 from vantage.node.local_api import serve
+from vantage.node.outside import NoOutside
 
 pytestmark = pytest.mark.docker
 
@@ -85,6 +86,15 @@ class Box:
 
     def failure(self, reason: str, message: str) -> None:
         self.told.append((reason, message))
+
+    async def dial(self, target: pb.DialTarget) -> ByteStream:
+        return await NoOutside().dial(target)
+
+    def listen(self, label: str) -> AsyncGenerator[pb.ListenResponse, None]:
+        return NoOutside().listen(label)
+
+    def peers(self) -> AsyncGenerator[pb.WatchPeersResponse, None]:
+        return NoOutside().peers()
 
     async def subtask(self, request: pb.RunSubtaskRequest) -> AsyncGenerator[task_pb2.TaskEvent, None]:
         yield task_pb2.TaskEvent()

@@ -20,8 +20,9 @@ from vantage.api.algorithm.v1 import algorithm_service_pb2_grpc
 from vantage.api.task.v1 import task_pb2
 from vantage.common.errors import Reason, VantageError, error
 from vantage.common.rpc import bearer, error_from_rpc, open_channel
-from vantage.node.door import SOCKET_NAME, BoundDataset, RunContext, StoredResult
+from vantage.node.door import SOCKET_NAME, BoundDataset, ByteStream, RunContext, StoredResult
 from vantage.node.local_api import serve
+from vantage.node.outside import NoOutside, Outside
 
 CONTEXT = RunContext(
     run="tasks/t/runs/r",
@@ -45,6 +46,7 @@ class Recorder:
 
     told: list[object] = field(default_factory=list)
     content: bytes = b""
+    outside: Outside = field(default_factory=NoOutside)
 
     def progress(self, fraction: float, message: str) -> None:
         self.told.append((fraction, message))
@@ -60,6 +62,15 @@ class Recorder:
 
     def failure(self, reason: str, message: str) -> None:
         self.told.append((reason, message))
+
+    async def dial(self, target: pb.DialTarget) -> ByteStream:
+        return await self.outside.dial(target)
+
+    def listen(self, label: str) -> AsyncGenerator[pb.ListenResponse, None]:
+        return self.outside.listen(label)
+
+    def peers(self) -> AsyncGenerator[pb.WatchPeersResponse, None]:
+        return self.outside.peers()
 
     async def subtask(self, request: pb.RunSubtaskRequest) -> AsyncGenerator[task_pb2.TaskEvent, None]:
         if request.function == "refused":

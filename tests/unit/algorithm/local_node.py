@@ -90,6 +90,15 @@ class LocalNode(algorithm_service_pb2_grpc.AlgorithmServiceServicer):
         if not events or not events[-1].HasField("task_finished"):
             context.abort(grpc.StatusCode.UNAVAILABLE, "connection lost")
 
+    def Dial(self, request_iterator: Any, context: Any) -> Any:
+        context.abort(grpc.StatusCode.UNIMPLEMENTED, "no peers here")
+
+    def Listen(self, request: Any, context: Any) -> Any:
+        context.abort(grpc.StatusCode.UNIMPLEMENTED, "no peers here")
+
+    def WatchPeers(self, request: Any, context: Any) -> Any:
+        context.abort(grpc.StatusCode.UNIMPLEMENTED, "no peers here")
+
     def _check(self, context: Any) -> None:
         if ("authorization", f"Bearer {TOKEN}") not in [tuple(each) for each in context.invocation_metadata()]:
             context.abort(grpc.StatusCode.UNAUTHENTICATED, "wrong token")

@@ -8,7 +8,7 @@ import math
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import grpc
 
@@ -18,9 +18,11 @@ from vantage.common.errors import Reason, VantageError, error
 from vantage.common.rpc import abort
 from vantage.node.connection import FatalError
 from vantage.node.door import RunCallbacks, RunContext
+from vantage.node.local_api.dialing import serve_dial
 from vantage.node.local_api.results import take_result
 
 Context = grpc.aio.ServicerContext[Any, Any]
+T = TypeVar("T")
 
 CHUNK = 64 * 1024
 MAX_FAILURE_TEXT = 4_000
@@ -108,16 +110,44 @@ class AlgorithmServicer(algorithm_service_pb2_grpc.AlgorithmServiceServicer):
                 raise error(
                     Reason.INVALID_ARGUMENT, f"a subtask has 1 to {MAX_SUBTASK_TARGETS} targets", field="targets"
                 )
-            async with aclosing(self._callbacks.subtask(request)) as events:
-                async for event in events:
-                    yield pb.RunSubtaskResponse(event=event)
-        except FatalError as problem:
-            await abort(context, error(Reason.UNAVAILABLE, f"the node lost its server: {problem}"))
         except VantageError as problem:
             await abort(context, problem)
+        async for event in _translated(self._callbacks.subtask(request), context):
+            yield pb.RunSubtaskResponse(event=event)
+
+    async def Dial(
+        self, request_iterator: AsyncIterator[pb.DialRequest], context: Context
+    ) -> AsyncGenerator[pb.DialResponse, None]:
+        await self._authenticate(context)
+        async for response in _translated(serve_dial(aiter(request_iterator), self._callbacks), context):
+            yield response
+
+    async def Listen(self, request: pb.ListenRequest, context: Context) -> AsyncGenerator[pb.ListenResponse, None]:
+        await self._authenticate(context)
+        async for response in _translated(self._callbacks.listen(request.label), context):
+            yield response
+
+    async def WatchPeers(
+        self, request: pb.WatchPeersRequest, context: Context
+    ) -> AsyncGenerator[pb.WatchPeersResponse, None]:
+        await self._authenticate(context)
+        async for response in _translated(self._callbacks.peers(), context):
+            yield response
 
     async def _authenticate(self, context: Context) -> None:
         """One token per run: another run that reaches this socket by some mistake gets nothing."""
         shown = next((str(value) for key, value in context.invocation_metadata() or () if key == "authorization"), "")
         if not hmac.compare_digest(shown.encode(), f"Bearer {self._context.token}".encode()):
             await abort(context, error(Reason.UNAUTHENTICATED, "show the token of the run: VANTAGE_TOKEN"))
+
+
+async def _translated(responses: AsyncGenerator[T, None], context: Context) -> AsyncGenerator[T, None]:
+    """Responses of a stream; an error ends it with its status."""
+    try:
+        async with aclosing(responses):
+            async for response in responses:
+                yield response
+    except FatalError as problem:
+        await abort(context, error(Reason.UNAVAILABLE, f"the node lost its server: {problem}"))
+    except VantageError as problem:
+        await abort(context, problem)

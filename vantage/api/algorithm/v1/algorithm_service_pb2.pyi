@@ -12,6 +12,7 @@ from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from vantage.api.task.v1 import task_pb2 as _task_pb2
 import builtins as _builtins
 import sys
@@ -23,6 +24,355 @@ else:
     from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+class _PeerState:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _PeerStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_PeerState.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    PEER_STATE_UNSPECIFIED: _PeerState.ValueType  # 0
+    PEER_STATE_WAITING: _PeerState.ValueType  # 1
+    """It has not begun: no node, or not yet."""
+    PEER_STATE_ACTIVE: _PeerState.ValueType  # 2
+    """A node holds it."""
+    PEER_STATE_ENDED: _PeerState.ValueType  # 3
+    """It has ended."""
+
+class PeerState(_PeerState, metaclass=_PeerStateEnumTypeWrapper):
+    """Where a run is."""
+
+PEER_STATE_UNSPECIFIED: PeerState.ValueType  # 0
+PEER_STATE_WAITING: PeerState.ValueType  # 1
+"""It has not begun: no node, or not yet."""
+PEER_STATE_ACTIVE: PeerState.ValueType  # 2
+"""A node holds it."""
+PEER_STATE_ENDED: PeerState.ValueType  # 3
+"""It has ended."""
+Global___PeerState: _TypeAlias = PeerState  # noqa: Y015
+
+@_typing.final
+class PeerTarget(_message.Message):
+    """A run of the same job at another node, and a port there."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PEER_FIELD_NUMBER: _builtins.int
+    LABEL_FIELD_NUMBER: _builtins.int
+    TIMEOUT_FIELD_NUMBER: _builtins.int
+    peer: _builtins.str
+    """An organization ("clara" or organizations/clara: its run in the caller's task, else its only run in the job), a node
+    (organizations/clara/nodes/clara-1, likewise), or a run (tasks/{task}/runs/{run}).
+    """
+    label: _builtins.str
+    """What it listens on: 1 to 63 characters of a-z, 0-9, '.', '_' and '-'."""
+    @_builtins.property
+    def timeout(self) -> _duration_pb2.Duration:
+        """How long to wait for the peer to begin and to listen; 60 s when not given."""
+
+    def __init__(
+        self,
+        *,
+        peer: _builtins.str = ...,
+        label: _builtins.str = ...,
+        timeout: _duration_pb2.Duration | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["timeout", b"timeout"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["label", b"label", "peer", b"peer", "timeout", b"timeout"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PeerTarget: _TypeAlias = PeerTarget  # noqa: Y015
+
+@_typing.final
+class IncomingTarget(_message.Message):
+    """A connection that Listen announced."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CONNECTION_FIELD_NUMBER: _builtins.int
+    connection: _builtins.str
+    """Its id."""
+    def __init__(
+        self,
+        *,
+        connection: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["connection", b"connection"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___IncomingTarget: _TypeAlias = IncomingTarget  # noqa: Y015
+
+@_typing.final
+class DialTarget(_message.Message):
+    """Where a stream of bytes goes."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PEER_FIELD_NUMBER: _builtins.int
+    INCOMING_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def peer(self) -> Global___PeerTarget:
+        """A peer."""
+
+    @_builtins.property
+    def incoming(self) -> Global___IncomingTarget:
+        """A connection that Listen announced."""
+
+    def __init__(
+        self,
+        *,
+        peer: Global___PeerTarget | None = ...,
+        incoming: Global___IncomingTarget | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["incoming", b"incoming", "peer", b"peer", "target", b"target"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["incoming", b"incoming", "peer", b"peer", "target", b"target"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_target: _TypeAlias = _typing.Literal["peer", "incoming"]  # noqa: Y015
+    _WhichOneofArgType_target: _TypeAlias = _typing.Literal["target", b"target"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_target) -> _WhichOneofReturnType_target | None: ...
+
+Global___DialTarget: _TypeAlias = DialTarget  # noqa: Y015
+
+@_typing.final
+class DialRequest(_message.Message):
+    """Target first, then data."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DATA_FIELD_NUMBER: _builtins.int
+    TARGET_FIELD_NUMBER: _builtins.int
+    data: _builtins.bytes
+    """At most 1 MiB, never empty."""
+    @_builtins.property
+    def target(self) -> Global___DialTarget:
+        """First message."""
+
+    def __init__(
+        self,
+        *,
+        data: _builtins.bytes = ...,
+        target: Global___DialTarget | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "part", b"part", "target", b"target"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "part", b"part", "target", b"target"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_part: _TypeAlias = _typing.Literal["data", "target"]  # noqa: Y015
+    _WhichOneofArgType_part: _TypeAlias = _typing.Literal["part", b"part"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_part) -> _WhichOneofReturnType_part | None: ...
+
+Global___DialRequest: _TypeAlias = DialRequest  # noqa: Y015
+
+@_typing.final
+class DialResponse(_message.Message):
+    """Opened first, then data, then finished."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DATA_FIELD_NUMBER: _builtins.int
+    OPENED_FIELD_NUMBER: _builtins.int
+    FINISHED_FIELD_NUMBER: _builtins.int
+    data: _builtins.bytes
+    """At most 1 MiB, never empty."""
+    @_builtins.property
+    def opened(self) -> Global___DialOpened:
+        """The stream is open."""
+
+    @_builtins.property
+    def finished(self) -> Global___DialFinished:
+        """The other side sends no more."""
+
+    def __init__(
+        self,
+        *,
+        data: _builtins.bytes = ...,
+        opened: Global___DialOpened | None = ...,
+        finished: Global___DialFinished | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "finished", b"finished", "opened", b"opened", "part", b"part"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "finished", b"finished", "opened", b"opened", "part", b"part"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_part: _TypeAlias = _typing.Literal["data", "opened", "finished"]  # noqa: Y015
+    _WhichOneofArgType_part: _TypeAlias = _typing.Literal["part", b"part"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_part) -> _WhichOneofReturnType_part | None: ...
+
+Global___DialResponse: _TypeAlias = DialResponse  # noqa: Y015
+
+@_typing.final
+class DialOpened(_message.Message):
+    """The stream is open."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DialOpened: _TypeAlias = DialOpened  # noqa: Y015
+
+@_typing.final
+class DialFinished(_message.Message):
+    """The other side sends no more."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DialFinished: _TypeAlias = DialFinished  # noqa: Y015
+
+@_typing.final
+class ListenRequest(_message.Message):
+    """Question for Listen."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LABEL_FIELD_NUMBER: _builtins.int
+    label: _builtins.str
+    """1 to 63 characters of a-z, 0-9, '.', '_' and '-'."""
+    def __init__(
+        self,
+        *,
+        label: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["label", b"label"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListenRequest: _TypeAlias = ListenRequest  # noqa: Y015
+
+@_typing.final
+class ListenResponse(_message.Message):
+    """Empty when the listener is ready, then one for each connection."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CONNECTION_FIELD_NUMBER: _builtins.int
+    RUN_FIELD_NUMBER: _builtins.int
+    NODE_FIELD_NUMBER: _builtins.int
+    connection: _builtins.str
+    """For Dial(incoming); empty in the first message."""
+    run: _builtins.str
+    """tasks/{task}/runs/{run} that connects."""
+    node: _builtins.str
+    """organizations/{organization}/nodes/{node} that it runs at."""
+    def __init__(
+        self,
+        *,
+        connection: _builtins.str = ...,
+        run: _builtins.str = ...,
+        node: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["connection", b"connection", "node", b"node", "run", b"run"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListenResponse: _TypeAlias = ListenResponse  # noqa: Y015
+
+@_typing.final
+class WatchPeersRequest(_message.Message):
+    """Question for WatchPeers."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WatchPeersRequest: _TypeAlias = WatchPeersRequest  # noqa: Y015
+
+@_typing.final
+class Peer(_message.Message):
+    """A run of the job."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RUN_FIELD_NUMBER: _builtins.int
+    ORGANIZATION_FIELD_NUMBER: _builtins.int
+    NODE_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    SAME_TASK_FIELD_NUMBER: _builtins.int
+    SELF_FIELD_NUMBER: _builtins.int
+    run: _builtins.str
+    """tasks/{task}/runs/{run}."""
+    organization: _builtins.str
+    """organizations/{organization}."""
+    node: _builtins.str
+    """organizations/{organization}/nodes/{node}; empty while it waits."""
+    state: Global___PeerState.ValueType
+    """Where it is."""
+    same_task: _builtins.bool
+    """Whether it belongs to the task of the asking run."""
+    self: _builtins.bool
+    """Whether it is the asking run itself."""
+    def __init__(
+        self_,  # pyright: ignore[reportSelfClsParameterName]
+        *,
+        run: _builtins.str = ...,
+        organization: _builtins.str = ...,
+        node: _builtins.str = ...,
+        state: Global___PeerState.ValueType = ...,
+        same_task: _builtins.bool = ...,
+        self: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["node", b"node", "organization", b"organization", "run", b"run", "same_task", b"same_task", "self", b"self", "state", b"state"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Peer: _TypeAlias = Peer  # noqa: Y015
+
+@_typing.final
+class WatchPeersResponse(_message.Message):
+    """All runs of the job."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PEERS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def peers(self) -> _containers.RepeatedCompositeFieldContainer[Global___Peer]:
+        """At most 1,000."""
+
+    def __init__(
+        self,
+        *,
+        peers: _abc.Iterable[Global___Peer] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["peers", b"peers"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WatchPeersResponse: _TypeAlias = WatchPeersResponse  # noqa: Y015
 
 @_typing.final
 class GetContextRequest(_message.Message):

@@ -65,6 +65,21 @@ class AlgorithmServiceStub(object):
                 request_serializer=vantage_dot_api_dot_algorithm_dot_v1_dot_algorithm__service__pb2.RunSubtaskRequest.SerializeToString,
                 response_deserializer=vantage_dot_api_dot_algorithm_dot_v1_dot_algorithm__service__pb2.RunSubtaskResponse.FromString,
                 _registered_method=True)
+        self.Dial = channel.stream_stream(
+                '/vantage.api.algorithm.v1.AlgorithmService/Dial',
+                request_serializer=vantage_dot_api_dot_algorithm_dot_v1_dot_algorithm__service__pb2.DialRequest.SerializeToString,
+                response_deserializer=vantage_dot_api_dot_algorithm_dot_v1_dot_algorithm__service__pb2.DialResponse.FromString,
+                _registered_method=True)
+        self.Listen = channel.unary_stream(
+                '/vantage.api.algorithm.v1.AlgorithmService/Listen',
+                request_serializer=vantage_dot_api_dot_algorithm_dot_v1_dot_algorithm__service__pb2.ListenRequest.SerializeToString,
+                response_deserializer=vantage_dot_api_dot_algorithm_dot_v1_dot_algorithm__service__pb2.ListenResponse.FromString,
+                _registered_method=True)
+        self.WatchPeers = channel.unary_stream(
+                '/vantage.api.algorithm.v1.AlgorithmService/WatchPeers',
+                request_serializer=vantage_dot_api_dot_algorithm_dot_v1_dot_algorithm__service__pb2.WatchPeersRequest.SerializeToString,
+                response_deserializer=vantage_dot_api_dot_algorithm_dot_v1_dot_algorithm__service__pb2.WatchPeersResponse.FromString,
+                _registered_method=True)
 
 
 class AlgorithmServiceServicer(object):
@@ -128,6 +143,40 @@ class AlgorithmServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Dial(self, request_iterator, context):
+        """Opens a stream of bytes to a target: a peer, or a connection that Listen announced. First message: target; the node
+        answers opened; then both sides send data. Ending the requests tells the other side that no more comes; finished
+        tells the same in the other direction, and the call ends when both have said so. Cancelling the call breaks the
+        connection. A side that does not read stops the side that writes.
+        Who: the running algorithm.
+        Errors: PEERS_REFUSED (by the policy of either node), NOT_FOUND (no such peer, or connection), PEER_NOT_READY (it did
+        not begin, or did not listen, in time), PEER_ENDED, PEER_LOST (the connection broke and could not be resumed),
+        RELAY_UNAVAILABLE, RELAY_TAMPERED, CERTIFICATE_UNTRUSTED, TOO_MANY_CHANNELS, UNIMPLEMENTED (a kind of target that this
+        node does not offer).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Listen(self, request, context):
+        """Listens on a label, until the call is cancelled: streams a message when it has begun to, and then one for each
+        connection, to be taken with Dial(incoming). At most 128 wait to be taken.
+        Who: the running algorithm.
+        Errors: PEERS_REFUSED, IN_USE (the label has a listener), INVALID_ARGUMENT.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def WatchPeers(self, request, context):
+        """Streams the runs of the job, this one included: all of them at once, and again whenever one of them has changed.
+        Who: the running algorithm.
+        Errors: PEERS_REFUSED.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_AlgorithmServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -160,6 +209,21 @@ def add_AlgorithmServiceServicer_to_server(servicer, server):
                     servicer.RunSubtask,
                     request_deserializer=vantage_dot_api_dot_algorithm_dot_v1_dot_algorithm__service__pb2.RunSubtaskRequest.FromString,
                     response_serializer=vantage_dot_api_dot_algorithm_dot_v1_dot_algorithm__service__pb2.RunSubtaskResponse.SerializeToString,
+            ),
+            'Dial': grpc.stream_stream_rpc_method_handler(
+                    servicer.Dial,
+                    request_deserializer=vantage_dot_api_dot_algorithm_dot_v1_dot_algorithm__service__pb2.DialRequest.FromString,
+                    response_serializer=vantage_dot_api_dot_algorithm_dot_v1_dot_algorithm__service__pb2.DialResponse.SerializeToString,
+            ),
+            'Listen': grpc.unary_stream_rpc_method_handler(
+                    servicer.Listen,
+                    request_deserializer=vantage_dot_api_dot_algorithm_dot_v1_dot_algorithm__service__pb2.ListenRequest.FromString,
+                    response_serializer=vantage_dot_api_dot_algorithm_dot_v1_dot_algorithm__service__pb2.ListenResponse.SerializeToString,
+            ),
+            'WatchPeers': grpc.unary_stream_rpc_method_handler(
+                    servicer.WatchPeers,
+                    request_deserializer=vantage_dot_api_dot_algorithm_dot_v1_dot_algorithm__service__pb2.WatchPeersRequest.FromString,
+                    response_serializer=vantage_dot_api_dot_algorithm_dot_v1_dot_algorithm__service__pb2.WatchPeersResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -325,6 +389,87 @@ class AlgorithmService(object):
             '/vantage.api.algorithm.v1.AlgorithmService/RunSubtask',
             vantage_dot_api_dot_algorithm_dot_v1_dot_algorithm__service__pb2.RunSubtaskRequest.SerializeToString,
             vantage_dot_api_dot_algorithm_dot_v1_dot_algorithm__service__pb2.RunSubtaskResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Dial(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(
+            request_iterator,
+            target,
+            '/vantage.api.algorithm.v1.AlgorithmService/Dial',
+            vantage_dot_api_dot_algorithm_dot_v1_dot_algorithm__service__pb2.DialRequest.SerializeToString,
+            vantage_dot_api_dot_algorithm_dot_v1_dot_algorithm__service__pb2.DialResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Listen(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/vantage.api.algorithm.v1.AlgorithmService/Listen',
+            vantage_dot_api_dot_algorithm_dot_v1_dot_algorithm__service__pb2.ListenRequest.SerializeToString,
+            vantage_dot_api_dot_algorithm_dot_v1_dot_algorithm__service__pb2.ListenResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WatchPeers(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/vantage.api.algorithm.v1.AlgorithmService/WatchPeers',
+            vantage_dot_api_dot_algorithm_dot_v1_dot_algorithm__service__pb2.WatchPeersRequest.SerializeToString,
+            vantage_dot_api_dot_algorithm_dot_v1_dot_algorithm__service__pb2.WatchPeersResponse.FromString,
             options,
             channel_credentials,
             insecure,

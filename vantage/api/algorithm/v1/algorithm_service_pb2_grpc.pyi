@@ -52,6 +52,28 @@ class AlgorithmServiceStub:
     Who: the running algorithm, within the limits of its task.
     Errors: those of TaskService.RunTask.
     """
+    Dial: _aio.StreamStreamMultiCallable[_algorithm_service_pb2.DialRequest, _algorithm_service_pb2.DialResponse]
+    """Opens a stream of bytes to a target: a peer, or a connection that Listen announced. First message: target; the node
+    answers opened; then both sides send data. Ending the requests tells the other side that no more comes; finished
+    tells the same in the other direction, and the call ends when both have said so. Cancelling the call breaks the
+    connection. A side that does not read stops the side that writes.
+    Who: the running algorithm.
+    Errors: PEERS_REFUSED (by the policy of either node), NOT_FOUND (no such peer, or connection), PEER_NOT_READY (it did
+    not begin, or did not listen, in time), PEER_ENDED, PEER_LOST (the connection broke and could not be resumed),
+    RELAY_UNAVAILABLE, RELAY_TAMPERED, CERTIFICATE_UNTRUSTED, TOO_MANY_CHANNELS, UNIMPLEMENTED (a kind of target that this
+    node does not offer).
+    """
+    Listen: _aio.UnaryStreamMultiCallable[_algorithm_service_pb2.ListenRequest, _algorithm_service_pb2.ListenResponse]
+    """Listens on a label, until the call is cancelled: streams a message when it has begun to, and then one for each
+    connection, to be taken with Dial(incoming). At most 128 wait to be taken.
+    Who: the running algorithm.
+    Errors: PEERS_REFUSED, IN_USE (the label has a listener), INVALID_ARGUMENT.
+    """
+    WatchPeers: _aio.UnaryStreamMultiCallable[_algorithm_service_pb2.WatchPeersRequest, _algorithm_service_pb2.WatchPeersResponse]
+    """Streams the runs of the job, this one included: all of them at once, and again whenever one of them has changed.
+    Who: the running algorithm.
+    Errors: PEERS_REFUSED.
+    """
 
 class AlgorithmServiceServicer(metaclass=_abc_1.ABCMeta):
     """What a node offers to the algorithm that it runs."""
@@ -123,6 +145,46 @@ class AlgorithmServiceServicer(metaclass=_abc_1.ABCMeta):
         has finished. With the same request_id it attaches to the subtask that exists, after the event after_sequence.
         Who: the running algorithm, within the limits of its task.
         Errors: those of TaskService.RunTask.
+        """
+
+    @_abc_1.abstractmethod
+    def Dial(
+        self,
+        request_iterator: _abc.AsyncIterator[_algorithm_service_pb2.DialRequest],
+        context: _aio.ServicerContext[_abc.AsyncIterator[_algorithm_service_pb2.DialRequest], _abc.AsyncIterator[_algorithm_service_pb2.DialResponse]],
+    ) -> _abc.AsyncIterator[_algorithm_service_pb2.DialResponse]:
+        """Opens a stream of bytes to a target: a peer, or a connection that Listen announced. First message: target; the node
+        answers opened; then both sides send data. Ending the requests tells the other side that no more comes; finished
+        tells the same in the other direction, and the call ends when both have said so. Cancelling the call breaks the
+        connection. A side that does not read stops the side that writes.
+        Who: the running algorithm.
+        Errors: PEERS_REFUSED (by the policy of either node), NOT_FOUND (no such peer, or connection), PEER_NOT_READY (it did
+        not begin, or did not listen, in time), PEER_ENDED, PEER_LOST (the connection broke and could not be resumed),
+        RELAY_UNAVAILABLE, RELAY_TAMPERED, CERTIFICATE_UNTRUSTED, TOO_MANY_CHANNELS, UNIMPLEMENTED (a kind of target that this
+        node does not offer).
+        """
+
+    @_abc_1.abstractmethod
+    def Listen(
+        self,
+        request: _algorithm_service_pb2.ListenRequest,
+        context: _aio.ServicerContext[_algorithm_service_pb2.ListenRequest, _abc.AsyncIterator[_algorithm_service_pb2.ListenResponse]],
+    ) -> _abc.AsyncIterator[_algorithm_service_pb2.ListenResponse]:
+        """Listens on a label, until the call is cancelled: streams a message when it has begun to, and then one for each
+        connection, to be taken with Dial(incoming). At most 128 wait to be taken.
+        Who: the running algorithm.
+        Errors: PEERS_REFUSED, IN_USE (the label has a listener), INVALID_ARGUMENT.
+        """
+
+    @_abc_1.abstractmethod
+    def WatchPeers(
+        self,
+        request: _algorithm_service_pb2.WatchPeersRequest,
+        context: _aio.ServicerContext[_algorithm_service_pb2.WatchPeersRequest, _abc.AsyncIterator[_algorithm_service_pb2.WatchPeersResponse]],
+    ) -> _abc.AsyncIterator[_algorithm_service_pb2.WatchPeersResponse]:
+        """Streams the runs of the job, this one included: all of them at once, and again whenever one of them has changed.
+        Who: the running algorithm.
+        Errors: PEERS_REFUSED.
         """
 
 def add_AlgorithmServiceServicer_to_server(servicer: AlgorithmServiceServicer, server: _aio.Server) -> None: ...

@@ -37,6 +37,7 @@ class ConnectRequest(_message.Message):
     PROGRESS_FIELD_NUMBER: _builtins.int
     LOG_LINES_FIELD_NUMBER: _builtins.int
     COMPLETED_FIELD_NUMBER: _builtins.int
+    RELAY_ANSWER_FIELD_NUMBER: _builtins.int
     sequence: _builtins.int
     """Above 0 for Accepted, Refused, Started and Completed: position in the node's journal, increasing."""
     @_builtins.property
@@ -71,6 +72,10 @@ class ConnectRequest(_message.Message):
     def completed(self) -> Global___Completed:
         """The run ended."""
 
+    @_builtins.property
+    def relay_answer(self) -> Global___RelayAnswer:
+        """Answer to OpenRelay; may be lost, the asking node then tries again."""
+
     def __init__(
         self,
         *,
@@ -83,12 +88,13 @@ class ConnectRequest(_message.Message):
         progress: Global___Progress | None = ...,
         log_lines: Global___LogLines | None = ...,
         completed: Global___Completed | None = ...,
+        relay_answer: Global___RelayAnswer | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["accepted", b"accepted", "completed", b"completed", "heartbeat", b"heartbeat", "hello", b"hello", "log_lines", b"log_lines", "message", b"message", "progress", b"progress", "refused", b"refused", "started", b"started"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["accepted", b"accepted", "completed", b"completed", "heartbeat", b"heartbeat", "hello", b"hello", "log_lines", b"log_lines", "message", b"message", "progress", b"progress", "refused", b"refused", "relay_answer", b"relay_answer", "started", b"started"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["accepted", b"accepted", "completed", b"completed", "heartbeat", b"heartbeat", "hello", b"hello", "log_lines", b"log_lines", "message", b"message", "progress", b"progress", "refused", b"refused", "sequence", b"sequence", "started", b"started"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accepted", b"accepted", "completed", b"completed", "heartbeat", b"heartbeat", "hello", b"hello", "log_lines", b"log_lines", "message", b"message", "progress", b"progress", "refused", b"refused", "relay_answer", b"relay_answer", "sequence", b"sequence", "started", b"started"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_message: _TypeAlias = _typing.Literal["hello", "heartbeat", "accepted", "refused", "started", "progress", "log_lines", "completed"]  # noqa: Y015
+    _WhichOneofReturnType_message: _TypeAlias = _typing.Literal["hello", "heartbeat", "accepted", "refused", "started", "progress", "log_lines", "completed", "relay_answer"]  # noqa: Y015
     _WhichOneofArgType_message: _TypeAlias = _typing.Literal["message", b"message"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_message) -> _WhichOneofReturnType_message | None: ...
 
@@ -106,6 +112,7 @@ class ConnectResponse(_message.Message):
     ASSIGN_FIELD_NUMBER: _builtins.int
     CANCEL_RUN_FIELD_NUMBER: _builtins.int
     GOODBYE_FIELD_NUMBER: _builtins.int
+    OPEN_RELAY_FIELD_NUMBER: _builtins.int
     ack: _builtins.int
     """Highest sequence such that all messages up to it are durable at the server."""
     @_builtins.property
@@ -128,6 +135,10 @@ class ConnectResponse(_message.Message):
     def goodbye(self) -> Global___Goodbye:
         """The session is over."""
 
+    @_builtins.property
+    def open_relay(self) -> Global___OpenRelay:
+        """A run of another node wants to talk to a run of this one."""
+
     def __init__(
         self,
         *,
@@ -137,12 +148,13 @@ class ConnectResponse(_message.Message):
         assign: Global___Assign | None = ...,
         cancel_run: Global___CancelRun | None = ...,
         goodbye: Global___Goodbye | None = ...,
+        open_relay: Global___OpenRelay | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["assign", b"assign", "cancel_run", b"cancel_run", "goodbye", b"goodbye", "heartbeat_reply", b"heartbeat_reply", "message", b"message", "welcome", b"welcome"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["assign", b"assign", "cancel_run", b"cancel_run", "goodbye", b"goodbye", "heartbeat_reply", b"heartbeat_reply", "message", b"message", "open_relay", b"open_relay", "welcome", b"welcome"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["ack", b"ack", "assign", b"assign", "cancel_run", b"cancel_run", "goodbye", b"goodbye", "heartbeat_reply", b"heartbeat_reply", "message", b"message", "welcome", b"welcome"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ack", b"ack", "assign", b"assign", "cancel_run", b"cancel_run", "goodbye", b"goodbye", "heartbeat_reply", b"heartbeat_reply", "message", b"message", "open_relay", b"open_relay", "welcome", b"welcome"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_message: _TypeAlias = _typing.Literal["welcome", "heartbeat_reply", "assign", "cancel_run", "goodbye"]  # noqa: Y015
+    _WhichOneofReturnType_message: _TypeAlias = _typing.Literal["welcome", "heartbeat_reply", "assign", "cancel_run", "goodbye", "open_relay"]  # noqa: Y015
     _WhichOneofArgType_message: _TypeAlias = _typing.Literal["message", b"message"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_message) -> _WhichOneofReturnType_message | None: ...
 
@@ -675,3 +687,93 @@ class Cancelled(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Cancelled: _TypeAlias = Cancelled  # noqa: Y015
+
+@_typing.final
+class OpenRelay(_message.Message):
+    """A run of another node wants to talk to a run that this node holds: answer with RelayAnswer, and when the answer is yes
+    open the relay with the ticket. May come again with the same pair: the connection was lost and shall go on.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PAIR_FIELD_NUMBER: _builtins.int
+    LEASE_FIELD_NUMBER: _builtins.int
+    RELAY_ADDRESS_FIELD_NUMBER: _builtins.int
+    RELAY_CERTIFICATES_FIELD_NUMBER: _builtins.int
+    RELAY_TLS_FIELD_NUMBER: _builtins.int
+    TICKET_FIELD_NUMBER: _builtins.int
+    PEER_RUN_FIELD_NUMBER: _builtins.int
+    PEER_NODE_FIELD_NUMBER: _builtins.int
+    JOB_FIELD_NUMBER: _builtins.int
+    OFFER_FIELD_NUMBER: _builtins.int
+    pair: _builtins.str
+    """UUID of the connection."""
+    relay_address: _builtins.str
+    """HOST:PORT of the relay; empty for the relay inside the server."""
+    relay_certificates: _builtins.str
+    """Certificates to trust in PEM, for TLS; empty with tls: those of the system."""
+    relay_tls: _builtins.bool
+    """Whether the relay speaks TLS."""
+    ticket: _builtins.str
+    """To show to the relay; once, and soon."""
+    peer_run: _builtins.str
+    """tasks/{task}/runs/{run} that asks."""
+    peer_node: _builtins.str
+    """organizations/{organization}/nodes/{node} that asks."""
+    job: _builtins.str
+    """tasks/{task} at the root of the job."""
+    offer: _builtins.str
+    """Different for each OpenRelay of a pair: the answer repeats it."""
+    @_builtins.property
+    def lease(self) -> Global___Lease:
+        """The attempt that is wanted."""
+
+    def __init__(
+        self,
+        *,
+        pair: _builtins.str = ...,
+        lease: Global___Lease | None = ...,
+        relay_address: _builtins.str = ...,
+        relay_certificates: _builtins.str = ...,
+        relay_tls: _builtins.bool = ...,
+        ticket: _builtins.str = ...,
+        peer_run: _builtins.str = ...,
+        peer_node: _builtins.str = ...,
+        job: _builtins.str = ...,
+        offer: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["lease", b"lease"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["job", b"job", "lease", b"lease", "offer", b"offer", "pair", b"pair", "peer_node", b"peer_node", "peer_run", b"peer_run", "relay_address", b"relay_address", "relay_certificates", b"relay_certificates", "relay_tls", b"relay_tls", "ticket", b"ticket"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___OpenRelay: _TypeAlias = OpenRelay  # noqa: Y015
+
+@_typing.final
+class RelayAnswer(_message.Message):
+    """Whether the node opens the relay."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    OFFER_FIELD_NUMBER: _builtins.int
+    REFUSAL_FIELD_NUMBER: _builtins.int
+    offer: _builtins.str
+    """Of the OpenRelay."""
+    @_builtins.property
+    def refusal(self) -> _types_pb2.Failure:
+        """Why not; none when it does."""
+
+    def __init__(
+        self,
+        *,
+        offer: _builtins.str = ...,
+        refusal: _types_pb2.Failure | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["refusal", b"refusal"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["offer", b"offer", "refusal", b"refusal"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RelayAnswer: _TypeAlias = RelayAnswer  # noqa: Y015

@@ -1,0 +1,61 @@
+"""A stream of bytes between a run and something outside: pumps both directions until both have ended."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator
+
+from vantage.api.algorithm.v1 import algorithm_service_pb2 as pb
+from vantage.common.errors import Reason, VantageError, error
+from vantage.node.door import ByteStream, RunCallbacks
+
+MAX_DATA = 1024 * 1024
+
+
+async def serve_dial(
+    requests: AsyncIterator[pb.DialRequest], callbacks: RunCallbacks
+) -> AsyncGenerator[pb.DialResponse, None]:
+    """Serve one ``Dial``.
+
+    Raises:
+        VantageError: the target cannot be reached, the connection broke, or the run sent what does not belong.
+    """
+    try:
+        first = await anext(requests)
+    except StopAsyncIteration:
+        raise error(Reason.INVALID_ARGUMENT, "the first message must be the target") from None
+    if not first.HasField("target") or first.target.WhichOneof("target") is None:
+        raise error(Reason.INVALID_ARGUMENT, "the first message must be the target", field="target")
+    stream = await callbacks.dial(first.target)
+    # Before the first yield: when the run is gone by then, nothing is left open.
+    sender = asyncio.create_task(_send(requests, stream), name="dial")
+    try:
+        yield pb.DialResponse(opened=pb.DialOpened())
+        try:
+            while data := await stream.read():
+                yield pb.DialResponse(data=data)
+        except VantageError:
+            # A fault of the run breaks the stream; then that fault is the one to tell.
+            if sender.done() and not sender.cancelled():
+                sender.result()
+            raise
+        yield pb.DialResponse(finished=pb.DialFinished())
+        await sender
+    finally:
+        sender.cancel()
+        await asyncio.gather(sender, return_exceptions=True)
+        stream.close()
+
+
+async def _send(requests: AsyncIterator[pb.DialRequest], stream: ByteStream) -> None:
+    try:
+        async for request in requests:
+            if not 0 < len(request.data) <= MAX_DATA:
+                raise error(
+                    Reason.INVALID_ARGUMENT, f"after the target every message has 1 to {MAX_DATA} bytes of data"
+                )
+            await stream.write(request.data)
+        await stream.finish()
+    except BaseException:
+        stream.close()  # wakes the other direction
+        raise
