@@ -72,7 +72,7 @@ class UserServiceServicer(object):
 
     def GetUser(self, request, context):
         """Returns one.
-        Who: users that may view it; nodes, what belongs to their collaborations.
+        Who: users that may view it.
         Errors: NOT_FOUND (also when the caller may not see it).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

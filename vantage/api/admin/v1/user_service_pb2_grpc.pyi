@@ -23,7 +23,7 @@ class UserServiceStub:
     """
     GetUser: _aio.UnaryUnaryMultiCallable[_user_service_pb2.GetUserRequest, _user_service_pb2.GetUserResponse]
     """Returns one.
-    Who: users that may view it; nodes, what belongs to their collaborations.
+    Who: users that may view it.
     Errors: NOT_FOUND (also when the caller may not see it).
     """
     ListUsers: _aio.UnaryUnaryMultiCallable[_user_service_pb2.ListUsersRequest, _user_service_pb2.ListUsersResponse]
@@ -58,7 +58,7 @@ class UserServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_user_service_pb2.GetUserRequest, _abc.Awaitable[_user_service_pb2.GetUserResponse]],
     ) -> _abc.Awaitable[_user_service_pb2.GetUserResponse]:
         """Returns one.
-        Who: users that may view it; nodes, what belongs to their collaborations.
+        Who: users that may view it.
         Errors: NOT_FOUND (also when the caller may not see it).
         """
 

@@ -78,7 +78,7 @@ class PayloadServiceServicer(object):
 
     def DownloadPayload(self, request, context):
         """Downloads a payload from an offset to its end in chunks. Check the digest of the whole.
-        Who: the uploader, and the parties of the task that refers to the payload.
+        Who: users and nodes: the uploader, and the parties of the task that refers to the payload.
         Errors: NOT_FOUND, OUT_OF_RANGE when the offset lies beyond the end.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

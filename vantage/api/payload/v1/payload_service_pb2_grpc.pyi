@@ -30,7 +30,7 @@ class PayloadServiceStub:
     """
     DownloadPayload: _aio.UnaryStreamMultiCallable[_payload_service_pb2.DownloadPayloadRequest, _payload_service_pb2.DownloadPayloadResponse]
     """Downloads a payload from an offset to its end in chunks. Check the digest of the whole.
-    Who: the uploader, and the parties of the task that refers to the payload.
+    Who: users and nodes: the uploader, and the parties of the task that refers to the payload.
     Errors: NOT_FOUND, OUT_OF_RANGE when the offset lies beyond the end.
     """
 
@@ -68,7 +68,7 @@ class PayloadServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_payload_service_pb2.DownloadPayloadRequest, _abc.AsyncIterator[_payload_service_pb2.DownloadPayloadResponse]],
     ) -> _abc.AsyncIterator[_payload_service_pb2.DownloadPayloadResponse]:
         """Downloads a payload from an offset to its end in chunks. Check the digest of the whole.
-        Who: the uploader, and the parties of the task that refers to the payload.
+        Who: users and nodes: the uploader, and the parties of the task that refers to the payload.
         Errors: NOT_FOUND, OUT_OF_RANGE when the offset lies beyond the end.
         """
 

@@ -1,0 +1,68 @@
+"""Every RPC may arrive twice. Each says, by its form, why that does no harm."""
+
+from __future__ import annotations
+
+import re
+
+from google.protobuf.descriptor import Descriptor
+
+from scripts.lib import contract
+from scripts.lib.contract import Rpc
+
+READS = ("Get", "List", "Watch", "Download", "Read")
+"""Change nothing."""
+
+END_STATES = ("Set", "Update", "Delete", "Cancel", "Add", "Remove")
+"""Say how it is to be afterwards: the second time it is so already (or NOT_FOUND, after a delete)."""
+
+SPECIAL = {
+    "AuthService.Bootstrap": "the token works once",
+    "AuthService.Login": "each makes a session of its own, which ends by itself",
+    "AuthService.RefreshToken": "the token works once; using it again ends the session, on purpose",
+    "AuthService.ExchangeAssertion": "the assertion works once",
+    "AuthService.Logout": "what has ended stays ended",
+    "AuthService.ChangePassword": "the second time the current password is another one",
+    "NodeSessionService.Connect": "each message has a sequence; a newer session fences the older",
+    "AlgorithmService.Dial": "each opens a connection of its own, which ends with the call",
+    "AlgorithmService.Listen": "a label has one listener, the second is refused",
+    "RelayBrokerService.OpenPair": "the same pair gets new tickets",
+    "RelayService.Open": "a ticket works once",
+    "AlgorithmService.ReportProgress": "the latest report wins",
+    "AlgorithmService.SubmitResult": "the same bytes are accepted again, others are refused",
+    "AlgorithmService.SubmitFailure": "the last one counts",
+}
+"""All others, each with the reason why it may arrive twice."""
+
+
+def test_it_may_arrive_twice(rpc: Rpc) -> None:
+    method = rpc.descriptor
+    verb = re.match(r"[A-Z][a-z]*", method.name)
+    assert verb is not None
+    special = f"{method.containing_service.name}.{method.name}" in SPECIAL
+    by_verb = verb[0] in READS or verb[0] in END_STATES
+    by_request_id = _has_request_id(method.input_type)
+    by_name = verb[0] == "Create" and _is_named_by_the_caller(method.input_type)
+    assert by_request_id or by_name or by_verb or special, (
+        "give the request a request_id, let the caller choose the name, or say in SPECIAL why it may arrive twice"
+    )
+    assert not special or not (by_verb or by_request_id), "SPECIAL is for those that no rule covers"
+
+
+def test_no_exception_is_left_over() -> None:
+    known = {f"{rpc.descriptor.containing_service.name}.{rpc.descriptor.name}" for rpc in contract.rpcs()}
+    assert set(SPECIAL) <= known
+
+
+def _has_request_id(message: Descriptor) -> bool:
+    """In the request, or in the header that begins a stream."""
+    if "request_id" in message.fields_by_name:
+        return True
+    header = message.fields_by_name.get("header")
+    return header is not None and header.message_type is not None and _has_request_id(header.message_type)
+
+
+def _is_named_by_the_caller(message: Descriptor) -> bool:
+    """``CreateThing`` with ``thing_id``: the second call is answered with ALREADY_EXISTS."""
+    noun = message.name.removeprefix("Create").removesuffix("Request")
+    snake = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", noun).lower()
+    return f"{snake}_id" in message.fields_by_name
