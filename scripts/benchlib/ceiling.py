@@ -24,6 +24,8 @@ import uvloop
 from vantage.api.node.v1 import node_session_service_pb2 as node_pb
 from vantage.api.node.v1 import node_session_service_pb2_grpc as node_grpc
 from vantage.api.task.v1 import task_pb2, task_service_pb2, task_service_pb2_grpc
+from vantage.common.rpc import ServerTrust, open_channel
+from vantage.server.certificate import CERTIFICATE_FILE, KEY_FILE, create_certificate
 
 
 class Writer:
@@ -158,30 +160,35 @@ class Ceiling(task_service_pb2_grpc.TaskServiceServicer, node_grpc.NodeSessionSe
     CreateTask = WatchTask = GetTask = ListTasks = CancelTask = _unused
 
 
-async def serve(directory: Path) -> None:
+async def serve(directory: Path, *, tls: bool) -> None:
     writer = Writer(directory / "ceiling.db")
     server = grpc.aio.server()
     servicer = Ceiling(writer)
     task_service_pb2_grpc.add_TaskServiceServicer_to_server(servicer, server)
     node_grpc.add_NodeSessionServiceServicer_to_server(servicer, server)
-    port = server.add_insecure_port("127.0.0.1:0")
+    if tls:
+        create_certificate(directory, ())
+        pair = ((directory / KEY_FILE).read_bytes(), (directory / CERTIFICATE_FILE).read_bytes())
+        port = server.add_secure_port("127.0.0.1:0", grpc.ssl_server_credentials([pair]))
+    else:
+        port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
-    print(port, flush=True)
+    print(f"ready: 127.0.0.1:{port}", flush=True)
     # The bench closes our standard input when it is done.
     await asyncio.get_running_loop().run_in_executor(None, sys.stdin.read)
     await server.stop(0)
     writer.close()
 
 
-async def node(port: int) -> None:
-    async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+async def node(address: str, trust: ServerTrust | None) -> None:
+    async with open_channel(address, trust) as channel:
         call = node_grpc.NodeSessionServiceStub(channel).Connect()
         await call.write(node_pb.ConnectRequest(hello=node_pb.Hello()))
         with contextlib.suppress(grpc.aio.AioRpcError):
             async for message in call:
                 match message.WhichOneof("message"):
                     case "welcome":
-                        print("ready", flush=True)
+                        print("ready:", flush=True)
                     case "assign":
                         completed = node_pb.Completed(lease=message.assign.lease)
                         completed.result.inline = message.assign.spec.targets[0].arguments.inline
@@ -190,10 +197,19 @@ async def node(port: int) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("role", choices=["server", "node"])
-    parser.add_argument("value")
+    roles = parser.add_subparsers(dest="role", required=True)
+    server = roles.add_parser("server")
+    server.add_argument("directory", type=Path)
+    server.add_argument("--tls", action="store_true")
+    peer = roles.add_parser("node")
+    peer.add_argument("address")
+    peer.add_argument("--certificate", type=Path)
     options = parser.parse_args()
-    uvloop.run(serve(Path(options.value)) if options.role == "server" else node(int(options.value)))
+    if options.role == "server":
+        uvloop.run(serve(options.directory, tls=options.tls))
+    else:
+        trust = None if options.certificate is None else ServerTrust.from_pem(options.certificate.read_bytes())
+        uvloop.run(node(options.address, trust))
 
 
 if __name__ == "__main__":
