@@ -1,0 +1,140 @@
+"""A program of vantage as a process of its own, as its operator starts it; tests and the demo wait for what it says."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from threading import Condition, Thread
+from types import TracebackType
+from typing import IO, Self
+
+PATIENCE = 30.0
+"""Seconds until a program that does not say what was expected, or does not end, is given up."""
+
+
+def vantage(*arguments: str | Path) -> list[str]:
+    """Command line of ``vantage`` with this interpreter, whatever PATH says."""
+    noun, *rest = (str(each) for each in arguments)
+    return [sys.executable, "-c", f"from vantage.{noun}.cli import {noun}; {noun}()", *rest]
+
+
+class Program:
+    """A process whose output is kept in memory and in a file.
+
+    Args:
+        command: program and arguments.
+        log: file that its output is appended to.
+
+    Attributes:
+        lines: what it has said, standard error included.
+    """
+
+    def __init__(self, command: Sequence[str], log: Path) -> None:
+        self.command = list(command)
+        self.log = log
+        self.lines: list[str] = []
+        self._changed = Condition()
+        self._ended = True
+        self._process: subprocess.Popen[str] | None = None
+        self._reader: Thread | None = None
+
+    @property
+    def pid(self) -> int:
+        """Its process, while it runs."""
+        if self._process is None:
+            raise RuntimeError("the program was not started")
+        return self._process.pid
+
+    @property
+    def running(self) -> bool:
+        """Whether it was started and has not ended."""
+        return self._process is not None and self._process.poll() is None
+
+    @property
+    def said(self) -> str:
+        """Everything that it has said."""
+        with self._changed:
+            return "\n".join(self.lines)
+
+    def start(self) -> Self:
+        """Start it; ``wait_for`` tells when it is ready."""
+        self.lines, self._ended = [], False
+        self._process = subprocess.Popen(
+            self.command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            env={**os.environ, "PYTHONWARNINGS": "ignore"},
+        )
+        self._reader = Thread(target=self._read, args=(self._process.stdout,), name="output", daemon=True)
+        self._reader.start()
+        return self
+
+    def wait_for(self, text: str, timeout: float = PATIENCE) -> str:
+        """Wait for a line that contains ``text`` and return it.
+
+        Raises:
+            AssertionError: it ended, or the time passed, without saying that.
+        """
+
+        def found() -> str | None:
+            return next((line for line in self.lines if text in line), None)
+
+        with self._changed:
+            self._changed.wait_for(lambda: found() is not None or self._ended, timeout)
+            line = found()
+        if line is None:
+            raise AssertionError(f"{' '.join(self.command[1:5])} has not said {text!r}:\n{self.said[-3000:]}")
+        return line
+
+    def wait(self, timeout: float = PATIENCE) -> int:
+        """Wait for its end and return its exit status; all its output is then in ``lines``."""
+        if self._process is None or self._reader is None:
+            raise RuntimeError("the program was not started")
+        status = self._process.wait(timeout)
+        self._reader.join()
+        return status
+
+    def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
+        """Ask it to end, and wait; one that does not is killed. Returns its exit status."""
+        if self._process is None:
+            return 0
+        if self._process.poll() is None:
+            self._process.send_signal(number)
+        try:
+            return self.wait()
+        except subprocess.TimeoutExpired:
+            self.kill()
+            raise
+
+    def kill(self) -> None:
+        """Kill it, and wait."""
+        if self._process is not None:
+            self._process.kill()
+            self.wait()
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def _read(self, output: IO[str]) -> None:
+        """Take the output until the process ends: a full pipe would stop it."""
+        with output, self.log.open("a") as log:
+            for line in output:
+                log.write(line)
+                log.flush()
+                with self._changed:
+                    self.lines.append(line.rstrip("\n"))
+                    self._changed.notify_all()
+        with self._changed:
+            self._ended = True
+            self._changed.notify_all()
