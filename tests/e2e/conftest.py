@@ -1,4 +1,4 @@
-"""The network that the tests of this directory share: starting it takes seconds, and one test must not harm the next."""
+"""The network that these tests share: starting it takes seconds, and one test must not harm the next."""
 
 from __future__ import annotations
 

@@ -14,7 +14,6 @@ import pytest
 from lifelines import KaplanMeierFitter
 
 from vantage.api.task.v1 import task_pb2
-from vantage.testing.engine import leftovers
 from vantage.testing.process_network import ProcessNetwork
 
 pytestmark = pytest.mark.docker
@@ -30,8 +29,7 @@ def pooled() -> pd.DataFrame:
 
 
 def nothing_is_left(network: ProcessNetwork, engine: docker.DockerClient) -> None:
-    assert leftovers(engine, "org.vantage.run") == []
-    assert [node.runs for node in network.nodes.values()] == [[], [], []]
+    assert [node.leftovers(engine) for node in network.nodes.values()] == [[], [], []]
 
 
 async def test_summary_equals_the_pooled_computation(

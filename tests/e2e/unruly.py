@@ -77,7 +77,7 @@ def hungry() -> int:
 @function
 def hoard() -> int:
     """Fill the scratch area."""
-    with Path("/tmp/hoard").open("wb") as file:  # noqa: S108
+    with Path("/tmp/hoard").open("wb") as file:
         for _ in range(100_000):
             file.write(bytes(1024 * 1024))
     return 0

@@ -12,6 +12,7 @@ AUTHOR_REASONS = frozenset(
         Reason.ARGUMENTS_INVALID,
         Reason.RESULT_NOT_SERIALIZABLE,
         Reason.FUNCTION_UNKNOWN,
+        Reason.SCRATCH_UNAVAILABLE,
     }
 )
 """Reasons that a node accepts from an algorithm."""

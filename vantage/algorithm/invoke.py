@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import inspect
 import sys
 import traceback
@@ -69,6 +70,12 @@ def failure_of(problem: Exception, where: str) -> AlgorithmError:
     traceback.print_exception(problem, file=sys.stderr)
     if isinstance(problem, VantageError):
         return AlgorithmError(problem.message, reason=problem.reason)
+    if isinstance(problem, OSError) and problem.errno == errno.ENOSPC:
+        # Seen only from inside: the scratch area is gone when the container has ended.
+        return AlgorithmError(
+            "the algorithm's temporary files did not fit: ask the node's admin for a higher limits.scratch",
+            reason=Reason.SCRATCH_UNAVAILABLE,
+        )
     return AlgorithmError(f"{type(problem).__name__} in {where}: ask the admin of the node for its log")
 
 

@@ -16,6 +16,7 @@ AUTHOR_REASONS = frozenset(
         Reason.ARGUMENTS_INVALID,
         Reason.RESULT_NOT_SERIALIZABLE,
         Reason.FUNCTION_UNKNOWN,
+        Reason.SCRATCH_UNAVAILABLE,
     }
 )
 """Reasons that an algorithm may give. Any other would let it speak in the name of the node."""

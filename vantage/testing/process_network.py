@@ -7,17 +7,20 @@ from __future__ import annotations
 
 import asyncio
 import re
+import signal
 import subprocess
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Mapping
+from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+import docker
 import grpc
 import yaml
 from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from vantage.api.admin.v1 import (
     collaboration_service_pb2,
@@ -32,6 +35,8 @@ from vantage.api.admin.v1 import (
 from vantage.api.identity.v1 import auth_service_pb2, auth_service_pb2_grpc
 from vantage.common import pki
 from vantage.common.rpc import ServerTrust, bearer, open_channel
+from vantage.node.executor.docker import LABEL_NODE, owner_of
+from vantage.testing.engine import leftovers
 from vantage.testing.program import Program, vantage
 from vantage.testing.researcher import Researcher
 
@@ -61,11 +66,15 @@ class NodeStation:
         return self.directory / "node.yaml"
 
     @property
-    def runs(self) -> list[Path]:
-        """What runs have left on disk."""
-        directory = Path(yaml.safe_load(self.config.read_text())["data_dir"])
-        runs = self.directory / directory / "runs"
-        return sorted(runs.iterdir()) if runs.is_dir() else []
+    def data(self) -> Path:
+        """Where the node keeps its state."""
+        return self.directory / str(yaml.safe_load(self.config.read_text())["data_dir"])
+
+    def leftovers(self, engine: docker.DockerClient) -> list[str]:
+        """What runs have left: containers, and on disk."""
+        runs = self.data / "runs"
+        on_disk = [str(each) for each in runs.iterdir()] if runs.is_dir() else []
+        return [*leftovers(engine, f"{LABEL_NODE}={owner_of(self.data)}"), *on_disk]
 
     def configure(self, **settings: Any) -> None:
         """Change settings in the configuration, e.g. ``limits={"memory": "64MiB"}``."""
@@ -124,10 +133,13 @@ class ProcessNetwork:
         self.close()
 
     def close(self) -> None:
-        """Stop nodes and server; all are stopped even when one does not want to."""
-        for node in self.nodes.values():
-            node.program.kill() if node.program.running else None
-        self.server.kill() if self.server.running else None
+        """Stop nodes, then the server; nodes cancel what runs. All are stopped even when one does not want to."""
+        with ExitStack() as programs:
+            programs.callback(self.server.stop)
+            for node in self.nodes.values():
+                programs.callback(node.program.stop)
+            for node in self.nodes.values():
+                node.program.send(signal.SIGTERM)  # once to stop, once more to cancel what runs
 
     def start_server(self) -> None:
         """Start the server, at the address that it had before; returns when it listens."""
@@ -142,7 +154,7 @@ class ProcessNetwork:
         full = f"organizations/{organization}/nodes/{name}"
         request = x509.load_pem_x509_csr((directory / "node-cert.csr").read_bytes())
         key = request.public_key()
-        assert isinstance(key, pki.ec.EllipticCurvePublicKey)  # noqa: S101
+        assert isinstance(key, ec.EllipticCurvePublicKey)  # noqa: S101
         certificate = self.authorities[organization].issue(full, key)
         (directory / "node-cert.pem").write_text(pki.to_pem(certificate))
         dataset = {"name": "lung", "path": str(self._datasets[organization]), "format": "csv"}

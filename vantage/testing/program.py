@@ -92,6 +92,11 @@ class Program:
             raise AssertionError(f"{' '.join(self.command[1:5])} has not said {text!r}:\n{self.said[-3000:]}")
         return line
 
+    def send(self, number: signal.Signals) -> None:
+        """Send it a signal, unless it has ended."""
+        if self._process is not None and self._process.poll() is None:
+            self._process.send_signal(number)
+
     def wait(self, timeout: float = PATIENCE) -> int:
         """Wait for its end and return its exit status; all its output is then in ``lines``."""
         if self._process is None or self._reader is None:
@@ -104,8 +109,7 @@ class Program:
         """Ask it to end, and wait; one that does not is killed. Returns its exit status."""
         if self._process is None:
             return 0
-        if self._process.poll() is None:
-            self._process.send_signal(number)
+        self.send(number)
         try:
             return self.wait()
         except subprocess.TimeoutExpired:

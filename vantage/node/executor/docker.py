@@ -40,6 +40,11 @@ _API_VERSION = "1.41"
 T = TypeVar("T")
 
 
+def owner_of(data_dir: Path) -> str:
+    """Value of ``LABEL_NODE`` on the containers of the node with this data directory."""
+    return hashlib.sha256(str(data_dir.resolve()).encode()).hexdigest()[:16]
+
+
 class DockerExecutor:
     """Keeps ``Executor`` with a Docker engine.
 
@@ -53,7 +58,7 @@ class DockerExecutor:
     """
 
     def __init__(self, host: str, data_dir: Path, slots: int) -> None:
-        self.owner = hashlib.sha256(str(data_dir.resolve()).encode()).hexdigest()[:16]
+        self.owner = owner_of(data_dir)
         self._host = host
         if (path := host.removeprefix("unix://")) != host:
             _probe(host, path)
