@@ -54,8 +54,8 @@ class RelayServiceServicer(object):
     def Open(self, request_iterator, context):
         """Opens one side of a pair. The metadata "authorization: Bearer TICKET" carries the ticket that the broker issued to
         this side; the relay answers with its initial metadata as soon as the other side is there, and from then on forwards
-        every message of one side to the other, whole, in order and unread. A side that ends its sending is seen by the other
-        as the end of what it receives; when a side is lost the other ends with RELAY_PEER_LOST.
+        every message of one side to the other, whole, in order and unread. The pair ends when both sides have ended their
+        sending; when a side is lost the other ends with RELAY_PEER_LOST.
 
         Request and response have the same encoding on purpose: a relay hands the bytes on without parsing them. A message
         has at most 1 MiB of data. What a relay keeps of a pair is one message in each direction: a side that does not read

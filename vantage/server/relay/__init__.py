@@ -1,0 +1,1 @@
+"""Relays: tickets, pairing, and the program. Nothing here needs the server's database."""
