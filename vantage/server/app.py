@@ -26,6 +26,7 @@ from vantage.api.admin.v1 import (
 from vantage.api.identity.v1 import auth_service_pb2, auth_service_pb2_grpc
 from vantage.api.node.v1 import node_session_service_pb2, node_session_service_pb2_grpc
 from vantage.api.payload.v1 import payload_service_pb2, payload_service_pb2_grpc
+from vantage.api.relay.v1 import relay_broker_service_pb2, relay_service_pb2
 from vantage.api.task.v1 import task_service_pb2, task_service_pb2_grpc
 from vantage.common import pki
 from vantage.common.clock import Clock, SystemClock
@@ -38,6 +39,7 @@ from vantage.server.domain.session import SessionSettings
 from vantage.server.domain.tokens import AccessTokens, new_secret, secret_hash
 from vantage.server.events.bus import Bus
 from vantage.server.payloads.files import PayloadFiles
+from vantage.server.relaying import Relaying
 from vantage.server.rpc.admin import (
     CollaborationServicer,
     NodeServicer,
@@ -79,6 +81,8 @@ SERVICES = tuple(
         task_service_pb2,
         node_session_service_pb2,
         payload_service_pb2,
+        relay_broker_service_pb2,
+        relay_service_pb2,
     )
     for each in module.DESCRIPTOR.services_by_name.values()
 )
@@ -197,6 +201,8 @@ class Server:
             NodeSessionServicer(self.sessions), server
         )
         payload_service_pb2_grpc.add_PayloadServiceServicer_to_server(PayloadServicer(payloads), server)
+        self.relaying = Relaying(self.data, config, clock, commits, self.sessions)
+        self.relaying.add_to(server)
         self.health = health.aio.HealthServicer()
         health_pb2_grpc.add_HealthServicer_to_server(self.health, server)
         names = [each.full_name for each in SERVICES]
@@ -205,6 +211,7 @@ class Server:
         self.address = self._bind(server)
         await self.tasks.start()
         await self.sessions.start()
+        await self.relaying.start()
         await server.start()
         for name in ("", *names):
             await self.health.set(name, health_pb2.HealthCheckResponse.SERVING)
@@ -232,6 +239,7 @@ class Server:
     async def stop(self) -> None:
         """Say so, let nodes and calls end, and close the database."""
         await self.health.enter_graceful_shutdown()
+        await self.relaying.stop()
         await self.sessions.stop()
         await self.tasks.stop()
         await self._server.stop(self.config.stop_grace_seconds)

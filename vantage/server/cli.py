@@ -89,3 +89,19 @@ def show_fingerprint(data: Path) -> None:
         click.echo(fingerprint(data))
     except OSError:
         raise click.ClickException(f"{data} holds no server: run 'vantage server init' first") from None
+
+
+@server.command("relay-keys")
+@_DATA
+def show_relay_keys(data: Path) -> None:
+    """Print the public keys with which stand-alone relays check tickets (JSON Web Key Set)."""
+    from vantage.common.clock import SystemClock
+    from vantage.common.errors import VantageError
+    from vantage.server.relaying import ticket_issuer
+
+    try:
+        click.echo(ticket_issuer(data, SystemClock()).key_set(), nl=False)
+    except OSError:
+        raise click.ClickException(f"{data} holds no server: run 'vantage server init' first") from None
+    except VantageError as problem:
+        raise click.ClickException(str(problem)) from None

@@ -8,6 +8,8 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from vantage.common.errors import Reason, error
+from vantage.server.relay.directory import RelayEntry
+from vantage.server.relay.limits import RelayLimits
 
 FILE = "server.yaml"
 
@@ -23,6 +25,9 @@ class ServerConfig(BaseModel):
     max_payload_bytes: int = Field(default=4 * 1024**3, ge=1024 * 1024)
     heartbeat_seconds: int = Field(default=10, ge=1, le=300)
     lease_seconds: int = Field(default=30, ge=3, le=3600)
+    embedded_relay: bool = True
+    relay_limits: RelayLimits = RelayLimits(drain_seconds=0)
+    relays: tuple[RelayEntry, ...] = ()
     stop_grace_seconds: float = Field(default=5, ge=0, le=300)
 
 

@@ -81,6 +81,14 @@ class ScriptedNode:
         """The next assignment."""
         return (await self.receive("assign")).assign
 
+    async def wanted(self) -> pb.OpenRelay:
+        """The next offer of the broker."""
+        return (await self.receive("open_relay")).open_relay
+
+    async def answer(self, offer: pb.OpenRelay, refusal: types_pb2.Failure | None = None) -> None:
+        """Say whether the node comes."""
+        await self.send(relay_answer=pb.RelayAnswer(offer=offer.offer, refusal=refusal))
+
     async def accept(self, assign: pb.Assign) -> int:
         """Say that the assignment is in the journal."""
         return await self.report(accepted=pb.Accepted(lease=assign.lease))

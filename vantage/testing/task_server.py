@@ -17,14 +17,17 @@ from sqlalchemy import insert
 
 from vantage.api.node.v1 import node_session_service_pb2_grpc
 from vantage.api.payload.v1 import payload_service_pb2_grpc
+from vantage.api.relay.v1 import relay_broker_service_pb2_grpc
 from vantage.api.task.v1 import task_pb2, task_service_pb2_grpc
 from vantage.api.types.v1 import types_pb2
 from vantage.common.clock import ManualClock
 from vantage.common.errors import VantageError
 from vantage.common.rpc import CHANNEL_OPTIONS, abort
+from vantage.server.config import ServerConfig
 from vantage.server.domain.principals import NodePrincipal, Principal, UserPrincipal
 from vantage.server.events.bus import Bus
 from vantage.server.payloads.files import PayloadFiles
+from vantage.server.relaying import Relaying
 from vantage.server.rpc.context import set_principal
 from vantage.server.rpc.node_session import NodeSessionServicer
 from vantage.server.rpc.payloads import PayloadServicer
@@ -118,6 +121,7 @@ class Network:
     def __init__(self, directory: Path) -> None:
         self.directory = directory
         self.clock = ManualClock(datetime(2026, 11, 1, tzinfo=UTC))
+        self.config = ServerConfig()
         self._channels: list[grpc.aio.Channel] = []
         engine = sqlite_engine(directory / "server.db")
         schema.metadata.create_all(engine, tables=[*schema.metadata.tables.values()])
@@ -143,6 +147,8 @@ class Network:
         self.tasks = Tasks(self.commits, self.clock, self.bus)
         self.sessions = Sessions(self.commits, self.clock, self.bus)
         self.payloads = Payloads(self.database, PayloadFiles(self.directory / "payloads"), self.clock, 8 * 1024 * 1024)
+        self.relaying = Relaying(self.directory, self.config, self.clock, self.commits, self.sessions)
+        await self.relaying.start()
         await self.tasks.start()
         await self.sessions.start()
         self.server = grpc.aio.server(interceptors=[As()], options=CHANNEL_OPTIONS)
@@ -153,6 +159,7 @@ class Network:
             NodeSessionServicer(self.sessions), self.server
         )
         payload_service_pb2_grpc.add_PayloadServiceServicer_to_server(PayloadServicer(self.payloads), self.server)
+        self.relaying.add_to(self.server)
         self.port = self.server.add_insecure_port("127.0.0.1:0")
         await self.server.start()
 
@@ -160,6 +167,7 @@ class Network:
         for channel in self._channels:
             await channel.close()
         self._channels = []
+        await self.relaying.stop()
         await self.sessions.stop()
         await self.tasks.stop()
         await self.server.stop(1)
@@ -178,6 +186,9 @@ class Network:
 
     def payload_stub(self) -> payload_service_pb2_grpc.PayloadServiceStub:
         return payload_service_pb2_grpc.PayloadServiceStub(self.channel())
+
+    def broker(self) -> relay_broker_service_pb2_grpc.RelayBrokerServiceStub:
+        return relay_broker_service_pb2_grpc.RelayBrokerServiceStub(self.channel())
 
     def node(self, name: str = "organizations/alpha/nodes/one") -> ScriptedNode:
         return ScriptedNode(self.channel(), as_(name))

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 
 from vantage.common.errors import Reason, VantageError, error
+from vantage.server.domain.jobs import RelayAnswer
 from vantage.server.domain.leases import Report
 from vantage.server.domain.runs import Lease
 
@@ -58,7 +59,7 @@ class Logged:
     dropped: int
 
 
-NodeMessage = Hello | Heartbeat | Reported | Progressed | Logged
+NodeMessage = Hello | Heartbeat | Reported | Progressed | Logged | RelayAnswer
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +91,7 @@ class Tell:
     about: Progressed | Logged
 
 
-Effect = Open | Renew | Apply | Tell
+Effect = Open | Renew | Apply | Tell | RelayAnswer
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +138,8 @@ def step(state: SessionState, message: NodeMessage) -> tuple[SessionState, Effec
             return replace(state, sequence=max(state.sequence, sequence)), Apply(sequence, report)
         case Progressed() | Logged():
             return state, Tell(message)
+        case RelayAnswer():
+            return state, message
 
 
 def _violation(text: str) -> VantageError:

@@ -10,6 +10,7 @@ from vantage.api.node.v1 import node_session_service_pb2 as pb
 from vantage.api.types.v1 import types_pb2
 from vantage.common.errors import Reason, VantageError, error
 from vantage.server.domain.contents import Failure, bounded_failure
+from vantage.server.domain.jobs import OpenRelay
 from vantage.server.domain.leases import Report
 from vantage.server.domain.runs import Lease, RunEvent
 from vantage.server.domain.session import (
@@ -26,6 +27,7 @@ from vantage.server.domain.session import (
     Welcome,
 )
 from vantage.server.domain.tasks import Work
+from vantage.server.rpc.relay_broker import open_relay_to_proto, relay_answer_from_proto
 from vantage.server.rpc.task_converters import payload_from_proto, spec_to_proto, time_to_proto
 from vantage.server.services.outbox import ServerMessage
 
@@ -84,6 +86,8 @@ def node_message_from_proto(message: pb.ConnectRequest, limit: int) -> NodeMessa
                 tuple(line[:MAX_LINE] for line in lines.lines[cut:]),
                 lines.dropped_lines + cut,
             )
+        case "relay_answer":
+            return relay_answer_from_proto(message.relay_answer)
         case _:
             raise error(Reason.PROTOCOL_VIOLATION, "a message of the node has no content that this server knows")
 
@@ -135,6 +139,8 @@ def server_message_to_proto(ack: int, message: ServerMessage) -> pb.ConnectRespo
         case CancelRun(lease, reason):
             response.cancel_run.lease.CopyFrom(lease_to_proto(lease))
             response.cancel_run.reason = reason
+        case OpenRelay():
+            response.open_relay.CopyFrom(open_relay_to_proto(message))
         case Goodbye(why, text):
             response.goodbye.reason = why.name
             response.goodbye.message = text

@@ -10,6 +10,7 @@ from datetime import timedelta
 from typing import Protocol, assert_never
 
 from vantage.common.clock import Clock
+from vantage.server.domain.jobs import RelayAnswer
 from vantage.server.domain.leases import LeaseBook
 from vantage.server.domain.principals import NodePrincipal
 from vantage.server.domain.runs import Lease, RunEvent
@@ -48,6 +49,10 @@ class Board(Protocol):
 
     async def opened(self, session: NodeSession, hello: Hello) -> None:
         """A session begins: fence the older one of the same node, note what the node says of itself."""
+        ...
+
+    def relay_answered(self, answer: RelayAnswer) -> None:
+        """The node has answered an offer of the broker."""
         ...
 
     def tell(self, node: str, effect: Tell) -> None:
@@ -150,6 +155,8 @@ class NodeSession:
                 await self._renew(leases)
             case Tell():
                 self._board.tell(self.node.name, effect)
+            case RelayAnswer():
+                self._board.relay_answered(effect)
             case Open():
                 raise AssertionError("handled by the caller")
             case _:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 
+from vantage.server.domain.jobs import OpenRelay
 from vantage.server.domain.session import Acknowledge, CancelRun, Goodbye, HeartbeatReply, Welcome
 from vantage.server.domain.tasks import Work
 
-ServerMessage = Welcome | HeartbeatReply | Work | CancelRun | Goodbye | Acknowledge
+ServerMessage = Welcome | HeartbeatReply | Work | CancelRun | OpenRelay | Goodbye | Acknowledge
 
 
 class Outbox:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from dataclasses import replace
 from datetime import timedelta
 from functools import partial
 
 from vantage.common.clock import Clock
 from vantage.common.errors import Reason
+from vantage.server.domain.jobs import OpenRelay, RelayAnswer
 from vantage.server.domain.leases import LeaseBook
 from vantage.server.domain.principals import NodePrincipal
 from vantage.server.domain.runs import Run, RunState
@@ -60,6 +61,7 @@ class Sessions:
         self.settings = settings or SessionSettings()
         self.book = LeaseBook()
         self.leases = Timers(clock, self._lose)
+        self.on_relay_answer: Callable[[RelayAnswer], None] | None = None
         self._commits = commits
         self._clock = clock
         self._bus = bus
@@ -172,6 +174,19 @@ class Sessions:
             moments.append(session.heard + timedelta(seconds=self.settings.lease_seconds))
         if moments:
             self.leases.set(node, min(moments))
+
+    def push(self, node: str, message: OpenRelay) -> bool:
+        """Send the broker's message on a node's session; False when it has none."""
+        session = self._open.get(node)
+        if session is None or session.outbox.ended:
+            return False
+        session.outbox.put(message)
+        return True
+
+    def relay_answered(self, answer: RelayAnswer) -> None:
+        """See ``Board``."""
+        if self.on_relay_answer is not None:
+            self.on_relay_answer(answer)
 
     def tell(self, node: str, effect: Tell) -> None:
         """See ``Board``: only what a node holds may it speak of."""
