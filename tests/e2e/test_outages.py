@@ -1,0 +1,101 @@
+"""A registry that is down, a disk that is full: said to the researcher, and over when it is over."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import docker
+import pytest
+
+from vantage.testing.process_network import NodeStation, ProcessNetwork
+from vantage.testing.registry import Registry
+
+pytestmark = pytest.mark.docker
+
+
+async def test_a_registry_that_is_down_is_said_and_the_node_goes_on_when_it_is_back(
+    network: ProcessNetwork, engine: docker.DockerClient, registry: Registry, unruly: str
+) -> None:
+    clara = network.nodes["clara"]
+    # A node that has just been started has verified nothing yet.
+    await asyncio.to_thread(clara.program.stop)
+    await asyncio.to_thread(clara.start)
+    pid = clara.program.pid
+    await asyncio.to_thread(registry.stop)
+    try:
+        async with network.researcher() as researcher:
+            run = await researcher.ask(unruly, "echo", {"value": 7})
+            assert run.failure.reason == "REGISTRY_UNAVAILABLE"
+            assert registry.address in run.failure.message
+    finally:
+        await asyncio.to_thread(registry.start)
+    async with network.researcher() as researcher:
+        run = await researcher.ask(unruly, "echo", {"value": 7})
+        assert json.loads(run.result.inline) == 7, run.failure.message
+        assert clara.program.pid == pid
+        assert clara.leftovers(engine) == []
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 12 MB."""
+    place = tmp_path / "disk"
+    place.mkdir()
+    if os.geteuid() != 0:
+        pytest.skip("mounting a small file system needs root")
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=12m,mode=0700", "tmpfs", str(place)], check=True)
+    yield place
+    subprocess.run(["umount", "--lazy", str(place)], check=True)
+
+
+@pytest.fixture
+def cramped(network: ProcessNetwork, small_disk: Path) -> Iterator[NodeStation]:
+    """The node of hilda with its state on the small disk."""
+    hilda = network.nodes["hilda"]
+    hilda.program.stop()
+    before = str(hilda.data)
+    hilda.configure(data_dir=str(small_disk / "data"))
+    hilda.start()
+    yield hilda
+    hilda.program.stop()
+    hilda.configure(data_dir=before)
+    hilda.start()
+
+
+async def test_a_result_that_does_not_fit_on_the_disk_is_said_to_be_that(
+    network: ProcessNetwork, cramped: NodeStation, engine: docker.DockerClient, unruly: str
+) -> None:
+    pid = cramped.program.pid
+    async with network.researcher() as researcher:
+        run = await researcher.ask(unruly, "large", {"megabytes": 30}, to=["hilda"])
+        assert run.failure.reason == "SCRATCH_UNAVAILABLE", run.failure
+        assert "disk" in run.failure.message
+        run = await researcher.ask(unruly, "echo", {"value": 7}, to=["hilda"])
+        assert json.loads(run.result.inline) == 7, run.failure.message
+    assert cramped.program.pid == pid
+    assert cramped.leftovers(engine) == []
+
+
+async def test_a_full_disk_is_said_and_the_node_goes_on_when_there_is_room_again(
+    network: ProcessNetwork, cramped: NodeStation, engine: docker.DockerClient, small_disk: Path, unruly: str
+) -> None:
+    pid = cramped.program.pid
+    async with network.researcher() as researcher:
+        run = await researcher.ask(unruly, "echo", {"value": 6}, to=["hilda"])
+        assert json.loads(run.result.inline) == 6, run.failure.message
+        ballast = small_disk / "ballast"
+        with ballast.open("wb") as file:
+            os.posix_fallocate(file.fileno(), 0, shutil.disk_usage(small_disk).free)
+        run = await researcher.ask(unruly, "echo", {"value": 7}, to=["hilda"], timeout=30)
+        assert run.failure.reason == "SCRATCH_UNAVAILABLE", run.failure
+        ballast.unlink()
+        run = await researcher.ask(unruly, "echo", {"value": 8}, to=["hilda"])
+        assert json.loads(run.result.inline) == 8, run.failure.message
+    assert cramped.program.pid == pid
+    assert cramped.leftovers(engine) == []
