@@ -23,11 +23,10 @@ from typing import Any
 
 from vantage.common import cosign, oci
 from vantage.common.errors import Reason, VantageError, error
+from vantage.common.image_signing import Signature, read_signatures
 from vantage.node.declaration import LABEL, Declaration
 from vantage.node.images.rules import Rule, describe
 
-MAX_SIGNATURES = 100
-MAX_PAYLOAD = 64 * 1024
 _MAX_CACHED = 1_000
 
 Access = Callable[[str], oci.RegistryAccess]
@@ -48,12 +47,6 @@ class VerifiedImage:
     image_id: str
     declaration: Declaration
     signers: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class _Signature:
-    payload: bytes
-    signature: str
 
 
 @dataclass(frozen=True)
@@ -94,7 +87,7 @@ class ImageVerifier:
                 return known
         async with oci.connect(reference.registry, reference.path, self._access(reference.registry)) as registry:
             manifest = await _manifest(registry, reference)  # 3
-            signatures = await _signatures(registry, reference)  # 4, 5
+            signatures = await read_signatures(registry, reference)  # 4, 5
             rule, signers = _choose(rules, signatures, reference)  # 6
             examined = await _config(registry, manifest, reference)  # 7
         verified = VerifiedImage(reference, examined.image_id, examined.declaration, signers)
@@ -143,32 +136,8 @@ async def _manifest(registry: oci.Registry, reference: oci.ImageReference) -> di
     return document
 
 
-async def _signatures(registry: oci.Registry, reference: oci.ImageReference) -> list[_Signature]:
-    tag = cosign.signature_tag(reference.digest)
-    found = await registry.manifest(tag)
-    layers = found[1].get("layers") if found is not None else None
-    if not isinstance(layers, list) or not layers:
-        raise error(
-            Reason.IMAGE_UNSIGNED,
-            f"the image {reference} is not signed: its author signs it with 'vantage image sign' or cosign",
-            image=str(reference),
-        )
-    signatures = []
-    for layer in layers[:MAX_SIGNATURES]:
-        if not isinstance(layer, dict) or layer.get("mediaType") != cosign.PAYLOAD_MEDIA_TYPE:
-            continue
-        annotations = layer.get("annotations")
-        signature = annotations.get(cosign.SIGNATURE_ANNOTATION) if isinstance(annotations, dict) else None
-        if not isinstance(signature, str):
-            continue
-        payload = await registry.blob(str(layer.get("digest")), MAX_PAYLOAD)
-        if payload is not None:
-            signatures.append(_Signature(payload, signature))
-    return signatures
-
-
 def _choose(
-    rules: list[Rule], signatures: list[_Signature], reference: oci.ImageReference
+    rules: list[Rule], signatures: list[Signature], reference: oci.ImageReference
 ) -> tuple[Rule, tuple[str, ...]]:
     """The first rule whose threshold is reached, and who signed."""
     about, other = [], 0

@@ -1,0 +1,69 @@
+"""Options of commands that talk to a registry, and the credentials that 'docker login' stored."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from vantage.client.cli import terminal
+
+if TYPE_CHECKING:
+    from vantage.common.oci import RegistryAccess
+
+Function = Callable[..., None]
+
+
+def registry_options(function: Function) -> Function:
+    """How the registry is reached; the function hands them on to ``access``."""
+    for option in reversed(
+        (
+            click.option("--registry-user", metavar="NAME", help="User of the registry; else that of 'docker login'."),
+            click.option("--registry-password-stdin", is_flag=True, help="Read that user's password from stdin."),
+            click.option("--registry-insecure", is_flag=True, help="Plain HTTP; on loopback it needs no saying."),
+            click.option(
+                "--registry-ca",
+                type=click.Path(exists=True, dir_okay=False, path_type=Path),
+                help="Authority of the registry's certificate, PEM.",
+            ),
+        )
+    ):
+        function = option(function)
+    return function
+
+
+def access(
+    registry: str,
+    *,
+    registry_user: str | None,
+    registry_password_stdin: bool,
+    registry_insecure: bool,
+    registry_ca: Path | None,
+) -> RegistryAccess:
+    """How to reach a registry, from the options or from Docker's configuration."""
+    from vantage.common.oci import RegistryAccess
+
+    user, password = registry_user, None
+    if user is not None:
+        password = terminal.secret(
+            "Password of the registry", from_stdin=registry_password_stdin, option="--registry-password-stdin"
+        )
+    elif (stored := _docker_login(registry)) is not None:
+        user, password = stored
+    return RegistryAccess(user, password, registry_insecure, registry_ca)
+
+
+def _docker_login(registry: str) -> tuple[str, str] | None:
+    """What 'docker login' wrote down; credentials in a helper of the desktop are left alone."""
+    directory = Path(os.environ.get("DOCKER_CONFIG") or Path.home() / ".docker")
+    try:
+        document = json.loads((directory / "config.json").read_text("utf-8"))
+        user, _, password = base64.b64decode(document["auths"][registry]["auth"]).decode().partition(":")
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return (user, password) if user else None
