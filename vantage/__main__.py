@@ -100,8 +100,8 @@ class Root(click.Group):
         try:
             result = super().main(given, *arguments, **options)
             code = result if isinstance(result, int) else 0
-        except click.exceptions.Abort:
-            code = _report(given, "interrupted", "INTERRUPTED", 130)
+        except click.exceptions.Abort as problem:
+            code = _report(given, str(problem) or "interrupted", "INTERRUPTED", 130)
         except click.exceptions.NoArgsIsHelpError as problem:
             click.echo(problem.format_message(), err=True)
             code = problem.exit_code
@@ -152,9 +152,7 @@ def _usage(problem: click.UsageError) -> str:
     return f"{text}: see '{context.command_path} --help'" if context is not None else text
 
 
-def _report(
-    given: Sequence[str], text: str, reason: str, code: int, metadata: dict[str, str] | None = None
-) -> int:
+def _report(given: Sequence[str], text: str, reason: str, code: int, metadata: dict[str, str] | None = None) -> int:
     if wants_json(given):
         document = {"error": {"reason": reason, "message": text, "metadata": metadata or {}, "exit_code": code}}
         click.echo(json.dumps(document), err=True)

@@ -6,9 +6,7 @@ _KEPT = "\n\t"
 _REPLACEMENT = "�"
 _BIDI = [*range(0x202A, 0x202F), *range(0x2066, 0x206A)]
 """Marks that make text look like another one (CVE-2021-42574)."""
-_CODES = [
-    code for code in [*range(0x20), *range(0x7F, 0xA0), *_BIDI, 0x2028, 0x2029] if chr(code) not in _KEPT
-]
+_CODES = [code for code in [*range(0x20), *range(0x7F, 0xA0), *_BIDI, 0x2028, 0x2029] if chr(code) not in _KEPT]
 _REPLACED = dict.fromkeys(_CODES, _REPLACEMENT)
 _ESCAPED = {code: f"\\u{code:04x}" for code in _CODES}
 

@@ -81,9 +81,15 @@ executor: docker
 
 
 class _NodeGroup(click.Group):
-    """Commands of this module, and ``issue``, which belongs to the organization's side and comes with the client."""
+    """Commands of this module, and those of the organization's side and the server's, which come with the client."""
 
-    _ELSEWHERE: ClassVar = {"issue": ("vantage.client.cli.certificates", "issue_node")}
+    _ELSEWHERE: ClassVar = {
+        "issue": ("vantage.client.cli.certificates", "issue_node"),
+        "create": ("vantage.client.cli.nodes", "create_node"),
+        "get": ("vantage.client.cli.nodes", "get_node"),
+        "list": ("vantage.client.cli.nodes", "list_nodes"),
+        "delete": ("vantage.client.cli.nodes", "delete_node"),
+    }
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         found = set(super().list_commands(ctx))
@@ -108,10 +114,13 @@ def _exists(module: str) -> bool:
 
 @click.group(cls=_NodeGroup)
 def node() -> None:
-    """Run a node beside a data set."""
+    """Run a node beside a data set, and manage nodes."""
 
 
-@node.command()
+@node.command(
+    epilog="\b\nExample:\n"
+    "  vantage node init /srv/node --server vantage.example.org:7600 --organization clara --node clara-1"
+)
 @click.argument("directory", type=click.Path(file_okay=False, path_type=Path), default=Path())
 @click.option("--server", "address", required=True, metavar="HOST:PORT", help="Address of the server.")
 @click.option("--organization", required=True, help="Organization that the node belongs to.")
@@ -151,7 +160,7 @@ def init(directory: Path, address: str, organization: str, name: str, fingerprin
     click.echo(f"  4. vantage node start --config {path}")
 
 
-@node.command()
+@node.command(epilog="\b\nExample:\n  vantage node check --config /srv/node/node.yaml")
 @_CONFIG
 def check(config_path: Path) -> None:
     """Check a configuration and say what the node will serve."""
@@ -195,7 +204,7 @@ def _describe(loaded: NodeConfig) -> None:
     click.echo(f"executor: {loaded.executor}, {loaded.slots} at once")
 
 
-@node.command()
+@node.command(epilog="\b\nExample:\n  vantage node start --config /srv/node/node.yaml")
 @_CONFIG
 @click.option(
     "--ready-file",

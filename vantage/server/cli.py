@@ -16,7 +16,9 @@ def server() -> None:
     """Run a server."""
 
 
-@server.command()
+@server.command(
+    epilog="\b\nExample:\n  vantage server init --data /srv/vantage --listen 0.0.0.0:7600 --host example.org"
+)
 @_DATA
 @click.option("--listen", default="127.0.0.1:7600", show_default=True, help="HOST:PORT to listen on.")
 @click.option("--host", "hosts", multiple=True, help="Further host name or address for the certificate; repeatable.")
@@ -36,7 +38,7 @@ def init(data: Path, listen: str, hosts: tuple[str, ...]) -> None:
     click.echo("The token creates the first user, once; it is not shown again.", err=True)
 
 
-@server.command()
+@server.command(epilog="\b\nExample:\n  vantage server start --data /srv/vantage")
 @_DATA
 @click.option("--listen", help="HOST:PORT instead of the configured one; port 0 lets the system choose.")
 @click.option("--insecure", is_flag=True, help="Without TLS; on loopback only.")
@@ -79,7 +81,7 @@ def start(data: Path, listen: str | None, insecure: bool, ready_file: Path | Non
         raise click.ClickException(str(problem)) from None
 
 
-@server.command("fingerprint")
+@server.command("fingerprint", epilog="\b\nExample:\n  vantage server fingerprint --data /srv/vantage")
 @_DATA
 def show_fingerprint(data: Path) -> None:
     """Print the fingerprint of the server's certificate."""

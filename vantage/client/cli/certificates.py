@@ -144,15 +144,16 @@ def _open(directory: Path, from_stdin: bool) -> CertificateAuthority:
         encrypted = b"ENCRYPTED" in path.read_bytes()
     except FileNotFoundError:
         raise error(
-            Reason.KEY_INVALID, f"there is no authority in {directory}: name its directory with --ca, or make one "
-            "with 'vantage organization init'", path=str(path)
+            Reason.KEY_INVALID,
+            f"there is no authority in {directory}: name its directory with --ca, or make one "
+            "with 'vantage organization init'",
+            path=str(path),
         ) from None
     phrase = None
     if encrypted:
         given = os.environ.get("VANTAGE_CA_PASSPHRASE")
         phrase = (
-            given
-            or terminal.secret("Passphrase of the authority", from_stdin=from_stdin, option="--passphrase-stdin")
+            given or terminal.secret("Passphrase of the authority", from_stdin=from_stdin, option="--passphrase-stdin")
         ).encode()
     return pki.CertificateAuthority.load(directory, passphrase=phrase)
 

@@ -6,9 +6,11 @@ else to stderr. Texts that came from elsewhere lose their control characters bef
 
 from __future__ import annotations
 
+import base64
 import dataclasses
 import enum
 import json
+import math
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
@@ -85,26 +87,32 @@ class Output:
         click.echo(_dumps(item))
 
     def rows(self, titles: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-        """Print a table: within the terminal's width, or, into a file or pipe, at full length."""
-        from rich import box
-        from rich.console import Console
-        from rich.table import Table
-        from rich.text import Text
-
-        table = Table(box=box.SIMPLE_HEAD if sys.stdout.isatty() else None, pad_edge=False, header_style="bold")
-        for title in titles:
-            table.add_column(title, overflow="fold")
-        for row in rows:
-            table.add_row(*(Text(printable(cell)) for cell in row))
-        console = Console(file=sys.stdout, width=None if sys.stdout.isatty() else _UNLIMITED, highlight=False)
-        console.print(table)
+        """Print a table: within the terminal's width, or, into a file or pipe, each row on one line."""
+        if sys.stdout.isatty():
+            _draw(titles, rows)
+            return
+        lines = [list(titles), *([printable(cell).replace("\n", "; ") for cell in row] for row in rows)]
+        widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+        for line in lines:
+            click.echo("  ".join(f"{cell:<{width}}" for cell, width in zip(line, widths, strict=True)).rstrip())
 
     def note(self, sentence: str) -> None:
         """Tell a person something beside the answer."""
         click.echo(printable(sentence), err=True)
 
 
-_UNLIMITED = 32_767
+def _draw(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold")
+    for title in titles:
+        table.add_column(title, overflow="fold")
+    for row in rows:
+        table.add_row(*(Text(printable(cell)) for cell in row))
+    Console(file=sys.stdout, highlight=False).print(table)
 
 
 def text(value: object) -> str:
@@ -128,12 +136,20 @@ def text(value: object) -> str:
 
 
 def plain(value: object) -> Any:
-    """A value as JSON has it: dataclasses become objects, moments ISO 8601, durations seconds, enums their names."""
+    """A value as JSON has it.
+
+    Dataclasses become objects of the fields that they show of themselves, moments ISO 8601, durations seconds, enums
+    their names, bytes base64; numbers that JSON does not have (NaN, infinity) null.
+    """
     match value:
-        case None | bool() | int() | float() | str() if not isinstance(value, enum.Enum):
-            return value
         case enum.Enum():
             return value.name
+        case None | bool() | int() | str():
+            return value
+        case float():
+            return value if math.isfinite(value) else None
+        case bytes():
+            return base64.b64encode(value).decode()
         case datetime():
             return value.isoformat()
         case timedelta():
@@ -143,16 +159,12 @@ def plain(value: object) -> Any:
         case list() | tuple() | set() | frozenset():
             return [plain(each) for each in value]
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {
-            field.name: plain(getattr(value, field.name))
-            for field in dataclasses.fields(value)
-            if not field.name.startswith("_")
-        }
+        return {field.name: plain(getattr(value, field.name)) for field in dataclasses.fields(value) if field.repr}
     return str(value)
 
 
 def _dumps(value: object, indent: int | None = 2) -> str:
-    return escaped(json.dumps(plain(value), indent=indent, ensure_ascii=False))
+    return escaped(json.dumps(plain(value), indent=indent, ensure_ascii=False, allow_nan=False))
 
 
 def _write_array(items: Iterable[object]) -> None:

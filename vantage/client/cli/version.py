@@ -15,6 +15,8 @@ def version(call: Call) -> None:
 
     found = metadata.version("vantage")
     if call.output.is_json:
-        call.output.document({"vantage": found, "python": platform.python_version(), "grpc": metadata.version("grpcio")})
+        call.output.document(
+            {"vantage": found, "python": platform.python_version(), "grpc": metadata.version("grpcio")}
+        )
     else:
         click.echo(f"vantage {found}")
