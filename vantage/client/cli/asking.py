@@ -22,7 +22,7 @@ _LARGE = 1024 * 1024
 """Files beyond this are not read here: the client sends them piece by piece."""
 
 
-class DurationType(click.ParamType):
+class DurationType(click.ParamType[timedelta]):
     """``90s``, ``30m``, ``12h``, ``7d``."""
 
     name = "duration"

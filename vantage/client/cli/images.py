@@ -30,7 +30,8 @@ def image() -> None:
 def create_key(call: Call, out: Path, password_stdin: bool) -> None:
     """Make a pair of keys for signing images.
 
-    The files are in cosign's format. The private key is encrypted with a password: typed, from stdin, or from COSIGN_PASSWORD as with cosign.
+    The files are in cosign's format. The private key is encrypted with a password: typed, from stdin, or from
+    COSIGN_PASSWORD as with cosign.
     """
     from vantage.common import cosign, pki
 
