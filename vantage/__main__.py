@@ -49,6 +49,7 @@ COMMANDS = {
     "node": Entry("vantage.node.cli", "node", "Run a node beside a data set, and manage nodes."),
     "organization": _client("organizations", "organization", "Organizations and their certificate authorities."),
     "profile": _client("profiles", "profile", "Servers that you use."),
+    "relay": Entry("vantage.server.relay.cli", "relay", "Run a relay of its own.", "server"),
     "server": Entry("vantage.server.cli", "server", "Run a server.", "server"),
     "version": _client("version", "version", "Print the version."),
 }

@@ -93,7 +93,7 @@ def show_fingerprint(data: Path) -> None:
         raise click.ClickException(f"{data} holds no server: run 'vantage server init' first") from None
 
 
-@server.command("relay-keys")
+@server.command("relay-keys", epilog="\b\nExample:\n  vantage server relay-keys --data /srv/vantage > relay-keys.json")
 @_DATA
 def show_relay_keys(data: Path) -> None:
     """Print the public keys with which stand-alone relays check tickets (JSON Web Key Set)."""

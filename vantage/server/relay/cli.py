@@ -13,10 +13,13 @@ _DATA = click.option(
 
 @click.group()
 def relay() -> None:
-    """Run a relay of its own: it forwards sealed bytes between nodes. Every server has one inside already."""
+    """Run a relay of its own.
+
+    It forwards sealed bytes between nodes. Every server has one inside already.
+    """
 
 
-@relay.command()
+@relay.command(epilog="\b\nExample:\n  vantage relay init --data /srv/relay --name relay-1 --keys relay-keys.json")
 @_DATA
 @click.option("--name", required=True, help="Name of the relay; the server's configuration uses the same.")
 @click.option(
@@ -45,7 +48,7 @@ def init(data: Path, name: str, keys: Path, listen: str, hosts: tuple[str, ...])
     click.echo("Add the relay, with this certificate, to 'relays' in the server's server.yaml.", err=True)
 
 
-@relay.command()
+@relay.command(epilog="\b\nExample:\n  vantage relay start --data /srv/relay")
 @_DATA
 @click.option("--listen", help="HOST:PORT instead of the configured one; port 0 lets the system choose.")
 @click.option("--insecure", is_flag=True, help="Without TLS; what nodes send is sealed from node to node anyway.")
