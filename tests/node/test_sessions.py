@@ -114,7 +114,7 @@ async def test_a_run_that_ran_when_the_process_died_is_reported_lost(station: St
         await session.receive("accepted")
         await session.receive("started")
     assert station.runs == []
-    (station.directory / "data" / "runs" / "leftover").mkdir()
+    (station.directory / "data" / "runs" / "leftover").mkdir(parents=True)
     async with station.running():
         session = await station.session()
         completed = (await session.receive("completed")).completed

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import jsonschema
@@ -29,6 +30,11 @@ class Function:
     name: str
     arguments: Mapping[str, Any]
     data: tuple[str, ...]
+
+    @cached_property
+    def validator(self) -> jsonschema.Draft202012Validator:
+        """Checks arguments."""
+        return jsonschema.Draft202012Validator(self.arguments)
 
 
 @dataclass(frozen=True)
@@ -88,8 +94,7 @@ def check_arguments(function: Function, content: bytes) -> None:
         raise error(Reason.ARGUMENTS_INVALID, "the arguments are not JSON") from None
     if not isinstance(arguments, dict):
         raise error(Reason.ARGUMENTS_INVALID, "the arguments must be a JSON object: parameter -> value")
-    validator = jsonschema.Draft202012Validator(function.arguments)
-    problem = best_match(validator.iter_errors(arguments))
+    problem = best_match(function.validator.iter_errors(arguments))
     if problem is None:
         return
     path = ".".join(str(step) for step in problem.absolute_path)

@@ -76,17 +76,17 @@ class RunContext:
 
 @dataclass(frozen=True)
 class StoredResult:
-    """A result that is complete in a file of the node.
+    """A result that is complete at the node.
 
     Attributes:
         media_type: media type of the bytes.
-        path: the file; whoever made this has moved it into place.
+        content: the bytes, or the file that holds them; whoever made this has moved it into place.
         size: number of bytes.
         digest: ``sha256:`` and 64 hexadecimal digits.
     """
 
     media_type: str
-    path: Path
+    content: bytes | Path
     size: int
     digest: str
 

@@ -112,7 +112,7 @@ class Payloads:
             header = pb.UploadHeader(
                 request_id=request_id, size_bytes=result.size, digest=result.digest, offset=known.offset
             )
-            answer = await stub.UploadPayload(_parts(header, result.path), metadata=metadata)
+            answer = await stub.UploadPayload(_parts(header, result.content), metadata=metadata)
         except grpc.aio.AioRpcError as problem:
             raise error_from_rpc(problem) from problem
         return answer.payload.name
@@ -127,9 +127,13 @@ class Payloads:
         await asyncio.sleep(backoff.next_delay())
 
 
-async def _parts(header: pb.UploadHeader, path: Path) -> AsyncGenerator[pb.UploadPayloadRequest, None]:
+async def _parts(header: pb.UploadHeader, content: bytes | Path) -> AsyncGenerator[pb.UploadPayloadRequest, None]:
     yield pb.UploadPayloadRequest(header=header)
-    with await asyncio.to_thread(path.open, "rb") as file:
+    if isinstance(content, bytes):
+        for start in range(header.offset, len(content), CHUNK):
+            yield pb.UploadPayloadRequest(chunk=content[start : start + CHUNK])
+        return
+    with await asyncio.to_thread(content.open, "rb") as file:
         await asyncio.to_thread(file.seek, header.offset)
         while chunk := await asyncio.to_thread(file.read, CHUNK):
             yield pb.UploadPayloadRequest(chunk=chunk)

@@ -6,6 +6,7 @@ import asyncio
 from collections import deque
 from collections.abc import AsyncGenerator, Callable
 from contextlib import AbstractAsyncContextManager
+from functools import cached_property
 from pathlib import Path
 
 from vantage.api.algorithm.v1 import algorithm_service_pb2 as algorithm_pb
@@ -39,7 +40,7 @@ class RunDoor:
         self,
         lease: pb.Lease,
         context: RunContext,
-        scratch: Path,
+        make_scratch: Callable[[], Path],
         policy: PolicySection,
         reporter: Reporter,
         subtasks: Subtasks,
@@ -52,7 +53,7 @@ class RunDoor:
         self.tail: deque[str] = deque(maxlen=_TAIL)
         self._lease = lease
         self._context = context
-        self._scratch = scratch
+        self._make_scratch = make_scratch
         self._policy = policy
         self._reporter = reporter
         self._subtasks = subtasks
@@ -74,8 +75,12 @@ class RunDoor:
 
     @property
     def scratch(self) -> Path:
-        """See ``Door``."""
+        """See ``Door``: made when it is first needed."""
         return self._scratch
+
+    @cached_property
+    def _scratch(self) -> Path:
+        return self._make_scratch()
 
     def served(self) -> AbstractAsyncContextManager[Path]:
         """See ``Door``."""
@@ -113,7 +118,8 @@ class RunDoor:
         if self.stored is None:
             self.stored = result
             return
-        await asyncio.to_thread(result.path.unlink, missing_ok=True)
+        if isinstance(result.content, Path):
+            await asyncio.to_thread(result.content.unlink, missing_ok=True)
         if (self.stored.digest, self.stored.media_type) != (result.digest, result.media_type):
             raise error(Reason.RESULT_ALREADY_SUBMITTED, "the run has submitted another result: submit one result")
 

@@ -8,6 +8,7 @@ import logging
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from vantage.api.node.v1 import node_session_service_pb2 as pb
@@ -91,6 +92,7 @@ class Runner:
         self._idle = asyncio.Event()
         self._idle.set()
         self._draining = False
+        self._directories: set[Path] = set()
         self._intake = Intake(config, tools.source, tools.payloads, lambda: self._settings.collaborations)
 
     # Work
@@ -252,7 +254,10 @@ class Runner:
         except VantageError as problem:
             return problem
         finally:
-            await asyncio.to_thread(shutil.rmtree, self._directory(order.assign.lease), ignore_errors=True)
+            directory = self._directory(order.assign.lease)
+            if directory in self._directories:
+                self._directories.discard(directory)
+                await asyncio.to_thread(shutil.rmtree, directory, ignore_errors=True)
 
     async def _execute(self, order: Order) -> StoredResult | VantageError:
         lease, policy = order.assign.lease, self._config.policy
@@ -268,7 +273,7 @@ class Runner:
             door = RunDoor(
                 lease,
                 order.context,
-                await asyncio.to_thread(self._make_directory, lease),
+                partial(self._make_directory, lease),
                 policy,
                 self._reporter,
                 tools.subtasks,
@@ -296,7 +301,9 @@ class Runner:
     async def _deliver(self, lease: pb.Lease, result: StoredResult) -> types_pb2.Payload:
         if result.size > self._settings.max_inline_bytes:
             return await self._tools.payloads.upload(result, lease.lease_id)
-        content = await asyncio.to_thread(result.path.read_bytes)
+        content = result.content
+        if isinstance(content, Path):
+            content = await asyncio.to_thread(content.read_bytes)
         return types_pb2.Payload(
             media_type=result.media_type,
             sealing=types_pb2.SEALING_NONE,
@@ -311,6 +318,7 @@ class Runner:
 
     def _make_directory(self, lease: pb.Lease) -> Path:
         directory = self._directory(lease)
+        self._directories.add(directory)
         try:
             directory.mkdir(mode=0o700, parents=True)
         except OSError as problem:

@@ -179,7 +179,8 @@ print("done")
     assert box.lines == ["done"]
     assert box.told == [(0.5, "half")]
     assert box.stored is not None
-    assert box.stored.path.read_bytes() == b'{"a": 1}time,status\n1,0\n'
+    assert isinstance(box.stored.content, Path)
+    assert box.stored.content.read_bytes() == b'{"a": 1}time,status\n1,0\n'
 
 
 async def test_the_box_is_closed(executor: DockerExecutor, image: VerifiedImage, box: Box) -> None:

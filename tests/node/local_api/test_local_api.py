@@ -54,7 +54,8 @@ class Recorder:
     async def result(self, result: StoredResult) -> None:
         if self.content:
             raise error(Reason.RESULT_ALREADY_SUBMITTED, "again")
-        self.content = result.path.read_bytes()
+        assert isinstance(result.content, Path)
+        self.content = result.content.read_bytes()
         self.told.append(result)
 
     def result_refused(self, problem: VantageError) -> None:

@@ -16,6 +16,7 @@ import os
 import signal
 import sys
 from collections.abc import AsyncIterator, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -128,7 +129,7 @@ async def _call(function: Any, door: Door) -> Exit:
     context = door.context
     arguments: dict[str, Any] = json.loads(context.arguments)
     arguments |= {bound.parameter: Path(bound.path) for bound in context.datasets}
-    if "door" in inspect.signature(function).parameters:
+    if "door" in _parameters(function):
         arguments["door"] = door
     door.started()
     try:
@@ -144,15 +145,18 @@ async def _call(function: Any, door: Door) -> Exit:
         return Exit(1)
     if answer is not None:
         with contextlib.suppress(VantageError):  # the door remembers why it was not taken
-            await door.callbacks.result(_store(answer, door.scratch))
+            await door.callbacks.result(_result(answer))
     return Exit(0)
 
 
-def _store(answer: bytes | Mapping[str, Any], scratch: Path) -> StoredResult:
+@cache
+def _parameters(function: Any) -> frozenset[str]:
+    return frozenset(inspect.signature(function).parameters)
+
+
+def _result(answer: bytes | Mapping[str, Any]) -> StoredResult:
     if isinstance(answer, bytes):
         media_type, content = "application/octet-stream", answer
     else:
         media_type, content = "application/json", json.dumps(answer, separators=(",", ":")).encode()
-    path = scratch / "result"
-    path.write_bytes(content)
-    return StoredResult(media_type, path, len(content), f"sha256:{hashlib.sha256(content).hexdigest()}")
+    return StoredResult(media_type, content, len(content), f"sha256:{hashlib.sha256(content).hexdigest()}")

@@ -21,7 +21,7 @@ class Commits:
     def __init__(self, database: Database) -> None:
         self.database = database
         self._listeners: list[Callable[[Changes], None]] = []
-        self._under_way: set[asyncio.Task[Any]] = set()
+        self._under_way: set[asyncio.Future[Any]] = set()
 
     def listen(self, listener: Callable[[Changes], None]) -> None:
         """Call ``listener`` with the changes of each commit, on the event loop; it must not wait."""
@@ -32,22 +32,19 @@ class Commits:
 
         A caller that is cancelled meanwhile does not keep the listeners from being told: the commit happens anyway.
         """
-        task = asyncio.create_task(self._commit(unit, *args, **kwargs))
-        self._under_way.add(task)
-        task.add_done_callback(self._settled)
-        return await asyncio.shield(task)
-
-    def _settled(self, task: asyncio.Task[Any]) -> None:
-        self._under_way.discard(task)
-        if not task.cancelled():
-            task.exception()  # its caller may be gone; the database has logged what it could not do
-
-    async def _commit(self, unit: Unit[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         changes = Changes()
-        value = await self.database.write(lambda connection: unit(connection, changes, *args, **kwargs))
-        for listener in self._listeners:
-            listener(changes)
-        return value
+        done = self.database.submit(lambda connection: unit(connection, changes, *args, **kwargs))
+        self._under_way.add(done)
+        # Before the caller waits: callbacks run in their order, so that the listeners know when the caller goes on.
+        done.add_done_callback(lambda done: self._settled(done, changes))
+        return await asyncio.shield(done)
+
+    def _settled(self, done: asyncio.Future[Any], changes: Changes) -> None:
+        self._under_way.discard(done)
+        # The caller of what failed may be gone; the database has logged what it could not do.
+        if done.exception() is None:
+            for listener in self._listeners:
+                listener(changes)
 
     async def settle(self) -> None:
         """Wait until nothing is under way."""

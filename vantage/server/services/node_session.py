@@ -176,10 +176,11 @@ class NodeSession:
         while self._reports or not self._silent:
             await self._reported.wait()
             self._reported.clear()
-            if all(each.report.event in (RunEvent.START, None) for each in self._reports):
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(_LINGER):
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_LINGER):
+                    while self._only_beginnings() and not self._silent:
                         await self._reported.wait()
+                        self._reported.clear()
             batch, self._reports = self._reports, []
             self._room.set()
             if not batch:
@@ -192,6 +193,9 @@ class NodeSession:
                         "reports without a valid lease ignored", extra={"node": self.node.name, "reports": len(stale)}
                     )
             self.outbox.acknowledge(max(each.sequence for each in batch))
+
+    def _only_beginnings(self) -> bool:
+        return all(each.report.event in (RunEvent.START, None) for each in self._reports)
 
     async def _assign(self) -> None:
         """Claim runs whenever there may be some and the node has room."""

@@ -9,6 +9,9 @@ from vantage.server.domain.jobs import OpenRelay
 from vantage.server.domain.session import Acknowledge, CancelRun, Goodbye, HeartbeatReply, Welcome
 from vantage.server.domain.tasks import Work
 
+ACK_SECONDS = 0.02
+"""How long an acknowledgement waits for a message that takes it along."""
+
 ServerMessage = Welcome | HeartbeatReply | Work | CancelRun | OpenRelay | Goodbye | Acknowledge
 
 
@@ -22,6 +25,7 @@ class Outbox:
         self._ended = False
         self.ack = 0
         self._sent_ack = 0
+        self._late: asyncio.TimerHandle | None = None
 
     def welcome(self, message: Welcome) -> None:
         """Put the first message; what was put before follows it."""
@@ -39,7 +43,9 @@ class Outbox:
         """All messages up to this sequence are durable."""
         if sequence > self.ack:
             self.ack = sequence
-            self._filled.set()
+            # Nobody waits for it, and the next message carries it: only if there is none it gets one of its own.
+            if self._late is None:
+                self._late = asyncio.get_running_loop().call_later(ACK_SECONDS, self._acknowledge_now)
 
     def end(self, message: Goodbye | None = None) -> None:
         """Say a last thing, even before the welcome, and nothing more."""
@@ -54,6 +60,10 @@ class Outbox:
         """Whether nothing more can be said."""
         return self._ended
 
+    def _acknowledge_now(self) -> None:
+        self._late = None
+        self._filled.set()
+
     async def next(self) -> tuple[int, ServerMessage] | None:
         """Wait for the next message with its acknowledgement; None when all is said."""
         while True:
@@ -63,7 +73,7 @@ class Outbox:
                     return self.ack, self._messages.popleft()
                 if self._ended:
                     return None
-                if self.ack > self._sent_ack:
+                if self._late is None and self.ack > self._sent_ack:
                     self._sent_ack = self.ack
                     return self.ack, Acknowledge()
             self._filled.clear()

@@ -100,12 +100,15 @@ class Database:
             LimitExceededError: STORAGE_FULL; the unit had no effect.
             Exception: whatever the unit raised; the unit had no effect.
         """
+        return await asyncio.shield(self.submit(unit))
+
+    def submit(self, unit: Unit[T]) -> asyncio.Future[T]:
+        """Like ``write``, for a caller that waits in its own way; cancelling the future does not undo the unit."""
         if self._closed:
             raise error(Reason.SERVER_STOPPING, "the server is stopping: try again in a moment")
         job = _Job(unit, asyncio.get_running_loop())
         self._jobs.put(job)
-        value: T = await asyncio.shield(job.future)
-        return value
+        return job.future
 
     async def read(self, unit: Unit[T]) -> T:
         """Run a unit that only reads, on a snapshot of its own.
