@@ -22,6 +22,7 @@ SPECIAL = {
     "AuthService.ExchangeAssertion": "the assertion works once",
     "AuthService.Logout": "what has ended stays ended",
     "AuthService.ChangePassword": "the second time the current password is another one",
+    "KeyService.PublishKeys": "the same list is accepted again, an older one is refused",
     "NodeSessionService.Connect": "each message has a sequence; a newer session fences the older",
     "AlgorithmService.Dial": "each opens a connection of its own, which ends with the call",
     "AlgorithmService.Listen": "a label has one listener, the second is refused",

@@ -23,7 +23,12 @@ from vantage.api.admin.v1 import (
     user_service_pb2,
     user_service_pb2_grpc,
 )
-from vantage.api.identity.v1 import auth_service_pb2, auth_service_pb2_grpc
+from vantage.api.identity.v1 import (
+    auth_service_pb2,
+    auth_service_pb2_grpc,
+    key_service_pb2,
+    key_service_pb2_grpc,
+)
 from vantage.api.node.v1 import node_session_service_pb2, node_session_service_pb2_grpc
 from vantage.api.payload.v1 import payload_service_pb2, payload_service_pb2_grpc
 from vantage.api.relay.v1 import relay_broker_service_pb2, relay_service_pb2
@@ -49,6 +54,7 @@ from vantage.server.rpc.admin import (
 )
 from vantage.server.rpc.auth import AuthServicer
 from vantage.server.rpc.interceptors import Gate, rules_of
+from vantage.server.rpc.keys import KeyServicer
 from vantage.server.rpc.node_session import NodeSessionServicer
 from vantage.server.rpc.payloads import PayloadServicer
 from vantage.server.rpc.tasks import TaskServicer
@@ -56,6 +62,7 @@ from vantage.server.services.auth import Auth
 from vantage.server.services.collaborations import Collaborations
 from vantage.server.services.commits import Commits
 from vantage.server.services.directory import Directory
+from vantage.server.services.keys import Keys
 from vantage.server.services.nodes import Nodes
 from vantage.server.services.organizations import Organizations
 from vantage.server.services.payloads import Payloads
@@ -73,6 +80,7 @@ SERVICES = tuple(
     each
     for module in (
         auth_service_pb2,
+        key_service_pb2,
         organization_service_pb2,
         user_service_pb2,
         collaboration_service_pb2,
@@ -183,6 +191,7 @@ class Server:
             ],
         )
         auth_service_pb2_grpc.add_AuthServiceServicer_to_server(AuthServicer(auth, config), server)
+        key_service_pb2_grpc.add_KeyServiceServicer_to_server(KeyServicer(Keys(database, clock)), server)
         organization_service_pb2_grpc.add_OrganizationServiceServicer_to_server(
             OrganizationServicer(Organizations(database, directory, clock)), server
         )

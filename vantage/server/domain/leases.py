@@ -17,12 +17,14 @@ class Report:
 
     Attributes:
         event: what happened, or None for a mere confirmation of the assignment.
+        statement: what the node signed about it.
     """
 
     lease: Lease
     event: RunEvent | None
     result: Payload | None = None
     failure: Failure | None = None
+    statement: bytes = b""
 
 
 class Verdict(Enum):

@@ -123,6 +123,7 @@ class Run:
         attempt: how many times it was assigned.
         lease_id: fencing token of the latest attempt, or "".
         subtasks: how many subtasks it created.
+        statement: what the node signed about the outcome; the server passes it on.
     """
 
     name: str
@@ -141,6 +142,7 @@ class Run:
     assign_time: datetime | None = None
     start_time: datetime | None = None
     finish_time: datetime | None = None
+    statement: bytes = b""
 
     @property
     def lease(self) -> Lease:
@@ -177,7 +179,13 @@ def lost(run: Run, now: datetime) -> Run:
 
 
 def moved(
-    run: Run, event: RunEvent, now: datetime, *, result: Payload | None = None, failure: Failure | None = None
+    run: Run,
+    event: RunEvent,
+    now: datetime,
+    *,
+    result: Payload | None = None,
+    failure: Failure | None = None,
+    statement: bytes = b"",
 ) -> Run:
     """The run after any other event. The caller has asked ``next_state`` whether it happens."""
     state = TRANSITIONS[run.state, event]
@@ -186,6 +194,7 @@ def moved(
         state=state,
         result=result,
         failure=failure,
+        statement=statement,
         start_time=now if event is RunEvent.START else run.start_time,
         finish_time=None if state in OPEN else now,
     )

@@ -17,6 +17,8 @@ MAX_TITLE = 200
 MAX_FUNCTION = 100
 MAX_DATASETS = 100
 MAX_IMAGE = 500
+MAX_ORDER_BYTES = 2 * 1024 * 1024
+MAX_KEY_VERSIONS = 64
 DEFAULT_TIMEOUT = timedelta(hours=1)
 MAX_TIMEOUT = timedelta(days=30)
 MAX_DEPTH = 4
@@ -41,12 +43,19 @@ class TaskState(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """One organization that is asked; ``node`` is "" for any of its nodes, ``datasets`` are (parameter, dataset)."""
+    """One organization that is asked.
+
+    Attributes:
+        node: "" for any of its nodes.
+        datasets: (parameter, dataset).
+        key_versions: (holder, version) of the lists of keys that the arguments are sealed to.
+    """
 
     organization: str
     node: str
     arguments: Payload | None
     datasets: tuple[tuple[str, str], ...]
+    key_versions: tuple[tuple[str, int], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +70,7 @@ class TaskSpec:
     timeout: timedelta
     parent_run: str
     order: bytes
+    parent_orders: tuple[bytes, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +131,8 @@ def validate_spec(spec: TaskSpec) -> None:
         )
     if len(spec.function) > MAX_FUNCTION or _FUNCTION.fullmatch(spec.function) is None:
         raise _invalid("spec.function", "must be the name of a function that the image declares")
+    if len(spec.order) > MAX_ORDER_BYTES:
+        raise _invalid("spec.order", f"must have at most {MAX_ORDER_BYTES} bytes")
     if not timedelta(0) <= spec.timeout <= MAX_TIMEOUT:
         raise _invalid("spec.timeout", "must be above zero and at most 30 days, or absent for one hour")
     if not 1 <= len(spec.targets) <= MAX_TARGETS:
@@ -143,6 +155,8 @@ def _validate_target(target: Target) -> None:
         raise _invalid("spec.targets.datasets", f"must be at most {MAX_DATASETS}")
     if len({parameter for parameter, _dataset in target.datasets}) != len(target.datasets):
         raise _invalid("spec.targets.datasets", "binds a parameter twice")
+    if len(target.key_versions) > MAX_KEY_VERSIONS:
+        raise _invalid("spec.targets.key_versions", f"must be at most {MAX_KEY_VERSIONS}")
     for parameter, dataset in target.datasets:
         if _NAME.fullmatch(parameter) is None or _NAME.fullmatch(dataset) is None:
             raise _invalid(

@@ -34,6 +34,7 @@ from vantage.server.services.outbox import ServerMessage
 MAX_LINES = 1_000
 MAX_LINE = 2_000
 MAX_PROGRESS_TEXT = 200
+MAX_STATEMENT_BYTES = 64 * 1024
 
 
 def lease_from_proto(message: pb.Lease) -> Lease:
@@ -69,7 +70,8 @@ def node_message_from_proto(message: pb.ConnectRequest, limit: int) -> NodeMessa
         case "refused":
             failure = _failure(message.refused.failure)
             lease = lease_from_proto(message.refused.lease)
-            return Reported(message.sequence, Report(lease, RunEvent.REFUSE, failure=failure))
+            statement = _statement(message.refused.statement)
+            return Reported(message.sequence, Report(lease, RunEvent.REFUSE, failure=failure, statement=statement))
         case "started":
             return Reported(message.sequence, Report(lease_from_proto(message.started.lease), RunEvent.START))
         case "completed":
@@ -97,13 +99,15 @@ def _completed(message: pb.Completed, limit: int) -> Report:
     match message.WhichOneof("outcome"):
         case "result":
             try:
-                return Report(lease, RunEvent.SUCCEED, payload_from_proto(message.result, limit, "result"))
+                result = payload_from_proto(message.result, limit, "result")
+                return Report(lease, RunEvent.SUCCEED, result, statement=_statement(message.statement))
             except VantageError as problem:
                 # The answer cannot be kept. The run ends with the reason; an error would make the node send it again.
                 reason = Reason.RESULT_TOO_LARGE if problem.reason is Reason.PAYLOAD_TOO_LARGE else Reason.NO_RESULT
                 return Report(lease, RunEvent.FAIL, failure=Failure(reason.name, problem.message))
         case "failure":
-            return Report(lease, RunEvent.FAIL, failure=_failure(message.failure))
+            failure = _failure(message.failure)
+            return Report(lease, RunEvent.FAIL, failure=failure, statement=_statement(message.statement))
         case "cancelled":
             failure = bounded_failure(
                 message.cancelled.reason or Reason.NODE_STOPPING.name, "the node stopped the run", {}
@@ -112,6 +116,11 @@ def _completed(message: pb.Completed, limit: int) -> Report:
         case _:
             failure = Failure(Reason.NO_RESULT.name, "the node said that the run ended, but not how")
             return Report(lease, RunEvent.FAIL, failure=failure)
+
+
+def _statement(envelope: bytes) -> bytes:
+    # One that is too large cannot be one: the client says that the outcome is not signed.
+    return envelope if len(envelope) <= MAX_STATEMENT_BYTES else b""
 
 
 def _failure(message: types_pb2.Failure) -> Failure:

@@ -114,6 +114,7 @@ def spec_from_proto(message: task_pb2.TaskSpec, limit: int) -> TaskSpec:
                 if target.HasField("arguments")
                 else None,
                 tuple((binding.parameter, binding.dataset) for binding in target.datasets),
+                tuple((each.holder, each.version) for each in target.key_versions),
             )
             for target in message.targets
         ),
@@ -132,6 +133,7 @@ def spec_to_proto(spec: TaskSpec, *, arguments: bool) -> task_pb2.TaskSpec:
         function=spec.function,
         parent_run=spec.parent_run,
         order=spec.order,
+        parent_orders=spec.parent_orders,
     )
     if spec.timeout:
         message.timeout.FromTimedelta(spec.timeout)
@@ -153,6 +155,7 @@ def run_to_proto(run: Run, collaboration: str, liveness: Liveness) -> task_pb2.R
         state=int(run.state),  # type: ignore[arg-type]  # the number is the contract's
         attempt=run.attempt,
         node_online=liveness.can_take(run, collaboration),
+        statement=run.statement,
     )
     if run.result is not None:
         message.result.CopyFrom(payload_to_proto(run.result))

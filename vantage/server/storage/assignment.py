@@ -74,7 +74,7 @@ def _uploaded(connection: Connection, node: str, reports: Iterable[Report]) -> d
 def _moved(run: Run, event: RunEvent, report: Report, uploaded: dict[str, tuple[int, str]], now: datetime) -> Run:
     result = report.result
     if result is None or result.reference is None:
-        return moved(run, event, now, result=result, failure=report.failure)
+        return moved(run, event, now, result=result, failure=report.failure, statement=report.statement)
     if result.reference not in uploaded:
         failure = Failure(
             Reason.NO_RESULT.name,
@@ -83,7 +83,7 @@ def _moved(run: Run, event: RunEvent, report: Report, uploaded: dict[str, tuple[
         return moved(run, RunEvent.FAIL, now, failure=failure)
     size, digest = uploaded[result.reference]
     stored = Payload(result.media_type, result.sealing, None, result.reference, size, digest)
-    return moved(run, event, now, result=stored)
+    return moved(run, event, now, result=stored, statement=report.statement)
 
 
 def come_back(
@@ -134,6 +134,7 @@ def _work(connection: Connection, taken: Sequence[tuple[Row[tuple[object, ...]],
             row.timeout * _MICROSECOND,
             row.parent_run,
             row.signed_order,
+            task_store.unpack(row.parent_orders),
         )
         work.append(
             Work(run.lease, spec, row.creator, row.creator_organization, row.deadline, members[row.collaboration])

@@ -23,7 +23,7 @@ from vantage.server.domain.tasks import (
     check_members,
     deadline_of,
 )
-from vantage.server.storage import payload_store, run_store, task_store
+from vantage.server.storage import key_store, payload_store, run_store, task_store
 from vantage.server.storage.lifecycle import Changes, Vacancy
 from vantage.server.storage.task_schema import ARGUMENTS
 
@@ -143,6 +143,7 @@ def _build(
         if not organizations:
             raise error(Reason.NOT_FOUND, f"there is no {spec.collaboration}", name=spec.collaboration)
     check_members(organizations, spec, asker.organization or None)
+    key_store.check_versions(connection, [version for target in spec.targets for version in target.key_versions])
     spec = replace(spec, targets=_resolve(connection, asker, spec.targets))
     runs = tuple(
         Run(
@@ -212,7 +213,9 @@ def _inherit(spec: TaskSpec, parent: _Parent) -> TaskSpec:
         )
     if spec.image != parent.task.spec.image:
         raise error(Reason.PERMISSION_DENIED, "a subtask runs the image of its parent", field="spec.image")
-    return replace(spec, collaboration=parent.task.spec.collaboration)
+    # The orders above are the server's to add: it has them, and the nodes check them.
+    above = (*parent.task.spec.parent_orders, parent.task.spec.order) if spec.order else ()
+    return replace(spec, collaboration=parent.task.spec.collaboration, parent_orders=above)
 
 
 def _resolve(connection: Connection, asker: Asker, targets: tuple[Target, ...]) -> tuple[Target, ...]:

@@ -66,7 +66,7 @@ def _as_it_was(now: Run, state: RunState, node: str, attempt: int) -> Run:
     """The run at an earlier event: what came later is taken away."""
     then = replace(now, state=state, node=node, attempt=attempt)
     if state in OPEN:
-        then = replace(then, failure=None, finish_time=None)
+        then = replace(then, failure=None, finish_time=None, statement=b"")
     if state is RunState.ASSIGNED:
         then = replace(then, start_time=None)
     return then

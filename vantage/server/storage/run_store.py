@@ -27,6 +27,7 @@ _UPDATE = (
         assign_time=bindparam("b_assign_time"),
         start_time=bindparam("b_start_time"),
         finish_time=bindparam("b_finish_time"),
+        statement=bindparam("b_statement"),
     )
 )
 _COUNT_SUBTASKS = (
@@ -50,6 +51,7 @@ _WORK = (
         task.c.timeout,
         task.c.parent_run,
         task.c.signed_order,
+        task.c.parent_orders,
         task.c.creator,
         task.c.creator_organization,
         task.c.deadline,
@@ -142,6 +144,7 @@ def update_runs(connection: Connection, runs: Iterable[Run]) -> None:
                 "b_assign_time": each.assign_time,
                 "b_start_time": each.start_time,
                 "b_finish_time": each.finish_time,
+                "b_statement": each.statement or None,
             }
             for each in runs
         ],
@@ -234,4 +237,5 @@ def build_run(row: Row[tuple[object, ...]], result: Payload | None = None) -> Ru
         row.assign_time,
         row.start_time,
         row.finish_time,
+        row.statement or b"",
     )

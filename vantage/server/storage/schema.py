@@ -139,6 +139,16 @@ node = Table(
     Column("created", Instant, nullable=False),
 )
 
+key_bundle = Table(
+    "key_bundle",
+    metadata,
+    Column("holder", String(160), primary_key=True),
+    Column("version", BigInteger, nullable=False),
+    Column("envelope", LargeBinary, nullable=False),
+    Column("published", Instant, nullable=False),
+)
+"""The latest list of keys of each holder, as signed; the server only passes it on."""
+
 node_collaboration = Table(
     "node_collaboration",
     metadata,

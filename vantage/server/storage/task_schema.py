@@ -29,6 +29,7 @@ task = Table(
     Column("function", Text, nullable=False),
     Column("timeout", BigInteger, nullable=False),
     Column("signed_order", LargeBinary, nullable=False),
+    Column("parent_orders", LargeBinary, nullable=True),
     Column("parent_run", String(84), nullable=False),
     Column("depth", Integer, nullable=False),
     Column("creator", String(160), nullable=False),
@@ -78,6 +79,7 @@ run = Table(
     Column("assign_time", Instant, nullable=True),
     Column("start_time", Instant, nullable=True),
     Column("finish_time", Instant, nullable=True),
+    Column("statement", LargeBinary, nullable=True),
     UniqueConstraint("task", "position"),
 )
 Index(

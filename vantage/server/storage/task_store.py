@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -91,6 +93,7 @@ def insert_tasks(connection: Connection, tasks: Sequence[tuple[Task, str, bytes]
                 "function": each.spec.function,
                 "timeout": each.spec.timeout // _MICROSECOND,
                 "signed_order": each.spec.order,
+                "parent_orders": pack(each.spec.parent_orders),
                 "parent_run": each.spec.parent_run,
                 "depth": each.depth,
                 "creator": each.creator,
@@ -112,6 +115,16 @@ def insert_tasks(connection: Connection, tasks: Sequence[tuple[Task, str, bytes]
             for each, request_id, content_hash in tasks
         ],
     )
+
+
+def pack(orders: Sequence[bytes]) -> bytes | None:
+    """Several envelopes as one value."""
+    return json.dumps([base64.b64encode(each).decode() for each in orders]).encode() if orders else None
+
+
+def unpack(value: bytes | None) -> tuple[bytes, ...]:
+    """What ``pack`` has packed."""
+    return tuple(base64.b64decode(each) for each in json.loads(value)) if value else ()
 
 
 def find_requests(connection: Connection, keys: Iterable[tuple[str, str]]) -> dict[tuple[str, str], tuple[str, bytes]]:
@@ -222,6 +235,7 @@ def build_task(row: Row[tuple[object, ...]], runs: Sequence[Run]) -> Task:
         found["timeout"] * _MICROSECOND,
         found["parent_run"],
         found["signed_order"],
+        unpack(found["parent_orders"]),
     )
     return Task(
         found["name"],

@@ -138,6 +138,7 @@ class Target(_message.Message):
     NODE_FIELD_NUMBER: _builtins.int
     ARGUMENTS_FIELD_NUMBER: _builtins.int
     DATASETS_FIELD_NUMBER: _builtins.int
+    KEY_VERSIONS_FIELD_NUMBER: _builtins.int
     organization: _builtins.str
     """organizations/{organization}."""
     node: _builtins.str
@@ -150,6 +151,12 @@ class Target(_message.Message):
     def datasets(self) -> _containers.RepeatedCompositeFieldContainer[Global___DatasetBinding]:
         """Datasets for this target."""
 
+    @_builtins.property
+    def key_versions(self) -> _containers.RepeatedCompositeFieldContainer[Global___KeyVersion]:
+        """Versions of the lists of keys that the arguments are sealed to; empty when they are not sealed. The server refuses a
+        task whose versions are not the latest (KEYS_STALE), before anything is created.
+        """
+
     def __init__(
         self,
         *,
@@ -157,14 +164,41 @@ class Target(_message.Message):
         node: _builtins.str = ...,
         arguments: _types_pb2.Payload | None = ...,
         datasets: _abc.Iterable[Global___DatasetBinding] | None = ...,
+        key_versions: _abc.Iterable[Global___KeyVersion] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["arguments", b"arguments"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["arguments", b"arguments", "datasets", b"datasets", "node", b"node", "organization", b"organization"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["arguments", b"arguments", "datasets", b"datasets", "key_versions", b"key_versions", "node", b"node", "organization", b"organization"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Target: _TypeAlias = Target  # noqa: Y015
+
+@_typing.final
+class KeyVersion(_message.Message):
+    """Which list of keys a payload was sealed to."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    HOLDER_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    holder: _builtins.str
+    """organizations/{organization}/nodes/{node} or organizations/{organization}/users/{user}."""
+    version: _builtins.int
+    """Version of the holder's list."""
+    def __init__(
+        self,
+        *,
+        holder: _builtins.str = ...,
+        version: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["holder", b"holder", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___KeyVersion: _TypeAlias = KeyVersion  # noqa: Y015
 
 @_typing.final
 class TaskSpec(_message.Message):
@@ -180,6 +214,7 @@ class TaskSpec(_message.Message):
     TIMEOUT_FIELD_NUMBER: _builtins.int
     PARENT_RUN_FIELD_NUMBER: _builtins.int
     ORDER_FIELD_NUMBER: _builtins.int
+    PARENT_ORDERS_FIELD_NUMBER: _builtins.int
     collaboration: _builtins.str
     """collaborations/{collaboration}."""
     title: _builtins.str
@@ -191,7 +226,10 @@ class TaskSpec(_message.Message):
     parent_run: _builtins.str
     """For subtasks: the run that asks, tasks/{task}/runs/{run}. Set by its node."""
     order: _builtins.bytes
-    """DSSE envelope over the fields above, signed with the key of the requesting user or node. Reserved for signed orders."""
+    """The order: a DSSE envelope (application/vnd.vantage.order+json) signed with the certified key of the requesting user, or
+    for a subtask of the node that runs its parent; at most 2 MiB. Nodes refuse a task without one (ORDER_MISSING) unless
+    their admin allows it, and compare each signed field with what they are about to run. See docs/formats.md.
+    """
     @_builtins.property
     def targets(self) -> _containers.RepeatedCompositeFieldContainer[Global___Target]:
         """Organizations that are asked, 1 to 1,000, each at most once."""
@@ -199,6 +237,10 @@ class TaskSpec(_message.Message):
     @_builtins.property
     def timeout(self) -> _duration_pb2.Duration:
         """Time limit of the whole task, waiting included; default 1 hour, at most 30 days."""
+
+    @_builtins.property
+    def parent_orders(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
+        """For subtasks: the orders above this one, from the user's down. Set by the server; the nodes verify them."""
 
     def __init__(
         self,
@@ -211,10 +253,11 @@ class TaskSpec(_message.Message):
         timeout: _duration_pb2.Duration | None = ...,
         parent_run: _builtins.str = ...,
         order: _builtins.bytes = ...,
+        parent_orders: _abc.Iterable[_builtins.bytes] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["timeout", b"timeout"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["collaboration", b"collaboration", "function", b"function", "image", b"image", "order", b"order", "parent_run", b"parent_run", "targets", b"targets", "timeout", b"timeout", "title", b"title"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["collaboration", b"collaboration", "function", b"function", "image", b"image", "order", b"order", "parent_orders", b"parent_orders", "parent_run", b"parent_run", "targets", b"targets", "timeout", b"timeout", "title", b"title"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -302,6 +345,7 @@ class Run(_message.Message):
     FINISH_TIME_FIELD_NUMBER: _builtins.int
     NODE_ONLINE_FIELD_NUMBER: _builtins.int
     PROGRESS_FIELD_NUMBER: _builtins.int
+    STATEMENT_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """tasks/{task}/runs/{run}."""
     organization: _builtins.str
@@ -316,6 +360,10 @@ class Run(_message.Message):
     """Whether a node that can take it is connected; says why a queued run waits."""
     progress: _builtins.float
     """Latest progress, 0 to 1."""
+    statement: _builtins.bytes
+    """What its node has signed about the outcome: a DSSE envelope (application/vnd.vantage.result+json), for SUCCEEDED, FAILED
+    and REFUSED; empty when the server itself ended the run. Verify it before using the result. See docs/formats.md.
+    """
     @_builtins.property
     def result(self) -> _types_pb2.Payload:
         """The result, for SUCCEEDED and a caller that may read it."""
@@ -351,10 +399,11 @@ class Run(_message.Message):
         finish_time: _timestamp_pb2.Timestamp | None = ...,
         node_online: _builtins.bool = ...,
         progress: _builtins.float = ...,
+        statement: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["assign_time", b"assign_time", "failure", b"failure", "finish_time", b"finish_time", "result", b"result", "start_time", b"start_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["assign_time", b"assign_time", "attempt", b"attempt", "failure", b"failure", "finish_time", b"finish_time", "name", b"name", "node", b"node", "node_online", b"node_online", "organization", b"organization", "progress", b"progress", "result", b"result", "start_time", b"start_time", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["assign_time", b"assign_time", "attempt", b"attempt", "failure", b"failure", "finish_time", b"finish_time", "name", b"name", "node", b"node", "node_online", b"node_online", "organization", b"organization", "progress", b"progress", "result", b"result", "start_time", b"start_time", "state", b"state", "statement", b"statement"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
