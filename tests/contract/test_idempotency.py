@@ -9,7 +9,7 @@ from google.protobuf.descriptor import Descriptor
 from scripts.lib import contract
 from scripts.lib.contract import Rpc
 
-READS = ("Get", "List", "Watch", "Download", "Read")
+READS = ("Get", "List", "Watch", "Download", "Export", "Read")
 """Change nothing."""
 
 END_STATES = ("Set", "Update", "Delete", "Cancel", "Add", "Remove")
@@ -23,6 +23,11 @@ SPECIAL = {
     "AuthService.Logout": "what has ended stays ended",
     "AuthService.ChangePassword": "the second time the current password is another one",
     "KeyService.PublishKeys": "the same list is accepted again, an older one is refused",
+    "MembershipService.AcceptInvitation": "who is a member stays one",
+    "MembershipService.DeclineInvitation": "the invitation is gone: NOT_FOUND, as after a delete",
+    "MembershipService.SuspendMembership": "what is suspended stays suspended",
+    "MembershipService.ResumeMembership": "whoever takes part goes on",
+    "MembershipService.LeaveCollaboration": "the membership is gone: NOT_FOUND, as after a delete",
     "NodeSessionService.Connect": "each message has a sequence; a newer session fences the older",
     "AlgorithmService.Dial": "each opens a connection of its own, which ends with the call",
     "AlgorithmService.Listen": "a label has one listener, the second is refused",

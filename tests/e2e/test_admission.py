@@ -123,7 +123,7 @@ def test_a_malformed_configuration_is_shown_with_its_line(newcomer: NodeStation,
 
 def test_a_server_with_a_malformed_configuration_says_what_is_wrong(tmp_path: Path) -> None:
     data = tmp_path / "server"
-    assert Program(vantage("server", "init", "--data", data), tmp_path / "log").start().wait() == 0
+    assert Program(vantage("server", "init", "--trial", "--data", data), tmp_path / "log").start().wait() == 0
     for broken, hint in (("listen: [\n", "server.yaml"), ("lease_seconds: soon\n", "lease_seconds")):
         (data / "server.yaml").write_text(broken)
         program = Program(vantage("server", "start", "--data", data), tmp_path / "log").start()
@@ -134,7 +134,7 @@ def test_a_server_with_a_malformed_configuration_says_what_is_wrong(tmp_path: Pa
 
 def test_a_port_in_use_is_said(network: ProcessNetwork, tmp_path: Path) -> None:
     data = tmp_path / "server"
-    assert Program(vantage("server", "init", "--data", data), tmp_path / "log").start().wait() == 0
+    assert Program(vantage("server", "init", "--trial", "--data", data), tmp_path / "log").start().wait() == 0
     command = vantage("server", "start", "--data", data, "--listen", network.address)
     program = Program(command, tmp_path / "log").start()
     assert program.wait() in (FAILURE, USAGE)

@@ -112,6 +112,7 @@ class Reason(Enum):
     DATABASE_UNAVAILABLE = 16
     STORAGE_FULL = 17
     CANCELLED = 18
+    ETAG_MISMATCH = 19
     # Identity.
     CREDENTIALS_INVALID = 100
     LOCKED_OUT = 101
@@ -138,6 +139,7 @@ class Reason(Enum):
     TASK_CANCELLED = 205
     TASK_EXPIRED = 206
     TOO_MANY_SUBTASKS = 207
+    MEMBERSHIP_SUSPENDED = 208
     # Payloads.
     PAYLOAD_TOO_LARGE = 300
     PAYLOAD_DIGEST_MISMATCH = 301
@@ -214,6 +216,7 @@ _GROUPS: dict[_Row, tuple[Reason, ...]] = {
     _row(InvalidArgumentError, "OUT_OF_RANGE"): (Reason.OUT_OF_RANGE,),
     _row(InvalidArgumentError, "FAILED_PRECONDITION"): (
         Reason.ORGANIZATION_NOT_MEMBER,
+        Reason.MEMBERSHIP_SUSPENDED,
         Reason.PAYLOAD_OFFSET_MISMATCH,
     ),
     _row(InvalidArgumentError, "DATA_LOSS"): (Reason.PAYLOAD_DIGEST_MISMATCH,),
@@ -247,7 +250,12 @@ _GROUPS: dict[_Row, tuple[Reason, ...]] = {
         Reason.RESULT_ALREADY_SUBMITTED,
     ),
     _row(ConflictError, "FAILED_PRECONDITION"): (Reason.IN_USE,),
-    _row(ConflictError, "ABORTED"): (Reason.SESSION_FENCED, Reason.LEASE_INVALID, Reason.PEER_ENDED),
+    _row(ConflictError, "ABORTED"): (
+        Reason.SESSION_FENCED,
+        Reason.LEASE_INVALID,
+        Reason.PEER_ENDED,
+        Reason.ETAG_MISMATCH,
+    ),
     _row(LimitExceededError, "RESOURCE_EXHAUSTED"): (
         Reason.RATE_LIMITED,
         Reason.LOCKED_OUT,

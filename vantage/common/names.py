@@ -1,6 +1,7 @@
 """Resource names in the style of google AIP-122, and ids.
 
 ``organizations/{organization}``, ``organizations/{organization}/nodes/{node}``, ``users/{user}``, ``roles/{role}``,
+``organizations/{organization}/roles/{role}``, ``collaborations/{collaboration}/studies/{study}``,
 ``collaborations/{collaboration}``, ``tasks/{task}``, ``tasks/{task}/runs/{run}``, ``payloads/{payload}``. A certificate
 of a user says ``organizations/{organization}/users/{user}``: it is the organization that vouches for the name.
 """
@@ -36,6 +37,7 @@ _PATTERNS = {
         "organizations",
         "organizations/nodes",
         "organizations/users",
+        "organizations/roles",
         "collaborations",
         "collaborations/studies",
         "roles",
@@ -45,6 +47,8 @@ _PATTERNS = {
         "payloads",
     )
 }
+
+_SINGULAR = {"studies": "study"}
 
 
 @dataclass(frozen=True)
@@ -86,7 +90,7 @@ def parse(text: str, kind: str, *, field: str = "name") -> Name:
     """
     match = _PATTERNS[kind].fullmatch(text)
     if match is None:
-        shape = "/".join(f"{part}/{{{part[:-1]}}}" for part in kind.split("/"))
+        shape = "/".join(f"{part}/{{{_SINGULAR.get(part, part[:-1])}}}" for part in kind.split("/"))
         raise error(Reason.INVALID_ARGUMENT, f"{field} must have the form {shape}, got {text[:120]!r}", field=field)
     return Name(kind, match.groups())
 

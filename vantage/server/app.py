@@ -12,14 +12,20 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from vantage.api.admin.v1 import (
+    audit_service_pb2,
+    audit_service_pb2_grpc,
     collaboration_service_pb2,
     collaboration_service_pb2_grpc,
+    membership_service_pb2,
+    membership_service_pb2_grpc,
     node_service_pb2,
     node_service_pb2_grpc,
     organization_service_pb2,
     organization_service_pb2_grpc,
     role_service_pb2,
     role_service_pb2_grpc,
+    study_service_pb2,
+    study_service_pb2_grpc,
     user_service_pb2,
     user_service_pb2_grpc,
 )
@@ -45,28 +51,33 @@ from vantage.server.domain.tokens import AccessTokens, new_secret, secret_hash
 from vantage.server.events.bus import Bus
 from vantage.server.payloads.files import PayloadFiles
 from vantage.server.relaying import Relaying
-from vantage.server.rpc.admin import (
-    CollaborationServicer,
-    NodeServicer,
-    OrganizationServicer,
-    RoleServicer,
-    UserServicer,
-)
+from vantage.server.rpc.admin.audit import AuditServicer
+from vantage.server.rpc.admin.collaborations import CollaborationServicer, MembershipServicer
+from vantage.server.rpc.admin.nodes import NodeServicer
+from vantage.server.rpc.admin.organizations import OrganizationServicer
+from vantage.server.rpc.admin.roles import RoleServicer
+from vantage.server.rpc.admin.studies import StudyServicer
+from vantage.server.rpc.admin.users import UserServicer
+from vantage.server.rpc.auditing import Auditor
 from vantage.server.rpc.auth import AuthServicer
 from vantage.server.rpc.interceptors import Gate, rules_of
 from vantage.server.rpc.keys import KeyServicer
 from vantage.server.rpc.node_session import NodeSessionServicer
 from vantage.server.rpc.payloads import PayloadServicer
 from vantage.server.rpc.tasks import TaskServicer
+from vantage.server.services.audit import Audit
 from vantage.server.services.auth import Auth
 from vantage.server.services.collaborations import Collaborations
 from vantage.server.services.commits import Commits
 from vantage.server.services.directory import Directory
 from vantage.server.services.keys import Keys
+from vantage.server.services.memberships import Memberships
 from vantage.server.services.nodes import Nodes
 from vantage.server.services.organizations import Organizations
 from vantage.server.services.payloads import Payloads
+from vantage.server.services.roles import Roles
 from vantage.server.services.sessions import Sessions
+from vantage.server.services.studies import Studies
 from vantage.server.services.tasks import Tasks
 from vantage.server.services.users import Users
 from vantage.server.storage import settings_store
@@ -84,8 +95,11 @@ SERVICES = tuple(
         organization_service_pb2,
         user_service_pb2,
         collaboration_service_pb2,
+        membership_service_pb2,
+        study_service_pb2,
         node_service_pb2,
         role_service_pb2,
+        audit_service_pb2,
         task_service_pb2,
         node_session_service_pb2,
         payload_service_pb2,
@@ -177,12 +191,13 @@ class Server:
         settings = SessionSettings(
             heartbeat_seconds=config.heartbeat_seconds, lease_seconds=config.lease_seconds, max_inline_bytes=inline
         )
+        self.audit = Audit(database, self.data, clock)
         self.tasks = Tasks(commits, clock, bus)
         self.sessions = Sessions(commits, clock, bus, settings)
         payloads = Payloads(database, PayloadFiles(self.data / "payloads"), clock, config.max_payload_bytes)
 
         self._server = server = grpc.aio.server(
-            interceptors=[Gate(rules_of(SERVICES), directory)],
+            interceptors=[Gate(rules_of(SERVICES), directory, Auditor(self.audit, clock))],
             options=[
                 *CHANNEL_OPTIONS,
                 # Otherwise a second server on the same port would share its calls instead of failing.
@@ -198,13 +213,18 @@ class Server:
         user_service_pb2_grpc.add_UserServiceServicer_to_server(
             UserServicer(Users(database, directory, self.passwords, clock)), server
         )
+        collaborations = Collaborations(commits, directory, self.sessions, clock, trial=config.trial)
         collaboration_service_pb2_grpc.add_CollaborationServiceServicer_to_server(
-            CollaborationServicer(Collaborations(database, directory, clock)), server
+            CollaborationServicer(collaborations), server
         )
+        memberships = Memberships(commits, directory, self.sessions, clock, trial=config.trial)
+        membership_service_pb2_grpc.add_MembershipServiceServicer_to_server(MembershipServicer(memberships), server)
+        study_service_pb2_grpc.add_StudyServiceServicer_to_server(StudyServicer(Studies(database, clock)), server)
+        audit_service_pb2_grpc.add_AuditServiceServicer_to_server(AuditServicer(self.audit), server)
         node_service_pb2_grpc.add_NodeServiceServicer_to_server(
             NodeServicer(Nodes(database, directory, clock, self.sessions)), server
         )
-        role_service_pb2_grpc.add_RoleServiceServicer_to_server(RoleServicer(), server)
+        role_service_pb2_grpc.add_RoleServiceServicer_to_server(RoleServicer(Roles(database, directory, clock)), server)
         task_service_pb2_grpc.add_TaskServiceServicer_to_server(TaskServicer(self.tasks, self.sessions, inline), server)
         node_session_service_pb2_grpc.add_NodeSessionServiceServicer_to_server(
             NodeSessionServicer(self.sessions), server
@@ -218,6 +238,7 @@ class Server:
         reflection.enable_server_reflection([*names, health.SERVICE_NAME, reflection.SERVICE_NAME], server)
 
         self.address = self._bind(server)
+        await self.audit.start()
         await self.tasks.start()
         await self.sessions.start()
         await self.relaying.start()
@@ -252,6 +273,7 @@ class Server:
         await self.sessions.stop()
         await self.tasks.stop()
         await self._server.stop(self.config.stop_grace_seconds)
+        await self.audit.stop()
         self.passwords.close()
         await self.database.close()
 

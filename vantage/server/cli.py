@@ -22,7 +22,10 @@ def server() -> None:
 @_DATA
 @click.option("--listen", default="127.0.0.1:7600", show_default=True, help="HOST:PORT to listen on.")
 @click.option("--host", "hosts", multiple=True, help="Further host name or address for the certificate; repeatable.")
-def init(data: Path, listen: str, hosts: tuple[str, ...]) -> None:
+@click.option(
+    "--trial", is_flag=True, help="One person plays everybody: root users agree for organizations. Never for real data."
+)
+def init(data: Path, listen: str, hosts: tuple[str, ...], trial: bool) -> None:
     """Make a new server and print its one-time bootstrap token."""
     from vantage.common.errors import VantageError
     from vantage.server.app import initialize
@@ -30,7 +33,7 @@ def init(data: Path, listen: str, hosts: tuple[str, ...]) -> None:
     from vantage.server.config import ServerConfig
 
     try:
-        token = initialize(data, ServerConfig(listen=listen, hosts=hosts))
+        token = initialize(data, ServerConfig(listen=listen, hosts=hosts, trial=trial))
     except (VantageError, OSError) as problem:
         raise click.ClickException(str(problem)) from None
     click.echo(f"fingerprint: {fingerprint(data)}")
@@ -64,6 +67,8 @@ def start(data: Path, listen: str | None, insecure: bool, ready_file: Path | Non
             asyncio.get_running_loop().add_signal_handler(number, stopping.set)
         await running.start()
         try:
+            if running.config.trial:
+                click.echo("trial server: root users agree for organizations; never use it for real data", err=True)
             if not insecure:
                 click.echo(f"fingerprint: {fingerprint(data)}")
             click.echo(f"ready: {running.address}")

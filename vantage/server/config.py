@@ -29,6 +29,8 @@ class ServerConfig(BaseModel):
     relay_limits: RelayLimits = RelayLimits(drain_seconds=0)
     relays: tuple[RelayEntry, ...] = ()
     stop_grace_seconds: float = Field(default=5, ge=0, le=300)
+    trial: bool = False
+    """One person plays everybody: root users answer invitations for organizations. Never for real data."""
 
 
 def load_config(data: Path) -> ServerConfig:

@@ -112,7 +112,7 @@ class ProcessNetwork:
 
     def __enter__(self) -> Self:
         try:
-            said = run(*vantage("server", "init", "--data", self.data))
+            said = run(*vantage("server", "init", "--trial", "--data", self.data))
             self.fingerprint = _value(said, "fingerprint")
             self.start_server()
             asyncio.run(self._create(_value(said, "bootstrap-token")))

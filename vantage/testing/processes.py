@@ -179,7 +179,7 @@ class Installation:
             tls: with or without.
             settings: changes to the configuration of the nodes, which run ``vantage.testing.inprocess``.
         """
-        token = initialize(directory / "server", ServerConfig(stop_grace_seconds=1))
+        token = initialize(directory / "server", ServerConfig(stop_grace_seconds=1, trial=True))
         network = cls(directory, tls)
         async with AsyncExitStack() as stack:
             network.address = await network.server.start("ready: ")

@@ -65,7 +65,11 @@ async def running_server(
     data: Path, *, tls: bool = True, clock: Clock | None = None, config: ServerConfig | None = None
 ) -> AsyncIterator[RunningServer]:
     """Start a server over a data directory, which is made when it is not there, and stop it in the end."""
-    token = "" if (data / "server.yaml").exists() else initialize(data, config or ServerConfig(stop_grace_seconds=1))
+    token = (
+        ""
+        if (data / "server.yaml").exists()
+        else initialize(data, config or ServerConfig(stop_grace_seconds=1, trial=True))
+    )
     server = build_server(data, listen="127.0.0.1:0", tls=tls, clock=clock, config=config)
     await server.start()
     running = RunningServer(server, token, tls=tls)

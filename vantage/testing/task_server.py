@@ -24,7 +24,9 @@ from vantage.common.clock import ManualClock
 from vantage.common.errors import VantageError
 from vantage.common.rpc import CHANNEL_OPTIONS, abort
 from vantage.server.config import ServerConfig
+from vantage.server.domain.permissions import rights_of
 from vantage.server.domain.principals import NodePrincipal, Principal, UserPrincipal
+from vantage.server.domain.roles import ROLES
 from vantage.server.events.bus import Bus
 from vantage.server.payloads.files import PayloadFiles
 from vantage.server.relaying import Relaying
@@ -53,6 +55,7 @@ def user(name: str, role: str, organization: str = "organizations/alpha", *colla
         frozenset({f"roles/{role}"}),
         "session",
         frozenset(collaborations or {COLLABORATION}),
+        rights_of(ROLES[f"roles/{role}"].permissions),
     )
 
 

@@ -2,7 +2,7 @@
 
 A permission in a scope covers what the narrower scopes cover as well. *Collaboration scope means that collaboration*:
 an object is covered when one of its own collaborations is one that the caller's organization is a member of; sharing
-some other collaboration with the object's owner means nothing.
+some other collaboration with the object's owner means nothing. Which role has which permissions stands in ``roles``.
 """
 
 from __future__ import annotations
@@ -10,8 +10,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import Enum, IntEnum
+from typing import TYPE_CHECKING
 
-from vantage.server.domain.principals import UserPrincipal
+if TYPE_CHECKING:
+    from vantage.server.domain.principals import Principal, UserPrincipal
 
 
 class Resource(Enum):
@@ -58,14 +60,12 @@ class Permission:
     operation: Operation
     scope: Scope
 
+    def __str__(self) -> str:
+        return f"{self.operation.name.lower()} {self.resource.name.lower()} ({self.scope.name.lower()})"
 
-@dataclass(frozen=True)
-class Role:
-    """A named set of permissions."""
 
-    name: str
-    description: str
-    permissions: frozenset[Permission]
+Rights = Mapping[tuple[Resource, Operation], Scope]
+"""The widest scope of each right that is held: all that a decision needs, one look-up."""
 
 
 @dataclass(frozen=True)
@@ -118,77 +118,20 @@ class Reach:
         )
 
 
-def _grants(resource: Resource, scope: Scope, *operations: Operation) -> set[Permission]:
-    return {Permission(resource, operation, scope) for operation in operations}
+def rights_of(permissions: Iterable[Permission]) -> Rights:
+    """The widest scope per resource and operation."""
+    rights: dict[tuple[Resource, Operation], Scope] = {}
+    for each in permissions:
+        key = (each.resource, each.operation)
+        rights[key] = max(each.scope, rights.get(key, each.scope))
+    return rights
 
 
-_R, _O, _S = Resource, Operation, Scope
-_MEMBER = (
-    _grants(_R.ORGANIZATION, _S.COLLABORATION, _O.VIEW)
-    | _grants(_R.COLLABORATION, _S.COLLABORATION, _O.VIEW)
-    | _grants(_R.NODE, _S.COLLABORATION, _O.VIEW)
-    | _grants(_R.ROLE, _S.GLOBAL, _O.VIEW)
-    | _grants(_R.USER, _S.OWN, _O.VIEW)
-)
-
-ROLES: Mapping[str, Role] = {
-    role.name: role
-    for role in (
-        Role(
-            "roles/root",
-            "Everything on this server.",
-            frozenset(Permission(r, o, _S.GLOBAL) for r in Resource for o in Operation),
-        ),
-        Role(
-            "roles/organization-admin",
-            "Manages users, nodes and certificates of one organization; sees and cancels its tasks.",
-            frozenset(
-                _MEMBER
-                | _grants(_R.USER, _S.ORGANIZATION, _O.VIEW, _O.CREATE, _O.EDIT, _O.DELETE)
-                | _grants(_R.ORGANIZATION, _S.ORGANIZATION, _O.EDIT)
-                | _grants(_R.NODE, _S.ORGANIZATION, _O.CREATE, _O.EDIT, _O.DELETE)
-                | _grants(_R.TASK, _S.ORGANIZATION, _O.VIEW, _O.CANCEL)
-                | _grants(_R.TASK, _S.COLLABORATION, _O.CREATE)
-                | _grants(_R.RUN, _S.ORGANIZATION, _O.VIEW)
-                | _grants(_R.PAYLOAD, _S.OWN, _O.VIEW, _O.CREATE)
-            ),
-        ),
-        Role(
-            "roles/researcher",
-            "Asks questions in the collaborations of their organization and reads the answers.",
-            frozenset(
-                _MEMBER
-                | _grants(_R.TASK, _S.COLLABORATION, _O.CREATE)
-                | _grants(_R.TASK, _S.ORGANIZATION, _O.VIEW)
-                | _grants(_R.TASK, _S.OWN, _O.CANCEL)
-                | _grants(_R.RUN, _S.OWN, _O.VIEW)
-                | _grants(_R.PAYLOAD, _S.OWN, _O.VIEW, _O.CREATE)
-            ),
-        ),
-        Role(
-            "roles/viewer",
-            "Sees what their organization takes part in and asks, not the answers.",
-            frozenset(_MEMBER | _grants(_R.TASK, _S.ORGANIZATION, _O.VIEW)),
-        ),
-    )
-}
-
-
-def permissions_of(roles: Iterable[str]) -> frozenset[Permission]:
-    """All permissions of some roles; unknown roles give none."""
-    return frozenset().union(*(ROLES[name].permissions for name in roles if name in ROLES))
-
-
-def reach(principal: UserPrincipal, resource: Resource, operation: Operation) -> Reach:
-    """Which objects a user reaches with an operation on a resource."""
-    scopes = [
-        each.scope
-        for each in permissions_of(principal.roles)
-        if each.resource is resource and each.operation is operation
-    ]
-    if not scopes:
+def reach(principal: Principal, resource: Resource, operation: Operation) -> Reach:
+    """Which objects a caller reaches with an operation on a resource."""
+    widest = principal.rights.get((resource, operation))
+    if widest is None:
         return Reach()
-    widest = max(scopes)
     if widest is Scope.GLOBAL:
         return Reach(everything=True)
     return Reach(
@@ -198,8 +141,8 @@ def reach(principal: UserPrincipal, resource: Resource, operation: Operation) ->
     )
 
 
-def decide(principal: UserPrincipal, resource: Resource, operation: Operation, owner: Owner) -> Decision:
-    """Whether a user may do something to an object."""
+def decide(principal: Principal, resource: Resource, operation: Operation, owner: Owner) -> Decision:
+    """Whether a caller may do something to an object."""
     reached = reach(principal, resource, operation)
     what = f"{operation.name.lower()} {resource.name.lower()}"
     if reached.empty:
@@ -209,14 +152,27 @@ def decide(principal: UserPrincipal, resource: Resource, operation: Operation, o
     return Decision(True, f"a role permits to {what}")
 
 
-def may_grant(principal: UserPrincipal, roles: Iterable[str]) -> Decision:
-    """Whether a user may give these roles: nobody grants what they lack."""
-    own = permissions_of(principal.roles)
-    for wanted in permissions_of(roles):
-        if not any(
-            each.resource is wanted.resource and each.operation is wanted.operation and each.scope >= wanted.scope
-            for each in own
-        ):
-            text = f"{wanted.operation.name.lower()} {wanted.resource.name.lower()} ({wanted.scope.name.lower()})"
-            return Decision(False, f"the roles contain a permission that you lack: {text}")
-    return Decision(True, "all permissions of the roles are held")
+def may_grant(
+    principal: UserPrincipal, permissions: Iterable[Permission], organization: str | None, *, anywhere: bool = False
+) -> Decision:
+    """Whether a user may give these permissions to somebody of an organization: nobody grants what they lack.
+
+    Scopes are relative to whoever holds them. So what is given to somebody of *another* organization must be held
+    globally: "view tasks of the organization" would reach the tasks of that one, which the giver does not reach. Only
+    scope own means the same to everybody: what they make themselves.
+
+    Args:
+        principal: who gives.
+        permissions: what.
+        organization: whose user gets it; None for a user of the server itself.
+        anywhere: whether users of any organization may get it.
+    """
+    foreign = anywhere or organization != principal.organization
+    for wanted in permissions:
+        held = principal.rights.get((wanted.resource, wanted.operation))
+        needed = Scope.GLOBAL if foreign and wanted.scope > Scope.OWN else wanted.scope
+        if held is None or held < needed:
+            whom = "all organizations" if anywhere else organization or "the server itself"
+            where = f" for users of {whom}" if held is not None and foreign else ""
+            return Decision(False, f"they contain a permission that you lack{where}: {wanted}")
+    return Decision(True, "all permissions are held")

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+
+from vantage.server.domain.permissions import Rights
+from vantage.server.domain.roles import NODE_RIGHTS
 
 
 @dataclass(frozen=True)
@@ -15,6 +18,7 @@ class UserPrincipal:
         roles: ``roles/{role}``.
         session_id: the log-in that the token belongs to.
         collaborations: collaborations that the organization is a member of.
+        rights: what the roles permit; nothing unless said.
     """
 
     name: str
@@ -22,6 +26,7 @@ class UserPrincipal:
     roles: frozenset[str]
     session_id: str
     collaborations: frozenset[str]
+    rights: Rights = field(default_factory=dict, hash=False)
 
 
 @dataclass(frozen=True)
@@ -31,12 +36,17 @@ class NodePrincipal:
     Attributes:
         name: ``organizations/{organization}/nodes/{node}``.
         organization: ``organizations/{organization}``.
-        collaborations: collaborations that the node serves and its organization is a member of.
+        collaborations: collaborations that the node serves and its organization is an active member of.
     """
 
     name: str
     organization: str
     collaborations: frozenset[str]
+
+    @property
+    def rights(self) -> Rights:
+        """What every node may do."""
+        return NODE_RIGHTS
 
 
 Principal = UserPrincipal | NodePrincipal

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import IntEnum
@@ -10,6 +11,7 @@ from enum import IntEnum
 from vantage.common import names
 from vantage.common.errors import Reason, error
 from vantage.server.domain.contents import Payload
+from vantage.server.domain.membership import Standing
 from vantage.server.domain.runs import Lease, Run
 
 MAX_TARGETS = 1_000
@@ -71,6 +73,7 @@ class TaskSpec:
     parent_run: str
     order: bytes
     parent_orders: tuple[bytes, ...] = ()
+    study: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +123,10 @@ def validate_spec(spec: TaskSpec) -> None:
         names.parse(spec.parent_run, "tasks/runs", field="spec.parent_run")
     if spec.collaboration or not spec.parent_run:
         names.parse(spec.collaboration, "collaborations", field="spec.collaboration")
+    if spec.study:
+        study = names.parse(spec.study, "collaborations/studies", field="spec.study")
+        if spec.collaboration and str(study.parent) != spec.collaboration:
+            raise _invalid("spec.study", f"must be a study of {spec.collaboration}")
     if len(spec.title) > MAX_TITLE or "\n" in spec.title:
         raise _invalid("spec.title", f"must be one line of at most {MAX_TITLE} characters")
     if len(spec.image) > MAX_IMAGE or _IMAGE.fullmatch(spec.image) is None:
@@ -168,25 +175,59 @@ def _invalid(field: str, text: str) -> Exception:
     return error(Reason.INVALID_ARGUMENT, f"{field} {text}", field=field)
 
 
-def check_members(organizations: frozenset[str], spec: TaskSpec, asking: str | None) -> None:
-    """Check that everybody belongs to the collaboration.
+def check_members(members: Mapping[str, Standing], spec: TaskSpec, asking: str | None) -> None:
+    """Check that everybody belongs to the collaboration and takes part in it now.
 
     Args:
-        organizations: its members.
+        members: its members and where they stand.
         spec: what is asked.
         asking: organization of the caller, or None for a user of the server itself, who belongs to none.
 
     Raises:
-        InvalidArgumentError: ORGANIZATION_NOT_MEMBER.
+        InvalidArgumentError: ORGANIZATION_NOT_MEMBER or MEMBERSHIP_SUSPENDED.
     """
     for organization in (asking, *(target.organization for target in spec.targets)):
-        if organization is not None and organization not in organizations:
+        if organization is None or (standing := members.get(organization)) is Standing.ACTIVE:
+            continue
+        if standing is None:
             raise error(
                 Reason.ORGANIZATION_NOT_MEMBER,
                 f"{organization} is not a member of {spec.collaboration}: choose among its organizations, "
-                "or ask its creator to add this one",
+                "or ask its creator to invite this one",
                 organization=organization,
                 collaboration=spec.collaboration,
+            )
+        raise error(
+            Reason.MEMBERSHIP_SUSPENDED,
+            f"{organization} has suspended its membership of {spec.collaboration}: leave it out, or ask its admin",
+            organization=organization,
+            collaboration=spec.collaboration,
+        )
+
+
+def check_study(organizations: frozenset[str], spec: TaskSpec, asking: str | None) -> None:
+    """Check that everybody belongs to the study.
+
+    Args:
+        organizations: those of the study.
+        spec: what is asked.
+        asking: as for ``check_members``; the same answer whether the study does not exist or the caller is not in it.
+
+    Raises:
+        NotFoundError: there is no such study, for the caller.
+        InvalidArgumentError: ORGANIZATION_NOT_MEMBER: a target is not in it.
+    """
+    if not organizations or (asking is not None and asking not in organizations):
+        raise error(
+            Reason.NOT_FOUND, f"{spec.study} does not exist, or your organization is not part of it", name=spec.study
+        )
+    for target in spec.targets:
+        if target.organization not in organizations:
+            raise error(
+                Reason.ORGANIZATION_NOT_MEMBER,
+                f"{target.organization} is not part of {spec.study}: choose among its organizations",
+                organization=target.organization,
+                study=spec.study,
             )
 
 

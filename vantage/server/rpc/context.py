@@ -23,6 +23,11 @@ def current_principal() -> Principal:
     return principal
 
 
+def known_principal() -> Principal | None:
+    """The authenticated caller, or None."""
+    return _principal.get()
+
+
 def current_user() -> UserPrincipal:
     """The calling user, where the access option admits users only."""
     principal = current_principal()

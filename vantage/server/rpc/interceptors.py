@@ -2,7 +2,8 @@
 
 (1) context: a request id, into the logs and the trailing metadata; (2) errors: a ``VantageError`` becomes a status with
 its reason, anything else INTERNAL with the request id and nothing more; (3) authentication: token to principal;
-(4) authorization: the access option of the RPC, no option means no; (5) limits: calls at a time per principal.
+(4) authorization: the access option of the RPC, no option means no; (5) limits: calls at a time per principal;
+(6) audit: what was decided, durable before the caller learns of it.
 One interceptor rather than five: each would cost every call a wrapped handler.
 """
 
@@ -24,9 +25,11 @@ from google.protobuf.descriptor import ServiceDescriptor
 from vantage.api.access.v1 import access_pb2
 from vantage.common.errors import Reason, VantageError, error
 from vantage.common.rpc import abort
+from vantage.server.domain.audit import set_call
 from vantage.server.domain.permissions import Operation, Resource, reach
 from vantage.server.domain.principals import Principal, UserPrincipal
-from vantage.server.rpc.context import request_id, set_principal, set_request_id
+from vantage.server.rpc.auditing import Auditor
+from vantage.server.rpc.context import known_principal, request_id, set_principal, set_request_id
 from vantage.server.services.directory import Directory
 
 log = logging.getLogger(__name__)
@@ -66,9 +69,10 @@ def rules_of(services: Iterable[ServiceDescriptor]) -> dict[str, AccessRule]:
 class Gate(grpc.aio.ServerInterceptor):
     """Lets calls in, or not."""
 
-    def __init__(self, rules: dict[str, AccessRule], directory: Directory) -> None:
+    def __init__(self, rules: dict[str, AccessRule], directory: Directory, auditor: Auditor) -> None:
         self._rules = rules
         self._directory = directory
+        self._auditor = auditor
         self._calls: Counter[str] = Counter()
         self._wrapped: dict[str, Any] = {}
 
@@ -93,12 +97,16 @@ class Gate(grpc.aio.ServerInterceptor):
             @functools.wraps(behaviour)
             async def call(request: Any, context: Any) -> Any:
                 try:
-                    with self._counted(await self._admit(rule, context), context):
-                        return await behaviour(request, context)
+                    principal = await self._admit(rule, context)
+                    self._auditor.begin(method, principal, None if handler.request_streaming else request, context)
+                    with self._counted(principal, context):
+                        answer = await behaviour(request, context)
+                    await self._auditor.done()
+                    return answer
                 except VantageError as problem:
-                    await abort(context, problem)
+                    await self._refuse(method, problem, context)
                 except Exception as problem:  # noqa: BLE001  # whatever it is, the caller learns the request id only
-                    await abort(context, _unknown(method, problem))
+                    await self._refuse(method, _unknown(method, problem), context)
 
             return call
 
@@ -106,13 +114,16 @@ class Gate(grpc.aio.ServerInterceptor):
             @functools.wraps(behaviour)
             async def call(request: Any, context: Any) -> AsyncIterator[Any]:
                 try:
-                    with self._counted(await self._admit(rule, context), context):
+                    principal = await self._admit(rule, context)
+                    self._auditor.begin(method, principal, None if handler.request_streaming else request, context)
+                    with self._counted(principal, context):
                         async for response in behaviour(request, context):
                             yield response
+                    await self._auditor.done()
                 except VantageError as problem:
-                    await abort(context, problem)
+                    await self._refuse(method, problem, context)
                 except Exception as problem:  # noqa: BLE001  # as above
-                    await abort(context, _unknown(method, problem))
+                    await self._refuse(method, _unknown(method, problem), context)
 
             return call
 
@@ -124,12 +135,17 @@ class Gate(grpc.aio.ServerInterceptor):
         }[handler.request_streaming, handler.response_streaming]
         return make(wrap(behaviour), handler.request_deserializer, handler.response_serializer)
 
+    async def _refuse(self, method: str, problem: VantageError, context: Any) -> None:
+        await self._auditor.refused(method, known_principal(), problem, context)
+        await abort(context, problem)
+
     async def _admit(self, rule: AccessRule | None, context: Any) -> Principal | None:
         metadata = dict(context.invocation_metadata() or ())
         given = metadata.get("x-request-id", "")
         set_request_id(given if isinstance(given, str) and _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex)
         context.set_trailing_metadata((("x-request-id", request_id()),))
         set_principal(None)
+        set_call(None)
         if rule is None:
             raise error(Reason.PERMISSION_DENIED, "this call has no access rule and is closed to everybody")
         if access_pb2.CALLER_ANYONE in rule.callers:
@@ -138,8 +154,8 @@ class Gate(grpc.aio.ServerInterceptor):
         if scheme.lower() != "bearer" or not token:
             raise error(Reason.UNAUTHENTICATED, "log in first: the call carries no access token")
         principal = await self._directory.authenticate(token)
+        set_principal(principal)  # before it is refused: the audit says who it was
         _authorize(rule, principal)
-        set_principal(principal)
         return principal
 
     @contextmanager
@@ -165,7 +181,7 @@ def _authorize(rule: AccessRule, principal: Principal) -> None:
     user = isinstance(principal, UserPrincipal)
     if (access_pb2.CALLER_USER if user else access_pb2.CALLER_NODE) not in rule.callers:
         raise error(Reason.PERMISSION_DENIED, f"{'users' if user else 'nodes'} may not make this call")
-    if not isinstance(principal, UserPrincipal) or rule.resource is None or rule.operation is None:
+    if rule.resource is None or rule.operation is None:
         return
     if reach(principal, rule.resource, rule.operation).empty:
         what = f"{rule.operation.name.lower()} {rule.resource.name.lower()}s"

@@ -121,6 +121,7 @@ def spec_from_proto(message: task_pb2.TaskSpec, limit: int) -> TaskSpec:
         timeout,
         message.parent_run,
         message.order,
+        study=message.study,
     )
 
 
@@ -134,6 +135,7 @@ def spec_to_proto(spec: TaskSpec, *, arguments: bool) -> task_pb2.TaskSpec:
         parent_run=spec.parent_run,
         order=spec.order,
         parent_orders=spec.parent_orders,
+        study=spec.study,
     )
     if spec.timeout:
         message.timeout.FromTimedelta(spec.timeout)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from vantage.common.errors import Reason, VantageError, error
 from vantage.server.domain.permissions import Operation, Owner, Resource, decide, reach
-from vantage.server.domain.principals import NodePrincipal, Principal, UserPrincipal
+from vantage.server.domain.principals import Principal, UserPrincipal
 
 
 def require(principal: Principal, resource: Resource, operation: Operation, name: str, owner: Owner | None) -> None:
@@ -18,13 +18,6 @@ def require(principal: Principal, resource: Resource, operation: Operation, name
         PermissionDeniedError: the principal sees it and may not do this.
     """
     if owner is None:
-        raise missing(name)
-    if isinstance(principal, NodePrincipal):
-        seen = principal.organization == owner.organization or not principal.collaborations.isdisjoint(
-            owner.collaborations
-        )
-        if operation is Operation.VIEW and seen:
-            return
         raise missing(name)
     if decide(principal, resource, operation, owner).allowed:
         return

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from vantage.common.errors import Reason, error
+from vantage.server.domain.membership import Standing
+from vantage.server.domain.permissions import rights_of
 from vantage.server.domain.principals import NodePrincipal, Principal, UserPrincipal
 from vantage.server.domain.tokens import AccessTokens, Claims
-from vantage.server.storage import organization_store, user_store
+from vantage.server.storage import organization_store, role_store, user_store
 from vantage.server.storage.database import Connection, Database
 
 _REMEMBERED = 20_000
@@ -53,11 +55,14 @@ def _load(connection: Connection, claims: Claims) -> Principal:
             raise error(
                 Reason.TOKEN_INVALID, "the node of this access token was deleted: ask your organization's admin"
             )
-        joined = frozenset(organization_store.memberships(connection, node.organization))
+        # A suspended member takes no part: its nodes get nothing new.
+        joined = frozenset(organization_store.standings(connection, node.organization, {Standing.ACTIVE}))
         return NodePrincipal(node.name, node.organization, joined.intersection(node.collaborations))
     session = user_store.get_session(connection, claims.session_id)
     user = user_store.get(connection, claims.subject)
     if session is None or user is None or session.user != user.name:
         raise error(Reason.TOKEN_INVALID, "the session of this access token has ended: log in again")
     joined = frozenset(organization_store.memberships(connection, user.organization) if user.organization else ())
-    return UserPrincipal(user.name, user.organization, frozenset(user.roles), session.id, joined)
+    roles = role_store.get_many(connection, user.roles).values()
+    rights = rights_of(each for role in roles if role.assignable for each in role.permissions)
+    return UserPrincipal(user.name, user.organization, frozenset(user.roles), session.id, joined, rights)

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from vantage.common import names
 from vantage.common.clock import Clock
 from vantage.common.errors import Reason, error
+from vantage.server.domain import audit
+from vantage.server.domain.etags import check_etag
 from vantage.server.domain.permissions import Operation, Owner, Resource, reach
 from vantage.server.domain.principals import Principal, UserPrincipal
 from vantage.server.services.access import missing, require, require_new
@@ -36,18 +38,20 @@ class Nodes:
         """Admit a node."""
         names.parse(organization, "organizations", field="organization")
         name = str(names.parse(f"{organization}/nodes/{node_id}", "organizations/nodes", field="node_id"))
-        serves = sorted({str(names.parse(each, "collaborations", field="collaborations")) for each in collaborations})
+        serves = _parse(collaborations)
+        audit.note(name, collaborations=" ".join(serves))
         require_new(user, Resource.NODE, Owner(organization=organization))
         node = Node(name, organization, tuple(serves), self._clock.now())
 
-        def unit(connection: Connection) -> None:
+        def unit(connection: Connection) -> Node:
             if store.get_organization(connection, organization) is None:
                 raise error(Reason.NOT_FOUND, f"{organization} does not exist: create it first")
             store.create_node(connection, node)
+            return store.get_node(connection, name) or node
 
-        await self._database.write(unit)
+        made = await self._database.write(unit)
         self._directory.forget()
-        return node, self._sessions.presence(name)
+        return made, self._sessions.presence(name)
 
     async def get(self, principal: Principal, name: str) -> Known:
         """One node."""
@@ -70,9 +74,33 @@ class Nodes:
         page, following = pages.cut(rows, size, query, lambda each: each.name)
         return [(each, self._sessions.presence(each.name)) for each in page], following
 
+    async def update(self, user: UserPrincipal, name: str, collaborations: Sequence[str] | None, etag: str) -> Known:
+        """Change which collaborations a node serves; None leaves them."""
+        names.parse(name, "organizations/nodes")
+        serves = None
+        if collaborations is not None:
+            serves = sorted(
+                {str(names.parse(each, "collaborations", field="collaborations")) for each in collaborations}
+            )
+        audit.note(name, collaborations=" ".join(serves or ()))
+
+        def unit(connection: Connection) -> Node:
+            node = _get(connection, user, Operation.EDIT, name)
+            check_etag(etag, node.etag, name)
+            if serves is not None:
+                store.set_collaborations(connection, node, serves)
+            return _get(connection, user, Operation.EDIT, name)
+
+        changed = await self._database.write(unit)
+        self._directory.forget()
+        # It comes back at once and learns what it serves now.
+        self._sessions.refresh([name])
+        return changed, self._sessions.presence(name)
+
     async def delete(self, user: UserPrincipal, name: str) -> None:
         """Delete a node and end its session."""
         names.parse(name, "organizations/nodes")
+        audit.note(name)
 
         def unit(connection: Connection) -> None:
             _get(connection, user, Operation.DELETE, name)
@@ -81,6 +109,10 @@ class Nodes:
         await self._database.write(unit)
         self._directory.forget()
         self._sessions.dismiss(name)
+
+
+def _parse(collaborations: Sequence[str]) -> list[str]:
+    return sorted({str(names.parse(each, "collaborations", field="collaborations")) for each in collaborations})
 
 
 def _get(connection: Connection, principal: Principal, operation: Operation, name: str) -> Node:

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from vantage.common import names, pki
 from vantage.common.clock import Clock
 from vantage.common.errors import Reason, error
+from vantage.server.domain import audit
+from vantage.server.domain.etags import check_etag
 from vantage.server.domain.permissions import Operation, Owner, Resource, reach
 from vantage.server.domain.principals import Principal, UserPrincipal
 from vantage.server.services.access import missing, require, require_new
@@ -32,6 +34,7 @@ class Organizations:
     ) -> Organization:
         """Create an organization."""
         name = str(names.parse(f"organizations/{organization_id}", "organizations", field="organization_id"))
+        audit.note(name)
         require_new(user, Resource.ORGANIZATION, Owner())
         organization = Organization(name, display_name or organization_id, _checked(pems, name), self._clock.now())
         await self._database.write(lambda connection: store.create_organization(connection, organization))
@@ -51,9 +54,24 @@ class Organizations:
         )
         return pages.cut(rows, size, "organizations", lambda each: each.name)
 
+    async def update(self, user: UserPrincipal, name: str, display_name: str | None, etag: str) -> Organization:
+        """Change the display name; None leaves it."""
+        names.parse(name, "organizations")
+        audit.note(name, change="" if display_name is None else "display_name")
+
+        def unit(connection: Connection) -> Organization:
+            found = _get(connection, user, Operation.EDIT, name)
+            check_etag(etag, found.etag, name)
+            if display_name is not None:
+                store.set_display_name(connection, name, display_name)
+            return _get(connection, user, Operation.EDIT, name)
+
+        return await self._database.write(unit)
+
     async def delete(self, user: UserPrincipal, name: str) -> None:
         """Delete an organization that nothing refers to."""
         names.parse(name, "organizations")
+        audit.note(name)
 
         def unit(connection: Connection) -> None:
             _get(connection, user, Operation.DELETE, name)
@@ -65,6 +83,7 @@ class Organizations:
     async def set_certificates(self, user: UserPrincipal, name: str, pems: Sequence[str]) -> Organization:
         """Replace the certificates of an organization's authorities."""
         names.parse(name, "organizations")
+        audit.note(name)
 
         def unit(connection: Connection) -> Organization:
             _get(connection, user, Operation.EDIT, name)

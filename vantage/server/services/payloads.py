@@ -10,6 +10,7 @@ from functools import partial
 from vantage.common import names
 from vantage.common.clock import Clock
 from vantage.common.errors import Reason, VantageError, error
+from vantage.server.domain import audit
 from vantage.server.domain.permissions import Operation, Owner, Resource, reach
 from vantage.server.domain.principals import NodePrincipal, Principal
 from vantage.server.payloads.files import PartialFile, PayloadFiles
@@ -64,6 +65,7 @@ class Payloads:
             ConflictError: REQUEST_ID_REUSED, or the same upload is under way on another stream.
         """
         self._check(header)
+        audit.note(digest=header.digest, bytes=str(header.size))
         stored = await self._register(principal, header)
         if stored.complete:
             return stored

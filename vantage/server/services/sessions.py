@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Sequence
 from dataclasses import replace
 from datetime import timedelta
 from functools import partial
@@ -44,6 +44,7 @@ _FENCED = Goodbye(
     "a newer session of this node took over: two processes with one identity must not run; stop one of them",
 )
 _DELETED = Goodbye(Reason.PRINCIPAL_UNKNOWN, "the node was deleted on the server")
+_CHANGED = Goodbye(Reason.UNAVAILABLE, "what the node serves may have changed: reconnect")
 _STOPPING = Goodbye(Reason.SERVER_STOPPING, "the server stops: reconnect with back-off")
 
 
@@ -145,6 +146,12 @@ class Sessions:
         """End the session of a node that was deleted."""
         if (session := self._open.get(node)) is not None:
             session.outbox.end(_DELETED)
+
+    def refresh(self, nodes: Iterable[str]) -> None:
+        """End the sessions of nodes whose collaborations may have changed: they come back at once and learn of it."""
+        for node in nodes:
+            if (session := self._open.get(node)) is not None:
+                session.outbox.end(_CHANGED)
 
     async def opened(self, session: NodeSession, hello: Hello) -> None:
         """See ``Board``."""

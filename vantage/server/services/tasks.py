@@ -11,6 +11,7 @@ from functools import partial
 from vantage.common import names
 from vantage.common.clock import Clock
 from vantage.common.errors import Reason, VantageError, error
+from vantage.server.domain.audit import current_call
 from vantage.server.domain.principals import Principal, UserPrincipal
 from vantage.server.domain.task_events import Event, RunMoved
 from vantage.server.domain.tasks import Task, TaskSpec, TaskState, validate_spec
@@ -76,7 +77,11 @@ class Tasks:
 
     async def create_many(self, principal: Principal, requests: Sequence[creation.Request]) -> list[creation.Outcome]:
         """Create prepared tasks in one unit; each has its own outcome."""
-        return await self._commits.commit(creation.create_tasks, requests, self._clock.now())
+        outcomes = await self._commits.commit(creation.create_tasks, requests, self._clock.now())
+        for request in requests:
+            if request.call is not None:
+                request.call.written = True  # each task has its own entry, written with it
+        return outcomes
 
     def prepare(self, principal: Principal, question: Question) -> creation.Request:
         """Check a question and give its task a name.
@@ -87,7 +92,9 @@ class Tasks:
         request_id = names.parse_request_id(question.request_id)
         validate_spec(question.spec)
         asker = task_access.asker_of(principal)
-        return creation.Request(asker, request_id, question.content_hash, question.spec, f"tasks/{names.new_id()}")
+        return creation.Request(
+            asker, request_id, question.content_hash, question.spec, f"tasks/{names.new_id()}", current_call()
+        )
 
     async def create(self, principal: Principal, question: Question) -> Task:
         """Create a task, or return the one that the same request made before.

@@ -1,20 +1,34 @@
-"""Users: made by somebody who holds every right that they give."""
+"""Users: made and changed by somebody who holds every right that they give or touch."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 
 from vantage.common import names
 from vantage.common.clock import Clock
 from vantage.common.errors import Reason, error
+from vantage.server.domain import audit
+from vantage.server.domain.etags import check_etag
 from vantage.server.domain.passwords import Passwords, check_strength
-from vantage.server.domain.permissions import ROLES, Operation, Owner, Resource, may_grant, reach
+from vantage.server.domain.permissions import Operation, Owner, Permission, Resource, may_grant, reach
 from vantage.server.domain.principals import UserPrincipal
 from vantage.server.services.access import missing, require, require_new
 from vantage.server.services.directory import Directory
-from vantage.server.storage import organization_store, pages, user_store
+from vantage.server.storage import organization_store, pages, role_store, user_store
 from vantage.server.storage.database import Connection, Database
 from vantage.server.storage.user_store import User
+
+ROOT_ROLE = "roles/root"
+MAX_ROLES = 20
+
+
+@dataclass(frozen=True)
+class UserChange:
+    """What to change of a user; None leaves it."""
+
+    display_name: str | None = None
+    roles: Sequence[str] | None = None
 
 
 class Users:
@@ -43,28 +57,19 @@ class Users:
         name = str(names.parse(f"users/{user_id}", "users", field="user_id"))
         if organization:
             names.parse(organization, "organizations", field="organization")
-        require_new(caller, Resource.USER, Owner(organization=organization or None))
-        for role in roles:
-            if role not in ROLES:
-                known = ", ".join(ROLES)
-                raise error(Reason.INVALID_ARGUMENT, f"there is no role {role[:80]!r}: use {known}", field="roles")
-        granted = may_grant(caller, roles)
-        if not granted.allowed:
-            raise error(Reason.ROLE_EXCEEDS_OWN, granted.reason)
+        audit.note(name, organization=organization, roles=" ".join(roles))
+        home = organization or None
+        require_new(caller, Resource.USER, Owner(organization=home))
+        # Before the costly hash, and again in the transaction: a role may change meanwhile.
+        await self._database.read(lambda connection: _check_roles(connection, caller, roles, home))
         check_strength(password, user_id)
         hashed = await self._passwords.hash(password)
-        user = User(
-            name,
-            organization or None,
-            display_name or user_id,
-            hashed,
-            tuple(sorted(set(roles))),
-            self._clock.now(),
-        )
+        user = User(name, home, display_name or user_id, hashed, tuple(sorted(set(roles))), self._clock.now())
 
         def unit(connection: Connection) -> None:
             if organization and organization_store.get_organization(connection, organization) is None:
                 raise error(Reason.NOT_FOUND, f"{organization} does not exist: create it first")
+            _check_roles(connection, caller, roles, home)
             user_store.create(connection, user)
 
         await self._database.write(unit)
@@ -87,14 +92,41 @@ class Users:
         )
         return pages.cut(rows, size, query, lambda each: each.name)
 
+    async def update(self, caller: UserPrincipal, name: str, change: UserChange, etag: str) -> User:
+        """Change a user.
+
+        Raises:
+            VantageError: ROLE_EXCEEDS_OWN, ETAG_MISMATCH, IN_USE, NOT_FOUND, PERMISSION_DENIED.
+        """
+        names.parse(name, "users")
+        audit.note(name, roles=" ".join(change.roles or ()), change=_changed(change))
+
+        def unit(connection: Connection) -> User:
+            user = _get(connection, caller, Operation.EDIT, name)
+            check_etag(etag, user.etag, name)
+            _check_stronger(connection, caller, user)
+            roles = user.roles if change.roles is None else tuple(sorted(set(change.roles)))
+            if change.roles is not None:
+                _check_roles(connection, caller, roles, user.organization)
+                if ROOT_ROLE not in roles:
+                    _keep_a_root(connection, user)
+            shown = user.display_name if change.display_name is None else change.display_name
+            user_store.set_details(connection, name, shown, roles)
+            return _get(connection, caller, Operation.EDIT, name)
+
+        changed = await self._database.write(unit)
+        self._directory.forget()
+        return changed
+
     async def delete(self, caller: UserPrincipal, name: str) -> None:
         """Delete a user and end their sessions at once. Nobody deletes one who may more than they."""
         names.parse(name, "users")
+        audit.note(name)
 
         def unit(connection: Connection) -> None:
             user = _get(connection, caller, Operation.DELETE, name)
-            if not may_grant(caller, user.roles).allowed:
-                raise error(Reason.ROLE_EXCEEDS_OWN, f"{name} has permissions that you lack: ask a root user")
+            _check_stronger(connection, caller, user)
+            _keep_a_root(connection, user)
             user_store.remove(connection, name)
 
         await self._database.write(unit)
@@ -103,9 +135,52 @@ class Users:
 
 def _get(connection: Connection, caller: UserPrincipal, operation: Operation, name: str) -> User:
     found = user_store.get(connection, name)
-    # A user is their own "creator": scope own reaches oneself.
-    owner = None if found is None else Owner(organization=found.organization, creator=found.name)
-    require(caller, Resource.USER, operation, name, owner)
+    require(caller, Resource.USER, operation, name, None if found is None else found.owner)
     if found is None:
         raise missing(name)
     return found
+
+
+def _check_roles(
+    connection: Connection, caller: UserPrincipal, roles: Collection[str], organization: str | None
+) -> None:
+    """Whether the caller may give these roles to a user of the organization.
+
+    Raises:
+        VantageError: INVALID_ARGUMENT, also for roles that the caller may not see; ROLE_EXCEEDS_OWN.
+    """
+    if len(roles) > MAX_ROLES:
+        raise error(Reason.INVALID_ARGUMENT, f"a user has at most {MAX_ROLES} roles", field="roles")
+    known = role_store.get_many(connection, roles)
+    for name in roles:
+        role = known.get(name)
+        # An organization's role means nothing elsewhere; and for others it does not exist.
+        if role is None or not role.assignable or role.organization not in (None, organization):
+            raise error(
+                Reason.INVALID_ARGUMENT,
+                f"there is no role {name[:120]!r} for users of {organization or 'the server itself'}: list the roles",
+                field="roles",
+            )
+    granted = may_grant(caller, _permissions(connection, roles), organization)
+    if not granted.allowed:
+        raise error(Reason.ROLE_EXCEEDS_OWN, f"the roles cannot be given: {granted.reason}")
+
+
+def _check_stronger(connection: Connection, caller: UserPrincipal, user: User) -> None:
+    if not may_grant(caller, _permissions(connection, user.roles), user.organization).allowed:
+        raise error(Reason.ROLE_EXCEEDS_OWN, f"{user.name} has permissions that you lack: ask a root user")
+
+
+def _keep_a_root(connection: Connection, user: User) -> None:
+    if ROOT_ROLE in user.roles and len(role_store.holders(connection, ROOT_ROLE, 2)) < 2:
+        raise error(Reason.IN_USE, f"{user.name} is the last root user: make another one first")
+
+
+def _permissions(connection: Connection, roles: Collection[str]) -> frozenset[Permission]:
+    return frozenset(
+        permission for role in role_store.get_many(connection, roles).values() for permission in role.permissions
+    )
+
+
+def _changed(change: UserChange) -> str:
+    return " ".join(field for field, value in vars(change).items() if value is not None)

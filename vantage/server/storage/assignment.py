@@ -9,12 +9,13 @@ from sqlalchemy import Connection, Row
 
 from vantage.common import names
 from vantage.common.errors import Reason
+from vantage.server.domain import audit
 from vantage.server.domain.contents import Failure, Payload
 from vantage.server.domain.leases import Reconciliation, Report, Verdict, judge, reconcile
 from vantage.server.domain.principals import NodePrincipal
-from vantage.server.domain.runs import Lease, Run, RunEvent, assigned, moved
+from vantage.server.domain.runs import OPEN, Lease, Run, RunEvent, assigned, moved
 from vantage.server.domain.tasks import Target, TaskSpec, Work
-from vantage.server.storage import payload_store, run_store, task_store
+from vantage.server.storage import audit_store, payload_store, run_store, study_store, task_store
 from vantage.server.storage.lifecycle import Changes, advance
 
 _MICROSECOND = timedelta(microseconds=1)
@@ -59,7 +60,31 @@ def apply_reports(
                 pass
     steps = [(before, runs[name]) for name, before in first.items()]
     advance(connection, changes, steps, now)
+    entries = [_outcome(node, after, now) for _before, after in steps if after.state not in OPEN]
+    audit_store.append(connection, [*entries, *(_ignored(node, lease, now) for lease in stale)])
     return stale
+
+
+def _outcome(node: str, run: Run, now: datetime) -> audit.Entry:
+    """What the audit says of a run that a node ended: what left, by digest and size."""
+    details = {"attempt": str(run.attempt)}
+    if run.result is not None:
+        details |= {"result_digest": run.result.digest, "result_bytes": str(run.result.size)}
+    reason = "" if run.failure is None else run.failure.reason
+    return _entry(f"run.{run.state.name.lower()}", audit.Verdict.ALLOWED, reason, node, run.name, now, details)
+
+
+def _ignored(node: str, lease: Lease, now: datetime) -> audit.Entry:
+    return _entry(
+        "run.report", audit.Verdict.DENIED, "LEASE_INVALID", node, lease.run, now, {"attempt": str(lease.attempt)}
+    )
+
+
+def _entry(
+    event: str, verdict: audit.Verdict, reason: str, node: str, run: str, now: datetime, details: dict[str, str]
+) -> audit.Entry:
+    organization = node.rpartition("/nodes/")[0]
+    return audit.Entry(now, event, verdict, reason, node, organization, run[:200], "", "", details)
 
 
 def _uploaded(connection: Connection, node: str, reports: Iterable[Report]) -> dict[str, tuple[int, str]]:
@@ -117,10 +142,7 @@ def check_leases(
 
 
 def _work(connection: Connection, taken: Sequence[tuple[Row[tuple[object, ...]], Run]]) -> list[Work]:
-    members = {
-        collaboration: tuple(sorted(task_store.members(connection, collaboration)))
-        for collaboration in {row.collaboration for row, _run in taken}
-    }
+    members = {key: _visible(connection, *key) for key in {(row.collaboration, row.study) for row, _run in taken}}
     work = []
     for row, run in taken:
         arguments = None if row.media_type is None else run_store.build_payload(row)
@@ -135,8 +157,22 @@ def _work(connection: Connection, taken: Sequence[tuple[Row[tuple[object, ...]],
             row.parent_run,
             row.signed_order,
             task_store.unpack(row.parent_orders),
+            row.study,
         )
         work.append(
-            Work(run.lease, spec, row.creator, row.creator_organization, row.deadline, members[row.collaboration])
+            Work(
+                run.lease,
+                spec,
+                row.creator,
+                row.creator_organization,
+                row.deadline,
+                members[row.collaboration, row.study],
+            )
         )
     return work
+
+
+def _visible(connection: Connection, collaboration: str, study: str) -> tuple[str, ...]:
+    """Organizations that a node and its algorithm learn of: those of the study, if the task is one of a study."""
+    joined = set(task_store.members(connection, collaboration))
+    return tuple(sorted(joined & study_store.organizations(connection, study) if study else joined))

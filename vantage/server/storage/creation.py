@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
+from hashlib import sha256
 
 from sqlalchemy import Connection
 
 from vantage.common import names
-from vantage.common.errors import Reason, VantageError, error
+from vantage.common.errors import PermissionDeniedError, Reason, VantageError, error
+from vantage.server.domain.audit import MAX_DETAILS, Call, Entry, Verdict
 from vantage.server.domain.contents import Payload
+from vantage.server.domain.membership import Standing
 from vantage.server.domain.permissions import Owner, Reach
 from vantage.server.domain.runs import LEASED, Run
 from vantage.server.domain.tasks import (
@@ -21,11 +24,15 @@ from vantage.server.domain.tasks import (
     TaskSpec,
     TaskState,
     check_members,
+    check_study,
     deadline_of,
 )
-from vantage.server.storage import key_store, payload_store, run_store, task_store
+from vantage.server.storage import audit_store, key_store, payload_store, run_store, study_store, task_store
 from vantage.server.storage.lifecycle import Changes, Vacancy
 from vantage.server.storage.task_schema import ARGUMENTS
+
+_FEW = 8 * 72
+"""Characters of the digests of a few payloads."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,13 +50,14 @@ class Asker:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """A task to create; ``name`` is the one that it gets."""
+    """A task to create; ``name`` is the one that it gets, ``call`` the one that the audit speaks of."""
 
     asker: Asker
     request_id: str
     content_hash: bytes
     spec: TaskSpec
     name: str
+    call: Call | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,10 +80,11 @@ class _Parent:
 def create_tasks(connection: Connection, changes: Changes, requests: Sequence[Request], now: datetime) -> list[Outcome]:
     """Create what may be created and say of each request what became of it; no request spoils another."""
     known = task_store.find_requests(connection, {(each.asker.name, each.request_id) for each in requests})
-    members: dict[str, frozenset[str]] = {}
+    members: dict[str, dict[str, Standing]] = {}
     parents: dict[str, _Parent | VantageError] = {}
     outcomes: list[Outcome] = []
     made: list[tuple[Task, str, bytes]] = []
+    entries: list[Entry] = []
     for request in requests:
         key = (request.asker.name, request.request_id)
         if (earlier := known.get(key)) is not None:
@@ -85,13 +94,43 @@ def create_tasks(connection: Connection, changes: Changes, requests: Sequence[Re
             task = _build(connection, request, now, members, parents)
         except VantageError as problem:
             outcomes.append(problem)
+            if request.call is not None:
+                entries.append(_refusal(request, request.call, problem))
             continue
+        if request.call is not None:
+            entries.append(_entry(request, request.call, task))
         known[key] = (task.name, request.content_hash)
         made.append((task, *_identity(request)))
         outcomes.append(task)
     if made:
         _insert(connection, changes, made)
+    audit_store.append(connection, entries)
     return outcomes
+
+
+def _entry(request: Request, call: Call, task: Task) -> Entry:
+    """What the audit says of a new task: what runs, where, on which arguments by digest; never content."""
+    payloads = [target.arguments for target in task.spec.targets if target.arguments is not None]
+    digests = " ".join(each.digest for each in payloads)
+    details = {
+        "collaboration": task.spec.collaboration,
+        "study": task.spec.study,
+        "image": task.spec.image,
+        "function": task.spec.function,
+        "organizations": " ".join(target.organization for target in task.spec.targets)[:MAX_DETAILS],
+        "parent_run": task.spec.parent_run,
+        "arguments_bytes": str(sum(each.size for each in payloads)),
+        # Of many, one digest over all: an entry has a limit, and whoever has the task can compute it again.
+        "arguments_digest": digests if len(digests) <= _FEW else f"sha256:{sha256(digests.encode()).hexdigest()}",
+    }
+    return replace(call.entry(), target=task.name, details={key: value for key, value in details.items() if value})
+
+
+def _refusal(request: Request, call: Call, problem: VantageError) -> Entry:
+    verdict = Verdict.DENIED if isinstance(problem, PermissionDeniedError) else Verdict.FAILED
+    details = {"collaboration": request.spec.collaboration, "image": request.spec.image}
+    entry = call.entry(verdict, f"{problem.reason.name}: {problem.message[:300]}")
+    return replace(entry, target="", details={key: value for key, value in details.items() if value})
 
 
 def _identity(request: Request) -> tuple[str, bytes]:
@@ -113,7 +152,7 @@ def _build(
     connection: Connection,
     request: Request,
     now: datetime,
-    members: dict[str, frozenset[str]],
+    members: dict[str, dict[str, Standing]],
     parents: dict[str, _Parent | VantageError],
 ) -> Task:
     asker, spec = request.asker, request.spec
@@ -143,6 +182,8 @@ def _build(
         if not organizations:
             raise error(Reason.NOT_FOUND, f"there is no {spec.collaboration}", name=spec.collaboration)
     check_members(organizations, spec, asker.organization or None)
+    if spec.study:
+        check_study(study_store.organizations(connection, spec.study), spec, asker.organization or None)
     key_store.check_versions(connection, [version for target in spec.targets for version in target.key_versions])
     spec = replace(spec, targets=_resolve(connection, asker, spec.targets))
     runs = tuple(
@@ -213,9 +254,17 @@ def _inherit(spec: TaskSpec, parent: _Parent) -> TaskSpec:
         )
     if spec.image != parent.task.spec.image:
         raise error(Reason.PERMISSION_DENIED, "a subtask runs the image of its parent", field="spec.image")
+    if spec.study not in ("", parent.task.spec.study):
+        raise error(
+            Reason.PERMISSION_DENIED,
+            f"a subtask stays in the study of its parent: {parent.task.spec.study or 'none'}",
+            field="spec.study",
+        )
     # The orders above are the server's to add: it has them, and the nodes check them.
     above = (*parent.task.spec.parent_orders, parent.task.spec.order) if spec.order else ()
-    return replace(spec, collaboration=parent.task.spec.collaboration, parent_orders=above)
+    return replace(
+        spec, collaboration=parent.task.spec.collaboration, study=parent.task.spec.study, parent_orders=above
+    )
 
 
 def _resolve(connection: Connection, asker: Asker, targets: tuple[Target, ...]) -> tuple[Target, ...]:

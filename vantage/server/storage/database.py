@@ -24,6 +24,8 @@ from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.pool import QueuePool
 
 from vantage.common.errors import Reason, VantageError, error
+from vantage.server.domain import audit
+from vantage.server.storage import audit_store
 
 log = logging.getLogger(__name__)
 
@@ -86,6 +88,8 @@ class Database:
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._readers = ThreadPoolExecutor(READERS, thread_name_prefix="database-reader")
         self._closed = False
+        self.on_commit: Callable[[], None] | None = None
+        """Called on the event loop after each commit; must not wait."""
         self._writer = threading.Thread(target=self._write_loop, name="database-writer", daemon=True)
         self._writer.start()
 
@@ -106,7 +110,16 @@ class Database:
         """Like ``write``, for a caller that waits in its own way; cancelling the future does not undo the unit."""
         if self._closed:
             raise error(Reason.SERVER_STOPPING, "the server is stopping: try again in a moment")
-        job = _Job(unit, asyncio.get_running_loop())
+        call = audit.current_call()
+        if call is None or not call.with_change or call.written:
+            job = _Job(unit, asyncio.get_running_loop())
+        else:
+            job = _Job(_audited(unit, call), asyncio.get_running_loop())
+            call.written = True
+            # Before the caller waits: what failed is undone with its entry, and the caller must know when it goes on.
+            job.future.add_done_callback(
+                lambda done: setattr(call, "written", done.cancelled() or done.exception() is None)
+            )
         self._jobs.put(job)
         return job.future
 
@@ -150,7 +163,7 @@ class Database:
                     break
                 group.append(more)
             self._commit(group)
-            _deliver(group)
+            _deliver(group, self.on_commit)
 
     def _commit(self, group: Sequence[_Job]) -> None:
         """Run the units of a group in one transaction; leave outcome or problem in each."""
@@ -190,18 +203,31 @@ class _UndoError(Exception):
     """Rolls a transaction back whose only unit failed."""
 
 
-def _deliver(group: Sequence[_Job]) -> None:
+def _audited(unit: Unit[T], call: audit.Call) -> Unit[T]:
+    """The unit with the audit's entry of its call: neither is ever there without the other."""
+
+    def both(connection: Connection) -> T:
+        value = unit(connection)
+        audit_store.append(connection, [call.entry()])
+        return value
+
+    return both
+
+
+def _deliver(group: Sequence[_Job], then: Callable[[], None] | None) -> None:
     by_loop: dict[asyncio.AbstractEventLoop, list[_Job]] = {}
     for job in group:
         by_loop.setdefault(job.loop, []).append(job)
     for loop, jobs in by_loop.items():
         try:
-            loop.call_soon_threadsafe(_settle, jobs)
+            loop.call_soon_threadsafe(_settle, jobs, then)
         except RuntimeError:
             log.warning("database outcome without a listener", extra={"units": len(jobs)})  # its loop is closed
 
 
-def _settle(jobs: Sequence[_Job]) -> None:
+def _settle(jobs: Sequence[_Job], then: Callable[[], None] | None) -> None:
+    if then is not None:
+        then()
     for job in jobs:
         if job.future.cancelled():
             continue

@@ -18,6 +18,9 @@ from vantage.server.storage.task_schema import RESULT
 
 CANCELLED = Failure(Reason.TASK_CANCELLED.name, "the task was cancelled")
 ORPHANED = Failure(Reason.TASK_CANCELLED.name, "the run that asked for this task has ended")
+WITHDRAWN = Failure(
+    Reason.ORGANIZATION_NOT_MEMBER.name, "the organization left the collaboration: ask without it, or invite it again"
+)
 EXPIRED = Failure(
     Reason.TASK_EXPIRED.name,
     "the task's time limit passed: ask again with a longer one, or when the node is online",
@@ -137,6 +140,16 @@ def close(
         # A run that went back to the queue may still be at work at its last node: it is told as well.
         if run.lease_id:
             changes.revoked.append((run.node, run.lease, failure.reason))
+    advance(connection, changes, steps, now)
+
+
+def withdraw(connection: Connection, changes: Changes, organization: str, collaboration: str, now: datetime) -> None:
+    """End the open runs of an organization that is no member of a collaboration any more."""
+    steps = []
+    for run in run_store.open_runs_at(connection, organization, collaboration):
+        steps.append((run, moved(run, RunEvent.CANCEL, now, failure=WITHDRAWN)))
+        if run.lease_id:
+            changes.revoked.append((run.node, run.lease, WITHDRAWN.reason))
     advance(connection, changes, steps, now)
 
 

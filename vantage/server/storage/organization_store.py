@@ -1,4 +1,4 @@
-"""Organizations, collaborations and nodes: who belongs where."""
+"""Organizations and their nodes: who belongs where."""
 
 from __future__ import annotations
 
@@ -7,19 +7,21 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, and_, delete, exists, false, insert, or_, select, true
-from sqlalchemy.dialects.sqlite import insert as upsert
+from sqlalchemy import ColumnElement, Connection, and_, delete, exists, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
 from vantage.common.errors import Reason, error
+from vantage.server.domain.etags import etag_of
+from vantage.server.domain.membership import MEMBERS, Standing
 from vantage.server.domain.permissions import Owner, Reach
 from vantage.server.storage import schema
+from vantage.server.storage.reach_filter import in_reach
 
 _organization = schema.organization.c
 _member = schema.member.c
-_collaboration = schema.collaboration.c
 _node = schema.node.c
 _serves = schema.node_collaboration.c
+_JOINED = _member.state.in_([int(each) for each in MEMBERS])
 
 
 @dataclass(frozen=True)
@@ -31,21 +33,10 @@ class Organization:
     ca_certificates: tuple[str, ...]
     created: datetime
 
-
-@dataclass(frozen=True)
-class Collaboration:
-    """A collaboration as stored."""
-
-    name: str
-    display_name: str
-    organizations: tuple[str, ...]
-    creator: str
-    created: datetime
-
     @property
-    def owner(self) -> Owner:
-        """To whom it belongs."""
-        return Owner(collaborations=frozenset({self.name}), creator=self.creator)
+    def etag(self) -> str:
+        """Changes with what an update can change."""
+        return etag_of(self.display_name, self.ca_certificates)
 
 
 @dataclass(frozen=True)
@@ -56,11 +47,18 @@ class Node:
     organization: str
     collaborations: tuple[str, ...]
     created: datetime
+    active: tuple[str, ...] = ()
+    """Those of its collaborations whose membership its organization has not suspended."""
 
     @property
     def owner(self) -> Owner:
         """To whom it belongs."""
         return Owner(organization=self.organization, collaborations=frozenset(self.collaborations))
+
+    @property
+    def etag(self) -> str:
+        """Changes with what an update can change."""
+        return etag_of(self.collaborations)
 
 
 def create_organization(connection: Connection, organization: Organization) -> None:
@@ -111,9 +109,13 @@ def get_organization(connection: Connection, name: str) -> Organization | None:
 
 def list_organizations(connection: Connection, reach: Reach, after: str | None, limit: int) -> list[Organization]:
     """Organizations in reach, by name."""
-    shared = exists().where(_member.organization == _organization.name, _member.collaboration.in_(reach.collaborations))
-    own = _organization.name == reach.organization if reach.organization is not None else false()
-    condition = true() if reach.everything else or_(own, shared)
+    condition = in_reach(
+        reach,
+        organization=_organization.name,
+        collaboration=lambda wanted: exists().where(
+            _member.organization == _organization.name, _member.collaboration.in_(wanted), _JOINED
+        ),
+    )
     if after is not None:
         condition = and_(condition, _organization.name > after)
     return _organizations(connection, condition, limit)
@@ -134,88 +136,21 @@ def delete_organization(connection: Connection, name: str) -> None:
 
 
 def memberships(connection: Connection, organization: str) -> list[str]:
-    """Collaborations that an organization is a member of."""
-    return list(
+    """Collaborations that an organization is a member of: it has accepted; it may have suspended."""
+    return list(standings(connection, organization, MEMBERS))
+
+
+def standings(connection: Connection, organization: str, wanted: Iterable[Standing]) -> Sequence[str]:
+    """Collaborations in which an organization stands so."""
+    return (
         connection.execute(
-            select(_member.collaboration).where(_member.organization == organization).order_by(_member.collaboration)
-        ).scalars()
-    )
-
-
-def create_collaboration(connection: Connection, collaboration: Collaboration) -> None:
-    """Insert a collaboration with members.
-
-    Raises:
-        ConflictError: ALREADY_EXISTS.
-        NotFoundError: a member does not exist.
-    """
-    try:
-        connection.execute(
-            insert(schema.collaboration).values(
-                name=collaboration.name,
-                display_name=collaboration.display_name,
-                creator=collaboration.creator,
-                created=collaboration.created,
-            )
+            select(_member.collaboration)
+            .where(_member.organization == organization, _member.state.in_([int(each) for each in wanted]))
+            .order_by(_member.collaboration)
         )
-    except IntegrityError:
-        raise error(Reason.ALREADY_EXISTS, f"{collaboration.name} exists already: choose another id") from None
-    for organization in collaboration.organizations:
-        add_member(connection, collaboration.name, organization)
-
-
-def add_member(connection: Connection, collaboration: str, organization: str) -> None:
-    """Make an organization a member; harmless when it is one.
-
-    Raises:
-        NotFoundError: the organization does not exist.
-    """
-    try:
-        connection.execute(
-            upsert(schema.member)
-            .values(collaboration=collaboration, organization=organization)
-            .on_conflict_do_nothing()
-        )
-    except IntegrityError:
-        raise error(Reason.NOT_FOUND, f"{organization} does not exist: create it first") from None
-
-
-def remove_member(connection: Connection, collaboration: str, organization: str) -> None:
-    """End a membership and what the organization's nodes serve of it; harmless when there is none."""
-    connection.execute(
-        delete(schema.member).where(_member.collaboration == collaboration, _member.organization == organization)
+        .scalars()
+        .all()
     )
-    nodes = select(_node.name).where(_node.organization == organization)
-    connection.execute(
-        delete(schema.node_collaboration).where(_serves.collaboration == collaboration, _serves.node.in_(nodes))
-    )
-
-
-def get_collaboration(connection: Connection, name: str) -> Collaboration | None:
-    """A collaboration by name."""
-    found = _collaborations(connection, _collaboration.name == name, 1)
-    return found[0] if found else None
-
-
-def list_collaborations(connection: Connection, reach: Reach, after: str | None, limit: int) -> list[Collaboration]:
-    """Collaborations in reach, by name."""
-    made = _collaboration.creator == reach.creator if reach.creator is not None else false()
-    condition = true() if reach.everything else or_(_collaboration.name.in_(reach.collaborations), made)
-    if after is not None:
-        condition = and_(condition, _collaboration.name > after)
-    return _collaborations(connection, condition, limit)
-
-
-def delete_collaboration(connection: Connection, name: str) -> None:
-    """Delete a collaboration that nothing refers to.
-
-    Raises:
-        ConflictError: IN_USE.
-    """
-    try:
-        connection.execute(delete(schema.collaboration).where(_collaboration.name == name))
-    except IntegrityError:
-        raise error(Reason.IN_USE, f"{name} has tasks: a collaboration that was used stays for the record") from None
 
 
 def create_node(connection: Connection, node: Node) -> None:
@@ -231,14 +166,39 @@ def create_node(connection: Connection, node: Node) -> None:
         )
     except IntegrityError:
         raise error(Reason.ALREADY_EXISTS, f"{node.name} exists already: choose another id") from None
-    joined = set(memberships(connection, node.organization))
-    for collaboration in node.collaborations:
+    _serve(connection, node.name, node.organization, node.collaborations)
+
+
+def set_collaborations(connection: Connection, node: Node, collaborations: Sequence[str]) -> None:
+    """Replace what a node serves.
+
+    Raises:
+        InvalidArgumentError: ORGANIZATION_NOT_MEMBER.
+    """
+    connection.execute(delete(schema.node_collaboration).where(_serves.node == node.name))
+    _serve(connection, node.name, node.organization, collaborations)
+
+
+def _serve(connection: Connection, node: str, organization: str, collaborations: Sequence[str]) -> None:
+    joined = set(memberships(connection, organization))
+    for collaboration in collaborations:
         if collaboration not in joined:
             raise error(
                 Reason.ORGANIZATION_NOT_MEMBER,
-                f"{node.organization} is not a member of {collaboration}: add it to the collaboration first",
+                f"{organization} is not a member of {collaboration}: it must be invited to the collaboration and "
+                "accept first",
+                organization=organization,
+                collaboration=collaboration,
             )
-        connection.execute(insert(schema.node_collaboration).values(node=node.name, collaboration=collaboration))
+    if collaborations:
+        connection.execute(
+            insert(schema.node_collaboration), [{"node": node, "collaboration": each} for each in collaborations]
+        )
+
+
+def set_display_name(connection: Connection, name: str, display_name: str) -> None:
+    """Rename an organization, for people."""
+    connection.execute(update(schema.organization).where(_organization.name == name).values(display_name=display_name))
 
 
 def get_node(connection: Connection, name: str) -> Node | None:
@@ -256,9 +216,13 @@ def list_nodes(
     limit: int,
 ) -> list[Node]:
     """Nodes in reach, by name."""
-    shared = exists().where(_serves.node == _node.name, _serves.collaboration.in_(reach.collaborations))
-    own = _node.organization == reach.organization if reach.organization is not None else false()
-    conditions: list[ColumnElement[bool]] = [true() if reach.everything else or_(own, shared)]
+    conditions = [
+        in_reach(
+            reach,
+            organization=_node.organization,
+            collaboration=lambda wanted: exists().where(_serves.node == _node.name, _serves.collaboration.in_(wanted)),
+        )
+    ]
     if organization is not None:
         conditions.append(_node.organization == organization)
     if collaboration is not None:
@@ -291,26 +255,6 @@ def _organizations(connection: Connection, condition: ColumnElement[bool], limit
     return [Organization(row.name, row.display_name, tuple(found.get(row.name, ())), row.created) for row in rows]
 
 
-def _collaborations(connection: Connection, condition: ColumnElement[bool], limit: int) -> list[Collaboration]:
-    rows = connection.execute(
-        select(_collaboration.name, _collaboration.display_name, _collaboration.creator, _collaboration.created)
-        .where(condition)
-        .order_by(_collaboration.name)
-        .limit(limit)
-    ).all()
-    found = _grouped(
-        connection.execute(
-            select(_member.collaboration, _member.organization)
-            .where(_member.collaboration.in_([row.name for row in rows]))
-            .order_by(_member.organization)
-        )
-    )
-    return [
-        Collaboration(row.name, row.display_name, tuple(found.get(row.name, ())), row.creator, row.created)
-        for row in rows
-    ]
-
-
 def _nodes(connection: Connection, condition: ColumnElement[bool], limit: int) -> list[Node]:
     rows = connection.execute(
         select(_node.name, _node.organization, _node.created).where(condition).order_by(_node.name).limit(limit)
@@ -322,7 +266,28 @@ def _nodes(connection: Connection, condition: ColumnElement[bool], limit: int) -
             .order_by(_serves.collaboration)
         )
     )
-    return [Node(row.name, row.organization, tuple(found.get(row.name, ())), row.created) for row in rows]
+    active = _grouped(
+        connection.execute(
+            select(_serves.node, _serves.collaboration)
+            .join(schema.node, _node.name == _serves.node)
+            .join(
+                schema.member,
+                and_(_member.collaboration == _serves.collaboration, _member.organization == _node.organization),
+            )
+            .where(_serves.node.in_([row.name for row in rows]), _member.state == int(Standing.ACTIVE))
+            .order_by(_serves.collaboration)
+        )
+    )
+    return [
+        Node(
+            row.name,
+            row.organization,
+            tuple(found.get(row.name, ())),
+            row.created,
+            tuple(active.get(row.name, ())),
+        )
+        for row in rows
+    ]
 
 
 def _grouped(pairs: Iterable[Any]) -> dict[str, list[str]]:

@@ -8,7 +8,9 @@ from collections.abc import Iterable, Sequence
 from sqlalchemy import Connection, Row, bindparam, insert, select, text, update
 
 from vantage.server.domain.contents import Failure, Payload
+from vantage.server.domain.membership import Standing
 from vantage.server.domain.runs import Run, RunState
+from vantage.server.storage.schema import member
 from vantage.server.storage.task_schema import ARGUMENTS, RESULT, content, run, task
 
 _INSERT = insert(run)
@@ -39,6 +41,15 @@ _OF_TASKS = select(run).where(run.c.task.in_(bindparam("wanted", expanding=True)
 _OPEN_OF_TASKS = (
     select(run).where(run.c.task.in_(bindparam("wanted", expanding=True)), text("state IN (1, 2, 3)")).with_for_update()
 )
+_OPEN_AT = (
+    select(run)
+    .where(
+        run.c.organization == bindparam("organization"),
+        run.c.collaboration == bindparam("collaboration"),
+        text("state IN (1, 2, 3)"),
+    )
+    .with_for_update()
+)
 _LEASED_TO = select(run).where(run.c.node == bindparam("wanted"), text("state IN (2, 3)")).with_for_update()
 _NODES_WITH_LEASES = select(run.c.node).where(text("state IN (2, 3)")).distinct()
 _RESULTS = select(content).where(content.c.run.in_(bindparam("wanted", expanding=True)), content.c.kind == RESULT)
@@ -55,6 +66,7 @@ _WORK = (
         task.c.creator,
         task.c.creator_organization,
         task.c.deadline,
+        task.c.study,
         content.c.media_type,
         content.c.sealing,
         content.c.inline,
@@ -72,6 +84,12 @@ _CLAIMABLE = (
         text("run.state = 1"),
         run.c.wanted_node.in_(["", bindparam("node")]),
         run.c.collaboration.in_(bindparam("collaborations", expanding=True)),
+        # Looked at in the transaction: what the node's session remembers may be older than a suspension.
+        run.c.collaboration.in_(
+            select(member.c.collaboration).where(
+                member.c.organization == bindparam("organization"), member.c.state == int(Standing.ACTIVE)
+            )
+        ),
     )
     .order_by(run.c.name)
     .limit(bindparam("free"))
@@ -174,6 +192,14 @@ def runs_of(connection: Connection, tasks: Iterable[str], *, results: bool) -> d
 def open_runs_of(connection: Connection, tasks: Iterable[str]) -> list[Run]:
     """Runs of tasks that have not ended, locked."""
     return [build_run(row) for row in connection.execute(_OPEN_OF_TASKS, {"wanted": list(tasks)})]
+
+
+def open_runs_at(connection: Connection, organization: str, collaboration: str) -> list[Run]:
+    """Runs of an organization in a collaboration that have not ended."""
+    return [
+        build_run(row)
+        for row in connection.execute(_OPEN_AT, {"organization": organization, "collaboration": collaboration})
+    ]
 
 
 def leased_to(connection: Connection, node: str) -> list[Run]:

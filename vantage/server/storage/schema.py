@@ -6,9 +6,11 @@ from datetime import UTC, datetime, timedelta
 
 from sqlalchemy import (
     BigInteger,
+    Boolean,
     Column,
     Dialect,
     ForeignKey,
+    Index,
     Integer,
     LargeBinary,
     MetaData,
@@ -16,6 +18,7 @@ from sqlalchemy import (
     Table,
     Text,
     TypeDecorator,
+    text,
 )
 
 metadata = MetaData(
@@ -82,7 +85,27 @@ user_role = Table(
     "user_role",
     metadata,
     Column("user", ForeignKey("user_account.name", ondelete="CASCADE"), primary_key=True),
-    Column("role", String(80), primary_key=True),
+    Column("role", String(160), primary_key=True),
+)
+
+role = Table(
+    "role",
+    metadata,
+    Column("name", String(160), primary_key=True),
+    Column("organization", ForeignKey("organization.name"), nullable=True, index=True),
+    Column("description", Text, nullable=False),
+    Column("creator", String(160), nullable=False),
+    Column("created", Instant, nullable=False),
+)
+"""Custom roles; those that come with the server are not stored."""
+
+role_permission = Table(
+    "role_permission",
+    metadata,
+    Column("role", ForeignKey("role.name", ondelete="CASCADE"), primary_key=True),
+    Column("resource", Integer, primary_key=True),
+    Column("operation", Integer, primary_key=True),
+    Column("scope", Integer, nullable=False),
 )
 
 lockout = Table(
@@ -129,6 +152,27 @@ member = Table(
     metadata,
     Column("collaboration", ForeignKey("collaboration.name", ondelete="CASCADE"), primary_key=True),
     Column("organization", ForeignKey("organization.name"), primary_key=True, index=True),
+    Column("state", Integer, nullable=False, default=2, server_default="2"),
+    Column("invited_by", String(160), nullable=False, default="", server_default=""),
+    Column("since", Instant, nullable=False, default=_EPOCH, server_default="0"),
+)
+"""Who was invited, and what became of it; states are those of ``membership.Standing``."""
+
+study = Table(
+    "study",
+    metadata,
+    Column("name", String(160), primary_key=True),
+    Column("collaboration", ForeignKey("collaboration.name", ondelete="CASCADE"), nullable=False, index=True),
+    Column("display_name", Text, nullable=False),
+    Column("creator", String(160), nullable=False),
+    Column("created", Instant, nullable=False),
+)
+
+study_organization = Table(
+    "study_organization",
+    metadata,
+    Column("study", ForeignKey("study.name", ondelete="CASCADE"), primary_key=True),
+    Column("organization", ForeignKey("organization.name"), primary_key=True, index=True),
 )
 
 node = Table(
@@ -155,3 +199,23 @@ node_collaboration = Table(
     Column("node", ForeignKey("node.name", ondelete="CASCADE"), primary_key=True),
     Column("collaboration", ForeignKey("collaboration.name", ondelete="CASCADE"), primary_key=True, index=True),
 )
+
+audit = Table(
+    "audit",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("time", Instant, nullable=False, index=True),
+    Column("event", String(120), nullable=False),
+    Column("decision", Integer, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("principal", String(160), nullable=False, index=True),
+    Column("organization", String(80), nullable=False, index=True),
+    Column("target", String(200), nullable=False, index=True),
+    Column("peer", String(120), nullable=False),
+    Column("request_id", String(64), nullable=False),
+    Column("details", Text, nullable=False),
+    Column("exported", Boolean, nullable=False, default=False, server_default="0"),
+    sqlite_autoincrement=True,
+)
+"""Who asked what and what was decided; written with the change that it speaks of, never changed, never content."""
+Index("ix_audit_exported", audit.c.exported, sqlite_where=text("NOT exported"), postgresql_where=text("NOT exported"))

@@ -24,6 +24,7 @@ task = Table(
     metadata,
     Column("name", String(42), primary_key=True),
     Column("collaboration", String(80), nullable=False),
+    Column("study", String(160), nullable=False, default="", server_default=""),
     Column("title", Text, nullable=False),
     Column("image", Text, nullable=False),
     Column("function", Text, nullable=False),

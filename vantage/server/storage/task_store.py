@@ -8,13 +8,15 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from sqlalchemy import Connection, Row, bindparam, func, insert, or_, select, tuple_, update
+from sqlalchemy import Connection, Row, bindparam, insert, or_, select, tuple_, update
 from sqlalchemy.sql import ColumnElement
 
+from vantage.server.domain.membership import Standing
 from vantage.server.domain.permissions import Reach
 from vantage.server.domain.runs import Run
 from vantage.server.domain.tasks import Target, Task, TaskSpec, TaskState
 from vantage.server.storage import schema
+from vantage.server.storage.reach_filter import in_reach
 from vantage.server.storage.task_schema import run, task
 
 _MICROSECOND = timedelta(microseconds=1)
@@ -73,7 +75,9 @@ _UPDATE = (
 _REQUESTS = select(task.c.creator, task.c.request_id, task.c.name, task.c.content_hash).where(
     tuple_(task.c.creator, task.c.request_id).in_(bindparam("wanted", expanding=True))
 )
-_MEMBERS = select(schema.member.c.organization).where(schema.member.c.collaboration == bindparam("wanted"))
+_MEMBERS = select(schema.member.c.organization, schema.member.c.state).where(
+    schema.member.c.collaboration == bindparam("wanted"), schema.member.c.state != int(Standing.INVITED)
+)
 _ACTIVE = select(task.c.name, task.c.deadline).where(task.c.state == int(TaskState.ACTIVE))
 _CHILDREN = select(task.c.name).where(
     task.c.parent_run.in_(bindparam("wanted", expanding=True)), task.c.state == int(TaskState.ACTIVE)
@@ -88,6 +92,7 @@ def insert_tasks(connection: Connection, tasks: Sequence[tuple[Task, str, bytes]
             {
                 "name": each.name,
                 "collaboration": each.spec.collaboration,
+                "study": each.spec.study,
                 "title": each.spec.title,
                 "image": each.spec.image,
                 "function": each.spec.function,
@@ -133,9 +138,10 @@ def find_requests(connection: Connection, keys: Iterable[tuple[str, str]]) -> di
     return {(row.creator, row.request_id): (row.name, row.content_hash) for row in rows}
 
 
-def members(connection: Connection, collaboration: str) -> frozenset[str]:
-    """Organizations of a collaboration; empty when there is none of that name."""
-    return frozenset(connection.execute(_MEMBERS, {"wanted": collaboration}).scalars())
+def members(connection: Connection, collaboration: str) -> dict[str, Standing]:
+    """Members of a collaboration and where they stand, without the invited; empty when there is none of that name."""
+    rows = connection.execute(_MEMBERS, {"wanted": collaboration})
+    return {row.organization: Standing(row.state) for row in rows}
 
 
 def lock_heads(connection: Connection, names: Iterable[str]) -> dict[str, Head]:
@@ -210,17 +216,14 @@ def list_tasks(
 
 
 def _reached(reach: Reach) -> ColumnElement[bool]:
-    conditions: list[ColumnElement[bool]] = []
-    if reach.collaborations:
-        conditions.append(task.c.collaboration.in_(sorted(reach.collaborations)))
-    if reach.organization is not None:
-        # Tasks that it asked, and tasks that it was asked: both are its business.
-        conditions.append(task.c.owner_organization == reach.organization)
-        asked = select(run.c.name).where(run.c.task == task.c.name, run.c.organization == reach.organization)
-        conditions.append(asked.exists())
-    if reach.creator is not None:
-        conditions.append(task.c.owner == reach.creator)
-    return or_(*conditions) if conditions else func.false()
+    condition = in_reach(
+        reach, organization=task.c.owner_organization, collaboration=task.c.collaboration, creator=task.c.owner
+    )
+    if reach.organization is None:
+        return condition
+    # Tasks that it asked, and tasks that it was asked: both are its business.
+    asked = select(run.c.name).where(run.c.task == task.c.name, run.c.organization == reach.organization)
+    return or_(condition, asked.exists())
 
 
 def build_task(row: Row[tuple[object, ...]], runs: Sequence[Run]) -> Task:
@@ -236,6 +239,7 @@ def build_task(row: Row[tuple[object, ...]], runs: Sequence[Run]) -> Task:
         found["parent_run"],
         found["signed_order"],
         unpack(found["parent_orders"]),
+        found["study"],
     )
     return Task(
         found["name"],

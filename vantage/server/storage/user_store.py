@@ -6,13 +6,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import Connection, and_, delete, false, insert, or_, select, true, update
+from sqlalchemy import Connection, and_, delete, insert, select, update
 from sqlalchemy.dialects.sqlite import insert as upsert
 from sqlalchemy.exc import IntegrityError
 
 from vantage.common.errors import Reason, error
-from vantage.server.domain.permissions import Reach
+from vantage.server.domain.etags import etag_of
+from vantage.server.domain.permissions import Owner, Reach
 from vantage.server.storage import schema
+from vantage.server.storage.reach_filter import in_reach
 
 
 @dataclass(frozen=True)
@@ -25,6 +27,16 @@ class User:
     password_hash: str
     roles: tuple[str, ...]
     created: datetime
+
+    @property
+    def owner(self) -> Owner:
+        """To whom it belongs; a user is their own "creator": scope own reaches oneself."""
+        return Owner(organization=self.organization, creator=self.name)
+
+    @property
+    def etag(self) -> str:
+        """Changes with what an update can change."""
+        return etag_of(self.display_name, self.roles)
 
 
 @dataclass(frozen=True)
@@ -84,19 +96,21 @@ def list_users(
 ) -> Sequence[User]:
     """Users in reach, by name."""
     table = schema.user.c
-    conditions = [
-        true()
-        if reach.everything
-        else or_(
-            table.organization == reach.organization if reach.organization is not None else false(),
-            table.name == reach.creator if reach.creator is not None else false(),
-        )
-    ]
+    # A user is their own "creator": scope own reaches oneself.
+    conditions = [in_reach(reach, organization=table.organization, creator=table.name)]
     if organization is not None:
         conditions.append(table.organization == organization)
     if after is not None:
         conditions.append(table.name > after)
     return _load(connection, and_(*conditions), limit)
+
+
+def set_details(connection: Connection, name: str, display_name: str, roles: Sequence[str]) -> None:
+    """Replace display name and roles."""
+    connection.execute(update(schema.user).where(schema.user.c.name == name).values(display_name=display_name))
+    connection.execute(delete(schema.user_role).where(schema.user_role.c.user == name))
+    if roles:
+        connection.execute(insert(schema.user_role), [{"user": name, "role": role} for role in roles])
 
 
 def set_password(connection: Connection, name: str, password_hash: str) -> None:

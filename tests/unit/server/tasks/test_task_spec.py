@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from vantage.common.errors import Reason, VantageError
+from vantage.server.domain.membership import Standing
 from vantage.server.domain.tasks import Target, TaskSpec, check_members, deadline_of, validate_spec
 
 TARGET = Target("organizations/alpha", "", None, (("data", "lungs"),))
@@ -57,11 +58,17 @@ def test_what_is_wrong_is_named(change: dict[str, Any], reason: Reason) -> None:
 
 
 def test_everybody_is_a_member() -> None:
-    check_members(frozenset({"organizations/alpha"}), SPEC, None)
-    for members, asking in ((frozenset({"organizations/beta"}), None), (frozenset({"organizations/alpha"}), "o/x")):
+    alpha, beta = "organizations/alpha", "organizations/beta"
+    check_members({alpha: Standing.ACTIVE}, SPEC, None)
+    for members, asking, reason in (
+        ({beta: Standing.ACTIVE}, None, Reason.ORGANIZATION_NOT_MEMBER),
+        ({alpha: Standing.ACTIVE}, "o/x", Reason.ORGANIZATION_NOT_MEMBER),
+        ({alpha: Standing.SUSPENDED}, None, Reason.MEMBERSHIP_SUSPENDED),
+        ({alpha: Standing.ACTIVE, beta: Standing.SUSPENDED}, beta, Reason.MEMBERSHIP_SUSPENDED),
+    ):
         with pytest.raises(VantageError) as caught:
             check_members(members, SPEC, asking)
-        assert caught.value.reason is Reason.ORGANIZATION_NOT_MEMBER
+        assert caught.value.reason is reason
 
 
 def test_a_subtask_ends_with_its_parent() -> None:

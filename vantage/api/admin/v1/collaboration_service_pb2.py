@@ -22,11 +22,12 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from google.protobuf import field_mask_pb2 as google_dot_protobuf_dot_field__mask__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from vantage.api.access.v1 import access_pb2 as vantage_dot_api_dot_access_dot_v1_dot_access__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n0vantage/api/admin/v1/collaboration_service.proto\x12\x14vantage.api.admin.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\"vantage/api/access/v1/access.proto\"{\n\rCollaboration\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x14\n\x0c\x64isplay_name\x18\x02 \x01(\t\x12\x15\n\rorganizations\x18\x03 \x03(\t\x12/\n\x0b\x63reate_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"c\n\x1a\x43reateCollaborationRequest\x12\x18\n\x10\x63ollaboration_id\x18\x01 \x01(\t\x12\x14\n\x0c\x64isplay_name\x18\x02 \x01(\t\x12\x15\n\rorganizations\x18\x03 \x03(\t\"Y\n\x1b\x43reateCollaborationResponse\x12:\n\rcollaboration\x18\x01 \x01(\x0b\x32#.vantage.api.admin.v1.Collaboration\"\'\n\x17GetCollaborationRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"V\n\x18GetCollaborationResponse\x12:\n\rcollaboration\x18\x01 \x01(\x0b\x32#.vantage.api.admin.v1.Collaboration\"B\n\x19ListCollaborationsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"r\n\x1aListCollaborationsResponse\x12;\n\x0e\x63ollaborations\x18\x01 \x03(\x0b\x32#.vantage.api.admin.v1.Collaboration\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"*\n\x1a\x44\x65leteCollaborationRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"\x1d\n\x1b\x44\x65leteCollaborationResponse\"6\n\x10\x41\x64\x64MemberRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x14\n\x0corganization\x18\x02 \x01(\t\"O\n\x11\x41\x64\x64MemberResponse\x12:\n\rcollaboration\x18\x01 \x01(\x0b\x32#.vantage.api.admin.v1.Collaboration\"9\n\x13RemoveMemberRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x14\n\x0corganization\x18\x02 \x01(\t\"R\n\x14RemoveMemberResponse\x12:\n\rcollaboration\x18\x01 \x01(\x0b\x32#.vantage.api.admin.v1.Collaboration2\x91\x06\n\x14\x43ollaborationService\x12\x87\x01\n\x13\x43reateCollaboration\x12\x30.vantage.api.admin.v1.CreateCollaborationRequest\x1a\x31.vantage.api.admin.v1.CreateCollaborationResponse\"\x0b\xaa\xbb\x18\x07\n\x01\x02\x10\x03\x18\x02\x12\x7f\n\x10GetCollaboration\x12-.vantage.api.admin.v1.GetCollaborationRequest\x1a..vantage.api.admin.v1.GetCollaborationResponse\"\x0c\xaa\xbb\x18\x08\n\x02\x02\x03\x10\x03\x18\x01\x12\x84\x01\n\x12ListCollaborations\x12/.vantage.api.admin.v1.ListCollaborationsRequest\x1a\x30.vantage.api.admin.v1.ListCollaborationsResponse\"\x0b\xaa\xbb\x18\x07\n\x01\x02\x10\x03\x18\x01\x12\x87\x01\n\x13\x44\x65leteCollaboration\x12\x30.vantage.api.admin.v1.DeleteCollaborationRequest\x1a\x31.vantage.api.admin.v1.DeleteCollaborationResponse\"\x0b\xaa\xbb\x18\x07\n\x01\x02\x10\x03\x18\x04\x12i\n\tAddMember\x12&.vantage.api.admin.v1.AddMemberRequest\x1a\'.vantage.api.admin.v1.AddMemberResponse\"\x0b\xaa\xbb\x18\x07\n\x01\x02\x10\x03\x18\x03\x12r\n\x0cRemoveMember\x12).vantage.api.admin.v1.RemoveMemberRequest\x1a*.vantage.api.admin.v1.RemoveMemberResponse\"\x0b\xaa\xbb\x18\x07\n\x01\x02\x10\x03\x18\x03\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n0vantage/api/admin/v1/collaboration_service.proto\x12\x14vantage.api.admin.v1\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\"vantage/api/access/v1/access.proto\"\x93\x01\n\x06Member\x12\x14\n\x0corganization\x18\x01 \x01(\t\x12\x34\n\x05state\x18\x02 \x01(\x0e\x32%.vantage.api.admin.v1.MembershipState\x12\x12\n\ninvited_by\x18\x03 \x01(\t\x12)\n\x05since\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xb8\x01\n\rCollaboration\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x14\n\x0c\x64isplay_name\x18\x02 \x01(\t\x12\x15\n\rorganizations\x18\x03 \x03(\t\x12/\n\x0b\x63reate_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12-\n\x07members\x18\x05 \x03(\x0b\x32\x1c.vantage.api.admin.v1.Member\x12\x0c\n\x04\x65tag\x18\x06 \x01(\t\"c\n\x1a\x43reateCollaborationRequest\x12\x18\n\x10\x63ollaboration_id\x18\x01 \x01(\t\x12\x14\n\x0c\x64isplay_name\x18\x02 \x01(\t\x12\x15\n\rorganizations\x18\x03 \x03(\t\"Y\n\x1b\x43reateCollaborationResponse\x12:\n\rcollaboration\x18\x01 \x01(\x0b\x32#.vantage.api.admin.v1.Collaboration\"\'\n\x17GetCollaborationRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"V\n\x18GetCollaborationResponse\x12:\n\rcollaboration\x18\x01 \x01(\x0b\x32#.vantage.api.admin.v1.Collaboration\"B\n\x19ListCollaborationsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"r\n\x1aListCollaborationsResponse\x12;\n\x0e\x63ollaborations\x18\x01 \x03(\x0b\x32#.vantage.api.admin.v1.Collaboration\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x89\x01\n\x1aUpdateCollaborationRequest\x12:\n\rcollaboration\x18\x01 \x01(\x0b\x32#.vantage.api.admin.v1.Collaboration\x12/\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\"Y\n\x1bUpdateCollaborationResponse\x12:\n\rcollaboration\x18\x01 \x01(\x0b\x32#.vantage.api.admin.v1.Collaboration\"*\n\x1a\x44\x65leteCollaborationRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"\x1d\n\x1b\x44\x65leteCollaborationResponse\"6\n\x10\x41\x64\x64MemberRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x14\n\x0corganization\x18\x02 \x01(\t\"O\n\x11\x41\x64\x64MemberResponse\x12:\n\rcollaboration\x18\x01 \x01(\x0b\x32#.vantage.api.admin.v1.Collaboration\"9\n\x13RemoveMemberRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x14\n\x0corganization\x18\x02 \x01(\t\"R\n\x14RemoveMemberResponse\x12:\n\rcollaboration\x18\x01 \x01(\x0b\x32#.vantage.api.admin.v1.Collaboration*\x8e\x01\n\x0fMembershipState\x12 \n\x1cMEMBERSHIP_STATE_UNSPECIFIED\x10\x00\x12\x1c\n\x18MEMBERSHIP_STATE_INVITED\x10\x01\x12\x1b\n\x17MEMBERSHIP_STATE_ACTIVE\x10\x02\x12\x1e\n\x1aMEMBERSHIP_STATE_SUSPENDED\x10\x03\x32\x9b\x07\n\x14\x43ollaborationService\x12\x87\x01\n\x13\x43reateCollaboration\x12\x30.vantage.api.admin.v1.CreateCollaborationRequest\x1a\x31.vantage.api.admin.v1.CreateCollaborationResponse\"\x0b\xaa\xbb\x18\x07\n\x01\x02\x10\x03\x18\x02\x12\x7f\n\x10GetCollaboration\x12-.vantage.api.admin.v1.GetCollaborationRequest\x1a..vantage.api.admin.v1.GetCollaborationResponse\"\x0c\xaa\xbb\x18\x08\n\x02\x02\x03\x10\x03\x18\x01\x12\x84\x01\n\x12ListCollaborations\x12/.vantage.api.admin.v1.ListCollaborationsRequest\x1a\x30.vantage.api.admin.v1.ListCollaborationsResponse\"\x0b\xaa\xbb\x18\x07\n\x01\x02\x10\x03\x18\x01\x12\x87\x01\n\x13UpdateCollaboration\x12\x30.vantage.api.admin.v1.UpdateCollaborationRequest\x1a\x31.vantage.api.admin.v1.UpdateCollaborationResponse\"\x0b\xaa\xbb\x18\x07\n\x01\x02\x10\x03\x18\x03\x12\x87\x01\n\x13\x44\x65leteCollaboration\x12\x30.vantage.api.admin.v1.DeleteCollaborationRequest\x1a\x31.vantage.api.admin.v1.DeleteCollaborationResponse\"\x0b\xaa\xbb\x18\x07\n\x01\x02\x10\x03\x18\x04\x12i\n\tAddMember\x12&.vantage.api.admin.v1.AddMemberRequest\x1a\'.vantage.api.admin.v1.AddMemberResponse\"\x0b\xaa\xbb\x18\x07\n\x01\x02\x10\x03\x18\x03\x12r\n\x0cRemoveMember\x12).vantage.api.admin.v1.RemoveMemberRequest\x1a*.vantage.api.admin.v1.RemoveMemberResponse\"\x0b\xaa\xbb\x18\x07\n\x01\x02\x10\x03\x18\x03\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -39,38 +40,48 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_COLLABORATIONSERVICE'].methods_by_name['GetCollaboration']._serialized_options = b'\252\273\030\010\n\002\002\003\020\003\030\001'
   _globals['_COLLABORATIONSERVICE'].methods_by_name['ListCollaborations']._loaded_options = None
   _globals['_COLLABORATIONSERVICE'].methods_by_name['ListCollaborations']._serialized_options = b'\252\273\030\007\n\001\002\020\003\030\001'
+  _globals['_COLLABORATIONSERVICE'].methods_by_name['UpdateCollaboration']._loaded_options = None
+  _globals['_COLLABORATIONSERVICE'].methods_by_name['UpdateCollaboration']._serialized_options = b'\252\273\030\007\n\001\002\020\003\030\003'
   _globals['_COLLABORATIONSERVICE'].methods_by_name['DeleteCollaboration']._loaded_options = None
   _globals['_COLLABORATIONSERVICE'].methods_by_name['DeleteCollaboration']._serialized_options = b'\252\273\030\007\n\001\002\020\003\030\004'
   _globals['_COLLABORATIONSERVICE'].methods_by_name['AddMember']._loaded_options = None
   _globals['_COLLABORATIONSERVICE'].methods_by_name['AddMember']._serialized_options = b'\252\273\030\007\n\001\002\020\003\030\003'
   _globals['_COLLABORATIONSERVICE'].methods_by_name['RemoveMember']._loaded_options = None
   _globals['_COLLABORATIONSERVICE'].methods_by_name['RemoveMember']._serialized_options = b'\252\273\030\007\n\001\002\020\003\030\003'
-  _globals['_COLLABORATION']._serialized_start=143
-  _globals['_COLLABORATION']._serialized_end=266
-  _globals['_CREATECOLLABORATIONREQUEST']._serialized_start=268
-  _globals['_CREATECOLLABORATIONREQUEST']._serialized_end=367
-  _globals['_CREATECOLLABORATIONRESPONSE']._serialized_start=369
-  _globals['_CREATECOLLABORATIONRESPONSE']._serialized_end=458
-  _globals['_GETCOLLABORATIONREQUEST']._serialized_start=460
-  _globals['_GETCOLLABORATIONREQUEST']._serialized_end=499
-  _globals['_GETCOLLABORATIONRESPONSE']._serialized_start=501
-  _globals['_GETCOLLABORATIONRESPONSE']._serialized_end=587
-  _globals['_LISTCOLLABORATIONSREQUEST']._serialized_start=589
-  _globals['_LISTCOLLABORATIONSREQUEST']._serialized_end=655
-  _globals['_LISTCOLLABORATIONSRESPONSE']._serialized_start=657
-  _globals['_LISTCOLLABORATIONSRESPONSE']._serialized_end=771
-  _globals['_DELETECOLLABORATIONREQUEST']._serialized_start=773
-  _globals['_DELETECOLLABORATIONREQUEST']._serialized_end=815
-  _globals['_DELETECOLLABORATIONRESPONSE']._serialized_start=817
-  _globals['_DELETECOLLABORATIONRESPONSE']._serialized_end=846
-  _globals['_ADDMEMBERREQUEST']._serialized_start=848
-  _globals['_ADDMEMBERREQUEST']._serialized_end=902
-  _globals['_ADDMEMBERRESPONSE']._serialized_start=904
-  _globals['_ADDMEMBERRESPONSE']._serialized_end=983
-  _globals['_REMOVEMEMBERREQUEST']._serialized_start=985
-  _globals['_REMOVEMEMBERREQUEST']._serialized_end=1042
-  _globals['_REMOVEMEMBERRESPONSE']._serialized_start=1044
-  _globals['_REMOVEMEMBERRESPONSE']._serialized_end=1126
-  _globals['_COLLABORATIONSERVICE']._serialized_start=1129
-  _globals['_COLLABORATIONSERVICE']._serialized_end=1914
+  _globals['_MEMBERSHIPSTATE']._serialized_start=1606
+  _globals['_MEMBERSHIPSTATE']._serialized_end=1748
+  _globals['_MEMBER']._serialized_start=178
+  _globals['_MEMBER']._serialized_end=325
+  _globals['_COLLABORATION']._serialized_start=328
+  _globals['_COLLABORATION']._serialized_end=512
+  _globals['_CREATECOLLABORATIONREQUEST']._serialized_start=514
+  _globals['_CREATECOLLABORATIONREQUEST']._serialized_end=613
+  _globals['_CREATECOLLABORATIONRESPONSE']._serialized_start=615
+  _globals['_CREATECOLLABORATIONRESPONSE']._serialized_end=704
+  _globals['_GETCOLLABORATIONREQUEST']._serialized_start=706
+  _globals['_GETCOLLABORATIONREQUEST']._serialized_end=745
+  _globals['_GETCOLLABORATIONRESPONSE']._serialized_start=747
+  _globals['_GETCOLLABORATIONRESPONSE']._serialized_end=833
+  _globals['_LISTCOLLABORATIONSREQUEST']._serialized_start=835
+  _globals['_LISTCOLLABORATIONSREQUEST']._serialized_end=901
+  _globals['_LISTCOLLABORATIONSRESPONSE']._serialized_start=903
+  _globals['_LISTCOLLABORATIONSRESPONSE']._serialized_end=1017
+  _globals['_UPDATECOLLABORATIONREQUEST']._serialized_start=1020
+  _globals['_UPDATECOLLABORATIONREQUEST']._serialized_end=1157
+  _globals['_UPDATECOLLABORATIONRESPONSE']._serialized_start=1159
+  _globals['_UPDATECOLLABORATIONRESPONSE']._serialized_end=1248
+  _globals['_DELETECOLLABORATIONREQUEST']._serialized_start=1250
+  _globals['_DELETECOLLABORATIONREQUEST']._serialized_end=1292
+  _globals['_DELETECOLLABORATIONRESPONSE']._serialized_start=1294
+  _globals['_DELETECOLLABORATIONRESPONSE']._serialized_end=1323
+  _globals['_ADDMEMBERREQUEST']._serialized_start=1325
+  _globals['_ADDMEMBERREQUEST']._serialized_end=1379
+  _globals['_ADDMEMBERRESPONSE']._serialized_start=1381
+  _globals['_ADDMEMBERRESPONSE']._serialized_end=1460
+  _globals['_REMOVEMEMBERREQUEST']._serialized_start=1462
+  _globals['_REMOVEMEMBERREQUEST']._serialized_end=1519
+  _globals['_REMOVEMEMBERRESPONSE']._serialized_start=1521
+  _globals['_REMOVEMEMBERRESPONSE']._serialized_end=1603
+  _globals['_COLLABORATIONSERVICE']._serialized_start=1751
+  _globals['_COLLABORATIONSERVICE']._serialized_end=2674
 # @@protoc_insertion_point(module_scope)

@@ -5,9 +5,11 @@ Collaborations: organizations that agreed to compute together."""
 
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
+from google.protobuf import field_mask_pb2 as _field_mask_pb2
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -19,6 +21,72 @@ else:
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class _MembershipState:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _MembershipStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_MembershipState.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    MEMBERSHIP_STATE_UNSPECIFIED: _MembershipState.ValueType  # 0
+    MEMBERSHIP_STATE_INVITED: _MembershipState.ValueType  # 1
+    """Invited, has not answered: no member, sees the invitation only."""
+    MEMBERSHIP_STATE_ACTIVE: _MembershipState.ValueType  # 2
+    """Has accepted."""
+    MEMBERSHIP_STATE_SUSPENDED: _MembershipState.ValueType  # 3
+    """Sees the collaboration, asks nothing and is asked nothing: tasks that name it are refused, its queued runs wait until
+    it resumes or their time is over, runs that its nodes have go on.
+    """
+
+class MembershipState(_MembershipState, metaclass=_MembershipStateEnumTypeWrapper):
+    """Where an organization stands in a collaboration."""
+
+MEMBERSHIP_STATE_UNSPECIFIED: MembershipState.ValueType  # 0
+MEMBERSHIP_STATE_INVITED: MembershipState.ValueType  # 1
+"""Invited, has not answered: no member, sees the invitation only."""
+MEMBERSHIP_STATE_ACTIVE: MembershipState.ValueType  # 2
+"""Has accepted."""
+MEMBERSHIP_STATE_SUSPENDED: MembershipState.ValueType  # 3
+"""Sees the collaboration, asks nothing and is asked nothing: tasks that name it are refused, its queued runs wait until
+it resumes or their time is over, runs that its nodes have go on.
+"""
+Global___MembershipState: _TypeAlias = MembershipState  # noqa: Y015
+
+@_typing.final
+class Member(_message.Message):
+    """An organization in a collaboration."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ORGANIZATION_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    INVITED_BY_FIELD_NUMBER: _builtins.int
+    SINCE_FIELD_NUMBER: _builtins.int
+    organization: _builtins.str
+    """organizations/{organization}."""
+    state: Global___MembershipState.ValueType
+    """Where it stands."""
+    invited_by: _builtins.str
+    """Who invited it."""
+    @_builtins.property
+    def since(self) -> _timestamp_pb2.Timestamp:
+        """Since when it stands there."""
+
+    def __init__(
+        self,
+        *,
+        organization: _builtins.str = ...,
+        state: Global___MembershipState.ValueType = ...,
+        invited_by: _builtins.str = ...,
+        since: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["since", b"since"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["invited_by", b"invited_by", "organization", b"organization", "since", b"since", "state", b"state"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Member: _TypeAlias = Member  # noqa: Y015
+
 @_typing.final
 class Collaboration(_message.Message):
     """A collaboration."""
@@ -29,17 +97,25 @@ class Collaboration(_message.Message):
     DISPLAY_NAME_FIELD_NUMBER: _builtins.int
     ORGANIZATIONS_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
+    MEMBERS_FIELD_NUMBER: _builtins.int
+    ETAG_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """collaborations/{collaboration}; the last part as for organizations."""
     display_name: _builtins.str
     """For people."""
+    etag: _builtins.str
+    """Changes with what an update can change. In an update: the version that the change was made over, or empty."""
     @_builtins.property
     def organizations(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Members, organizations/{organization}."""
+        """Members that have accepted, organizations/{organization}."""
 
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
         """When it was created."""
+
+    @_builtins.property
+    def members(self) -> _containers.RepeatedCompositeFieldContainer[Global___Member]:
+        """All that were invited, and where they stand."""
 
     def __init__(
         self,
@@ -48,10 +124,12 @@ class Collaboration(_message.Message):
         display_name: _builtins.str = ...,
         organizations: _abc.Iterable[_builtins.str] | None = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
+        members: _abc.Iterable[Global___Member] | None = ...,
+        etag: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "display_name", b"display_name", "name", b"name", "organizations", b"organizations"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "display_name", b"display_name", "etag", b"etag", "members", b"members", "name", b"name", "organizations", b"organizations"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -72,7 +150,7 @@ class CreateCollaborationRequest(_message.Message):
     """For people."""
     @_builtins.property
     def organizations(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Members, organizations/{organization}, at most 1,000."""
+        """Whom to invite, organizations/{organization}, at most 1,000."""
 
     def __init__(
         self,
@@ -212,6 +290,60 @@ class ListCollaborationsResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ListCollaborationsResponse: _TypeAlias = ListCollaborationsResponse  # noqa: Y015
+
+@_typing.final
+class UpdateCollaborationRequest(_message.Message):
+    """Question for UpdateCollaboration."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    COLLABORATION_FIELD_NUMBER: _builtins.int
+    UPDATE_MASK_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def collaboration(self) -> Global___Collaboration:
+        """With name, and perhaps etag."""
+
+    @_builtins.property
+    def update_mask(self) -> _field_mask_pb2.FieldMask:
+        """What to change: display_name. Empty: whatever of that is set."""
+
+    def __init__(
+        self,
+        *,
+        collaboration: Global___Collaboration | None = ...,
+        update_mask: _field_mask_pb2.FieldMask | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["collaboration", b"collaboration", "update_mask", b"update_mask"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["collaboration", b"collaboration", "update_mask", b"update_mask"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UpdateCollaborationRequest: _TypeAlias = UpdateCollaborationRequest  # noqa: Y015
+
+@_typing.final
+class UpdateCollaborationResponse(_message.Message):
+    """Answer of UpdateCollaboration."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    COLLABORATION_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def collaboration(self) -> Global___Collaboration:
+        """The collaboration after the change."""
+
+    def __init__(
+        self,
+        *,
+        collaboration: Global___Collaboration | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["collaboration", b"collaboration"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["collaboration", b"collaboration"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UpdateCollaborationResponse: _TypeAlias = UpdateCollaborationResponse  # noqa: Y015
 
 @_typing.final
 class DeleteCollaborationRequest(_message.Message):

@@ -50,6 +50,11 @@ class CollaborationServiceStub(object):
                 request_serializer=vantage_dot_api_dot_admin_dot_v1_dot_collaboration__service__pb2.ListCollaborationsRequest.SerializeToString,
                 response_deserializer=vantage_dot_api_dot_admin_dot_v1_dot_collaboration__service__pb2.ListCollaborationsResponse.FromString,
                 _registered_method=True)
+        self.UpdateCollaboration = channel.unary_unary(
+                '/vantage.api.admin.v1.CollaborationService/UpdateCollaboration',
+                request_serializer=vantage_dot_api_dot_admin_dot_v1_dot_collaboration__service__pb2.UpdateCollaborationRequest.SerializeToString,
+                response_deserializer=vantage_dot_api_dot_admin_dot_v1_dot_collaboration__service__pb2.UpdateCollaborationResponse.FromString,
+                _registered_method=True)
         self.DeleteCollaboration = channel.unary_unary(
                 '/vantage.api.admin.v1.CollaborationService/DeleteCollaboration',
                 request_serializer=vantage_dot_api_dot_admin_dot_v1_dot_collaboration__service__pb2.DeleteCollaborationRequest.SerializeToString,
@@ -72,7 +77,8 @@ class CollaborationServiceServicer(object):
     """
 
     def CreateCollaboration(self, request, context):
-        """Creates a collaboration with members.
+        """Creates a collaboration and invites organizations. One whose user the caller is, with the permission to edit it, is a
+        member at once; the others become members when they accept (MembershipService).
         Who: users that may create collaborations.
         Errors: INVALID_ARGUMENT, ALREADY_EXISTS, NOT_FOUND (an organization), PERMISSION_DENIED.
         """
@@ -98,8 +104,18 @@ class CollaborationServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def UpdateCollaboration(self, request, context):
+        """Changes a collaboration. Sending it again changes nothing more.
+        Who: users that may edit the collaboration.
+        Errors: INVALID_ARGUMENT (the mask), NOT_FOUND (also when the caller may not see it), ETAG_MISMATCH: read again and repeat,
+        PERMISSION_DENIED.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def DeleteCollaboration(self, request, context):
-        """Deletes a collaboration without active tasks.
+        """Deletes a collaboration that was never used.
         Who: users that may delete it.
         Errors: NOT_FOUND (also when the caller may not see it), IN_USE.
         """
@@ -108,7 +124,8 @@ class CollaborationServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def AddMember(self, request, context):
-        """Adds a member. Harmless when it is one.
+        """Invites an organization, which becomes a member when it accepts; at once when the caller may speak for it. Harmless
+        when it is invited or a member already.
         Who: users that may edit the collaboration.
         Errors: NOT_FOUND (also when the caller may not see it).
         """
@@ -117,7 +134,8 @@ class CollaborationServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def RemoveMember(self, request, context):
-        """Removes a member. Harmless when it is none. Its queued runs are not handed out any more.
+        """Takes an invitation back or ends a membership. Harmless when there is none. Open runs of the organization are
+        cancelled.
         Who: users that may edit the collaboration.
         Errors: NOT_FOUND (also when the caller may not see it).
         """
@@ -142,6 +160,11 @@ def add_CollaborationServiceServicer_to_server(servicer, server):
                     servicer.ListCollaborations,
                     request_deserializer=vantage_dot_api_dot_admin_dot_v1_dot_collaboration__service__pb2.ListCollaborationsRequest.FromString,
                     response_serializer=vantage_dot_api_dot_admin_dot_v1_dot_collaboration__service__pb2.ListCollaborationsResponse.SerializeToString,
+            ),
+            'UpdateCollaboration': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpdateCollaboration,
+                    request_deserializer=vantage_dot_api_dot_admin_dot_v1_dot_collaboration__service__pb2.UpdateCollaborationRequest.FromString,
+                    response_serializer=vantage_dot_api_dot_admin_dot_v1_dot_collaboration__service__pb2.UpdateCollaborationResponse.SerializeToString,
             ),
             'DeleteCollaboration': grpc.unary_unary_rpc_method_handler(
                     servicer.DeleteCollaboration,
@@ -241,6 +264,33 @@ class CollaborationService(object):
             '/vantage.api.admin.v1.CollaborationService/ListCollaborations',
             vantage_dot_api_dot_admin_dot_v1_dot_collaboration__service__pb2.ListCollaborationsRequest.SerializeToString,
             vantage_dot_api_dot_admin_dot_v1_dot_collaboration__service__pb2.ListCollaborationsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UpdateCollaboration(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/vantage.api.admin.v1.CollaborationService/UpdateCollaboration',
+            vantage_dot_api_dot_admin_dot_v1_dot_collaboration__service__pb2.UpdateCollaborationRequest.SerializeToString,
+            vantage_dot_api_dot_admin_dot_v1_dot_collaboration__service__pb2.UpdateCollaborationResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -17,7 +17,8 @@ class CollaborationServiceStub:
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     CreateCollaboration: _aio.UnaryUnaryMultiCallable[_collaboration_service_pb2.CreateCollaborationRequest, _collaboration_service_pb2.CreateCollaborationResponse]
-    """Creates a collaboration with members.
+    """Creates a collaboration and invites organizations. One whose user the caller is, with the permission to edit it, is a
+    member at once; the others become members when they accept (MembershipService).
     Who: users that may create collaborations.
     Errors: INVALID_ARGUMENT, ALREADY_EXISTS, NOT_FOUND (an organization), PERMISSION_DENIED.
     """
@@ -31,18 +32,26 @@ class CollaborationServiceStub:
     Who: users that may view collaborations.
     Errors: PAGE_TOKEN_INVALID.
     """
+    UpdateCollaboration: _aio.UnaryUnaryMultiCallable[_collaboration_service_pb2.UpdateCollaborationRequest, _collaboration_service_pb2.UpdateCollaborationResponse]
+    """Changes a collaboration. Sending it again changes nothing more.
+    Who: users that may edit the collaboration.
+    Errors: INVALID_ARGUMENT (the mask), NOT_FOUND (also when the caller may not see it), ETAG_MISMATCH: read again and repeat,
+    PERMISSION_DENIED.
+    """
     DeleteCollaboration: _aio.UnaryUnaryMultiCallable[_collaboration_service_pb2.DeleteCollaborationRequest, _collaboration_service_pb2.DeleteCollaborationResponse]
-    """Deletes a collaboration without active tasks.
+    """Deletes a collaboration that was never used.
     Who: users that may delete it.
     Errors: NOT_FOUND (also when the caller may not see it), IN_USE.
     """
     AddMember: _aio.UnaryUnaryMultiCallable[_collaboration_service_pb2.AddMemberRequest, _collaboration_service_pb2.AddMemberResponse]
-    """Adds a member. Harmless when it is one.
+    """Invites an organization, which becomes a member when it accepts; at once when the caller may speak for it. Harmless
+    when it is invited or a member already.
     Who: users that may edit the collaboration.
     Errors: NOT_FOUND (also when the caller may not see it).
     """
     RemoveMember: _aio.UnaryUnaryMultiCallable[_collaboration_service_pb2.RemoveMemberRequest, _collaboration_service_pb2.RemoveMemberResponse]
-    """Removes a member. Harmless when it is none. Its queued runs are not handed out any more.
+    """Takes an invitation back or ends a membership. Harmless when there is none. Open runs of the organization are
+    cancelled.
     Who: users that may edit the collaboration.
     Errors: NOT_FOUND (also when the caller may not see it).
     """
@@ -56,7 +65,8 @@ class CollaborationServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _collaboration_service_pb2.CreateCollaborationRequest,
         context: _aio.ServicerContext[_collaboration_service_pb2.CreateCollaborationRequest, _abc.Awaitable[_collaboration_service_pb2.CreateCollaborationResponse]],
     ) -> _abc.Awaitable[_collaboration_service_pb2.CreateCollaborationResponse]:
-        """Creates a collaboration with members.
+        """Creates a collaboration and invites organizations. One whose user the caller is, with the permission to edit it, is a
+        member at once; the others become members when they accept (MembershipService).
         Who: users that may create collaborations.
         Errors: INVALID_ARGUMENT, ALREADY_EXISTS, NOT_FOUND (an organization), PERMISSION_DENIED.
         """
@@ -84,12 +94,24 @@ class CollaborationServiceServicer(metaclass=_abc_1.ABCMeta):
         """
 
     @_abc_1.abstractmethod
+    def UpdateCollaboration(
+        self,
+        request: _collaboration_service_pb2.UpdateCollaborationRequest,
+        context: _aio.ServicerContext[_collaboration_service_pb2.UpdateCollaborationRequest, _abc.Awaitable[_collaboration_service_pb2.UpdateCollaborationResponse]],
+    ) -> _abc.Awaitable[_collaboration_service_pb2.UpdateCollaborationResponse]:
+        """Changes a collaboration. Sending it again changes nothing more.
+        Who: users that may edit the collaboration.
+        Errors: INVALID_ARGUMENT (the mask), NOT_FOUND (also when the caller may not see it), ETAG_MISMATCH: read again and repeat,
+        PERMISSION_DENIED.
+        """
+
+    @_abc_1.abstractmethod
     def DeleteCollaboration(
         self,
         request: _collaboration_service_pb2.DeleteCollaborationRequest,
         context: _aio.ServicerContext[_collaboration_service_pb2.DeleteCollaborationRequest, _abc.Awaitable[_collaboration_service_pb2.DeleteCollaborationResponse]],
     ) -> _abc.Awaitable[_collaboration_service_pb2.DeleteCollaborationResponse]:
-        """Deletes a collaboration without active tasks.
+        """Deletes a collaboration that was never used.
         Who: users that may delete it.
         Errors: NOT_FOUND (also when the caller may not see it), IN_USE.
         """
@@ -100,7 +122,8 @@ class CollaborationServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _collaboration_service_pb2.AddMemberRequest,
         context: _aio.ServicerContext[_collaboration_service_pb2.AddMemberRequest, _abc.Awaitable[_collaboration_service_pb2.AddMemberResponse]],
     ) -> _abc.Awaitable[_collaboration_service_pb2.AddMemberResponse]:
-        """Adds a member. Harmless when it is one.
+        """Invites an organization, which becomes a member when it accepts; at once when the caller may speak for it. Harmless
+        when it is invited or a member already.
         Who: users that may edit the collaboration.
         Errors: NOT_FOUND (also when the caller may not see it).
         """
@@ -111,7 +134,8 @@ class CollaborationServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _collaboration_service_pb2.RemoveMemberRequest,
         context: _aio.ServicerContext[_collaboration_service_pb2.RemoveMemberRequest, _abc.Awaitable[_collaboration_service_pb2.RemoveMemberResponse]],
     ) -> _abc.Awaitable[_collaboration_service_pb2.RemoveMemberResponse]:
-        """Removes a member. Harmless when it is none. Its queued runs are not handed out any more.
+        """Takes an invitation back or ends a membership. Harmless when there is none. Open runs of the organization are
+        cancelled.
         Who: users that may edit the collaboration.
         Errors: NOT_FOUND (also when the caller may not see it).
         """

@@ -50,6 +50,11 @@ class NodeServiceStub(object):
                 request_serializer=vantage_dot_api_dot_admin_dot_v1_dot_node__service__pb2.ListNodesRequest.SerializeToString,
                 response_deserializer=vantage_dot_api_dot_admin_dot_v1_dot_node__service__pb2.ListNodesResponse.FromString,
                 _registered_method=True)
+        self.UpdateNode = channel.unary_unary(
+                '/vantage.api.admin.v1.NodeService/UpdateNode',
+                request_serializer=vantage_dot_api_dot_admin_dot_v1_dot_node__service__pb2.UpdateNodeRequest.SerializeToString,
+                response_deserializer=vantage_dot_api_dot_admin_dot_v1_dot_node__service__pb2.UpdateNodeResponse.FromString,
+                _registered_method=True)
         self.DeleteNode = channel.unary_unary(
                 '/vantage.api.admin.v1.NodeService/DeleteNode',
                 request_serializer=vantage_dot_api_dot_admin_dot_v1_dot_node__service__pb2.DeleteNodeRequest.SerializeToString,
@@ -88,6 +93,17 @@ class NodeServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def UpdateNode(self, request, context):
+        """Changes which collaborations a node serves: the say of its organization. The node reconnects by itself and learns of it.
+        Sending it again changes nothing more.
+        Who: users that may edit the node.
+        Errors: INVALID_ARGUMENT (the mask), NOT_FOUND (also when the caller may not see it), ORGANIZATION_NOT_MEMBER,
+        ETAG_MISMATCH: read again and repeat, PERMISSION_DENIED.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def DeleteNode(self, request, context):
         """Deletes a node and ends its session.
         Who: users that may delete it.
@@ -114,6 +130,11 @@ def add_NodeServiceServicer_to_server(servicer, server):
                     servicer.ListNodes,
                     request_deserializer=vantage_dot_api_dot_admin_dot_v1_dot_node__service__pb2.ListNodesRequest.FromString,
                     response_serializer=vantage_dot_api_dot_admin_dot_v1_dot_node__service__pb2.ListNodesResponse.SerializeToString,
+            ),
+            'UpdateNode': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpdateNode,
+                    request_deserializer=vantage_dot_api_dot_admin_dot_v1_dot_node__service__pb2.UpdateNodeRequest.FromString,
+                    response_serializer=vantage_dot_api_dot_admin_dot_v1_dot_node__service__pb2.UpdateNodeResponse.SerializeToString,
             ),
             'DeleteNode': grpc.unary_unary_rpc_method_handler(
                     servicer.DeleteNode,
@@ -203,6 +224,33 @@ class NodeService(object):
             '/vantage.api.admin.v1.NodeService/ListNodes',
             vantage_dot_api_dot_admin_dot_v1_dot_node__service__pb2.ListNodesRequest.SerializeToString,
             vantage_dot_api_dot_admin_dot_v1_dot_node__service__pb2.ListNodesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UpdateNode(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/vantage.api.admin.v1.NodeService/UpdateNode',
+            vantage_dot_api_dot_admin_dot_v1_dot_node__service__pb2.UpdateNodeRequest.SerializeToString,
+            vantage_dot_api_dot_admin_dot_v1_dot_node__service__pb2.UpdateNodeResponse.FromString,
             options,
             channel_credentials,
             insecure,

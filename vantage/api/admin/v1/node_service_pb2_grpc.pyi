@@ -31,6 +31,13 @@ class NodeServiceStub:
     Who: users that may view nodes.
     Errors: PAGE_TOKEN_INVALID.
     """
+    UpdateNode: _aio.UnaryUnaryMultiCallable[_node_service_pb2.UpdateNodeRequest, _node_service_pb2.UpdateNodeResponse]
+    """Changes which collaborations a node serves: the say of its organization. The node reconnects by itself and learns of it.
+    Sending it again changes nothing more.
+    Who: users that may edit the node.
+    Errors: INVALID_ARGUMENT (the mask), NOT_FOUND (also when the caller may not see it), ORGANIZATION_NOT_MEMBER,
+    ETAG_MISMATCH: read again and repeat, PERMISSION_DENIED.
+    """
     DeleteNode: _aio.UnaryUnaryMultiCallable[_node_service_pb2.DeleteNodeRequest, _node_service_pb2.DeleteNodeResponse]
     """Deletes a node and ends its session.
     Who: users that may delete it.
@@ -71,6 +78,19 @@ class NodeServiceServicer(metaclass=_abc_1.ABCMeta):
         """Lists the nodes that the caller may see.
         Who: users that may view nodes.
         Errors: PAGE_TOKEN_INVALID.
+        """
+
+    @_abc_1.abstractmethod
+    def UpdateNode(
+        self,
+        request: _node_service_pb2.UpdateNodeRequest,
+        context: _aio.ServicerContext[_node_service_pb2.UpdateNodeRequest, _abc.Awaitable[_node_service_pb2.UpdateNodeResponse]],
+    ) -> _abc.Awaitable[_node_service_pb2.UpdateNodeResponse]:
+        """Changes which collaborations a node serves: the say of its organization. The node reconnects by itself and learns of it.
+        Sending it again changes nothing more.
+        Who: users that may edit the node.
+        Errors: INVALID_ARGUMENT (the mask), NOT_FOUND (also when the caller may not see it), ORGANIZATION_NOT_MEMBER,
+        ETAG_MISMATCH: read again and repeat, PERMISSION_DENIED.
         """
 
     @_abc_1.abstractmethod

@@ -22,11 +22,12 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from google.protobuf import field_mask_pb2 as google_dot_protobuf_dot_field__mask__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from vantage.api.access.v1 import access_pb2 as vantage_dot_api_dot_access_dot_v1_dot_access__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n/vantage/api/admin/v1/organization_service.proto\x12\x14vantage.api.admin.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\"vantage/api/access/v1/access.proto\"|\n\x0cOrganization\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x14\n\x0c\x64isplay_name\x18\x02 \x01(\t\x12\x17\n\x0f\x63\x61_certificates\x18\x03 \x03(\t\x12/\n\x0b\x63reate_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"c\n\x19\x43reateOrganizationRequest\x12\x17\n\x0forganization_id\x18\x01 \x01(\t\x12\x14\n\x0c\x64isplay_name\x18\x02 \x01(\t\x12\x17\n\x0f\x63\x61_certificates\x18\x03 \x03(\t\"V\n\x1a\x43reateOrganizationResponse\x12\x38\n\x0corganization\x18\x01 \x01(\x0b\x32\".vantage.api.admin.v1.Organization\"&\n\x16GetOrganizationRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"S\n\x17GetOrganizationResponse\x12\x38\n\x0corganization\x18\x01 \x01(\x0b\x32\".vantage.api.admin.v1.Organization\"A\n\x18ListOrganizationsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"o\n\x19ListOrganizationsResponse\x12\x39\n\rorganizations\x18\x01 \x03(\x0b\x32\".vantage.api.admin.v1.Organization\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\")\n\x19\x44\x65leteOrganizationRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"\x1c\n\x1a\x44\x65leteOrganizationResponse\"A\n\x18SetCaCertificatesRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x17\n\x0f\x63\x61_certificates\x18\x02 \x03(\t\"U\n\x19SetCaCertificatesResponse\x12\x38\n\x0corganization\x18\x01 \x01(\x0b\x32\".vantage.api.admin.v1.Organization2\xa9\x05\n\x13OrganizationService\x12\x84\x01\n\x12\x43reateOrganization\x12/.vantage.api.admin.v1.CreateOrganizationRequest\x1a\x30.vantage.api.admin.v1.CreateOrganizationResponse\"\x0b\xaa\xbb\x18\x07\n\x01\x02\x10\x02\x18\x02\x12|\n\x0fGetOrganization\x12,.vantage.api.admin.v1.GetOrganizationRequest\x1a-.vantage.api.admin.v1.GetOrganizationResponse\"\x0c\xaa\xbb\x18\x08\n\x02\x02\x03\x10\x02\x18\x01\x12\x81\x01\n\x11ListOrganizations\x12..vantage.api.admin.v1.ListOrganizationsRequest\x1a/.vantage.api.admin.v1.ListOrganizationsResponse\"\x0b\xaa\xbb\x18\x07\n\x01\x02\x10\x02\x18\x01\x12\x84\x01\n\x12\x44\x65leteOrganization\x12/.vantage.api.admin.v1.DeleteOrganizationRequest\x1a\x30.vantage.api.admin.v1.DeleteOrganizationResponse\"\x0b\xaa\xbb\x18\x07\n\x01\x02\x10\x02\x18\x04\x12\x81\x01\n\x11SetCaCertificates\x12..vantage.api.admin.v1.SetCaCertificatesRequest\x1a/.vantage.api.admin.v1.SetCaCertificatesResponse\"\x0b\xaa\xbb\x18\x07\n\x01\x02\x10\x02\x18\x03\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n/vantage/api/admin/v1/organization_service.proto\x12\x14vantage.api.admin.v1\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\"vantage/api/access/v1/access.proto\"\x8a\x01\n\x0cOrganization\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x14\n\x0c\x64isplay_name\x18\x02 \x01(\t\x12\x17\n\x0f\x63\x61_certificates\x18\x03 \x03(\t\x12/\n\x0b\x63reate_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0c\n\x04\x65tag\x18\n \x01(\t\"c\n\x19\x43reateOrganizationRequest\x12\x17\n\x0forganization_id\x18\x01 \x01(\t\x12\x14\n\x0c\x64isplay_name\x18\x02 \x01(\t\x12\x17\n\x0f\x63\x61_certificates\x18\x03 \x03(\t\"V\n\x1a\x43reateOrganizationResponse\x12\x38\n\x0corganization\x18\x01 \x01(\x0b\x32\".vantage.api.admin.v1.Organization\"&\n\x16GetOrganizationRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"S\n\x17GetOrganizationResponse\x12\x38\n\x0corganization\x18\x01 \x01(\x0b\x32\".vantage.api.admin.v1.Organization\"A\n\x18ListOrganizationsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"o\n\x19ListOrganizationsResponse\x12\x39\n\rorganizations\x18\x01 \x03(\x0b\x32\".vantage.api.admin.v1.Organization\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x86\x01\n\x19UpdateOrganizationRequest\x12\x38\n\x0corganization\x18\x01 \x01(\x0b\x32\".vantage.api.admin.v1.Organization\x12/\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\"V\n\x1aUpdateOrganizationResponse\x12\x38\n\x0corganization\x18\x01 \x01(\x0b\x32\".vantage.api.admin.v1.Organization\")\n\x19\x44\x65leteOrganizationRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"\x1c\n\x1a\x44\x65leteOrganizationResponse\"A\n\x18SetCaCertificatesRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x17\n\x0f\x63\x61_certificates\x18\x02 \x03(\t\"U\n\x19SetCaCertificatesResponse\x12\x38\n\x0corganization\x18\x01 \x01(\x0b\x32\".vantage.api.admin.v1.Organization2\xb0\x06\n\x13OrganizationService\x12\x84\x01\n\x12\x43reateOrganization\x12/.vantage.api.admin.v1.CreateOrganizationRequest\x1a\x30.vantage.api.admin.v1.CreateOrganizationResponse\"\x0b\xaa\xbb\x18\x07\n\x01\x02\x10\x02\x18\x02\x12|\n\x0fGetOrganization\x12,.vantage.api.admin.v1.GetOrganizationRequest\x1a-.vantage.api.admin.v1.GetOrganizationResponse\"\x0c\xaa\xbb\x18\x08\n\x02\x02\x03\x10\x02\x18\x01\x12\x81\x01\n\x11ListOrganizations\x12..vantage.api.admin.v1.ListOrganizationsRequest\x1a/.vantage.api.admin.v1.ListOrganizationsResponse\"\x0b\xaa\xbb\x18\x07\n\x01\x02\x10\x02\x18\x01\x12\x84\x01\n\x12UpdateOrganization\x12/.vantage.api.admin.v1.UpdateOrganizationRequest\x1a\x30.vantage.api.admin.v1.UpdateOrganizationResponse\"\x0b\xaa\xbb\x18\x07\n\x01\x02\x10\x02\x18\x03\x12\x84\x01\n\x12\x44\x65leteOrganization\x12/.vantage.api.admin.v1.DeleteOrganizationRequest\x1a\x30.vantage.api.admin.v1.DeleteOrganizationResponse\"\x0b\xaa\xbb\x18\x07\n\x01\x02\x10\x02\x18\x04\x12\x81\x01\n\x11SetCaCertificates\x12..vantage.api.admin.v1.SetCaCertificatesRequest\x1a/.vantage.api.admin.v1.SetCaCertificatesResponse\"\x0b\xaa\xbb\x18\x07\n\x01\x02\x10\x02\x18\x03\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -39,32 +40,38 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_ORGANIZATIONSERVICE'].methods_by_name['GetOrganization']._serialized_options = b'\252\273\030\010\n\002\002\003\020\002\030\001'
   _globals['_ORGANIZATIONSERVICE'].methods_by_name['ListOrganizations']._loaded_options = None
   _globals['_ORGANIZATIONSERVICE'].methods_by_name['ListOrganizations']._serialized_options = b'\252\273\030\007\n\001\002\020\002\030\001'
+  _globals['_ORGANIZATIONSERVICE'].methods_by_name['UpdateOrganization']._loaded_options = None
+  _globals['_ORGANIZATIONSERVICE'].methods_by_name['UpdateOrganization']._serialized_options = b'\252\273\030\007\n\001\002\020\002\030\003'
   _globals['_ORGANIZATIONSERVICE'].methods_by_name['DeleteOrganization']._loaded_options = None
   _globals['_ORGANIZATIONSERVICE'].methods_by_name['DeleteOrganization']._serialized_options = b'\252\273\030\007\n\001\002\020\002\030\004'
   _globals['_ORGANIZATIONSERVICE'].methods_by_name['SetCaCertificates']._loaded_options = None
   _globals['_ORGANIZATIONSERVICE'].methods_by_name['SetCaCertificates']._serialized_options = b'\252\273\030\007\n\001\002\020\002\030\003'
-  _globals['_ORGANIZATION']._serialized_start=142
-  _globals['_ORGANIZATION']._serialized_end=266
-  _globals['_CREATEORGANIZATIONREQUEST']._serialized_start=268
-  _globals['_CREATEORGANIZATIONREQUEST']._serialized_end=367
-  _globals['_CREATEORGANIZATIONRESPONSE']._serialized_start=369
-  _globals['_CREATEORGANIZATIONRESPONSE']._serialized_end=455
-  _globals['_GETORGANIZATIONREQUEST']._serialized_start=457
-  _globals['_GETORGANIZATIONREQUEST']._serialized_end=495
-  _globals['_GETORGANIZATIONRESPONSE']._serialized_start=497
-  _globals['_GETORGANIZATIONRESPONSE']._serialized_end=580
-  _globals['_LISTORGANIZATIONSREQUEST']._serialized_start=582
-  _globals['_LISTORGANIZATIONSREQUEST']._serialized_end=647
-  _globals['_LISTORGANIZATIONSRESPONSE']._serialized_start=649
-  _globals['_LISTORGANIZATIONSRESPONSE']._serialized_end=760
-  _globals['_DELETEORGANIZATIONREQUEST']._serialized_start=762
-  _globals['_DELETEORGANIZATIONREQUEST']._serialized_end=803
-  _globals['_DELETEORGANIZATIONRESPONSE']._serialized_start=805
-  _globals['_DELETEORGANIZATIONRESPONSE']._serialized_end=833
-  _globals['_SETCACERTIFICATESREQUEST']._serialized_start=835
-  _globals['_SETCACERTIFICATESREQUEST']._serialized_end=900
-  _globals['_SETCACERTIFICATESRESPONSE']._serialized_start=902
-  _globals['_SETCACERTIFICATESRESPONSE']._serialized_end=987
-  _globals['_ORGANIZATIONSERVICE']._serialized_start=990
-  _globals['_ORGANIZATIONSERVICE']._serialized_end=1671
+  _globals['_ORGANIZATION']._serialized_start=177
+  _globals['_ORGANIZATION']._serialized_end=315
+  _globals['_CREATEORGANIZATIONREQUEST']._serialized_start=317
+  _globals['_CREATEORGANIZATIONREQUEST']._serialized_end=416
+  _globals['_CREATEORGANIZATIONRESPONSE']._serialized_start=418
+  _globals['_CREATEORGANIZATIONRESPONSE']._serialized_end=504
+  _globals['_GETORGANIZATIONREQUEST']._serialized_start=506
+  _globals['_GETORGANIZATIONREQUEST']._serialized_end=544
+  _globals['_GETORGANIZATIONRESPONSE']._serialized_start=546
+  _globals['_GETORGANIZATIONRESPONSE']._serialized_end=629
+  _globals['_LISTORGANIZATIONSREQUEST']._serialized_start=631
+  _globals['_LISTORGANIZATIONSREQUEST']._serialized_end=696
+  _globals['_LISTORGANIZATIONSRESPONSE']._serialized_start=698
+  _globals['_LISTORGANIZATIONSRESPONSE']._serialized_end=809
+  _globals['_UPDATEORGANIZATIONREQUEST']._serialized_start=812
+  _globals['_UPDATEORGANIZATIONREQUEST']._serialized_end=946
+  _globals['_UPDATEORGANIZATIONRESPONSE']._serialized_start=948
+  _globals['_UPDATEORGANIZATIONRESPONSE']._serialized_end=1034
+  _globals['_DELETEORGANIZATIONREQUEST']._serialized_start=1036
+  _globals['_DELETEORGANIZATIONREQUEST']._serialized_end=1077
+  _globals['_DELETEORGANIZATIONRESPONSE']._serialized_start=1079
+  _globals['_DELETEORGANIZATIONRESPONSE']._serialized_end=1107
+  _globals['_SETCACERTIFICATESREQUEST']._serialized_start=1109
+  _globals['_SETCACERTIFICATESREQUEST']._serialized_end=1174
+  _globals['_SETCACERTIFICATESRESPONSE']._serialized_start=1176
+  _globals['_SETCACERTIFICATESRESPONSE']._serialized_end=1261
+  _globals['_ORGANIZATIONSERVICE']._serialized_start=1264
+  _globals['_ORGANIZATIONSERVICE']._serialized_end=2080
 # @@protoc_insertion_point(module_scope)

@@ -50,6 +50,11 @@ class OrganizationServiceStub(object):
                 request_serializer=vantage_dot_api_dot_admin_dot_v1_dot_organization__service__pb2.ListOrganizationsRequest.SerializeToString,
                 response_deserializer=vantage_dot_api_dot_admin_dot_v1_dot_organization__service__pb2.ListOrganizationsResponse.FromString,
                 _registered_method=True)
+        self.UpdateOrganization = channel.unary_unary(
+                '/vantage.api.admin.v1.OrganizationService/UpdateOrganization',
+                request_serializer=vantage_dot_api_dot_admin_dot_v1_dot_organization__service__pb2.UpdateOrganizationRequest.SerializeToString,
+                response_deserializer=vantage_dot_api_dot_admin_dot_v1_dot_organization__service__pb2.UpdateOrganizationResponse.FromString,
+                _registered_method=True)
         self.DeleteOrganization = channel.unary_unary(
                 '/vantage.api.admin.v1.OrganizationService/DeleteOrganization',
                 request_serializer=vantage_dot_api_dot_admin_dot_v1_dot_organization__service__pb2.DeleteOrganizationRequest.SerializeToString,
@@ -93,6 +98,16 @@ class OrganizationServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def UpdateOrganization(self, request, context):
+        """Changes an organization. Sending it again changes nothing more.
+        Who: users that may edit the organization.
+        Errors: INVALID_ARGUMENT (the mask), NOT_FOUND (also when the caller may not see it), ETAG_MISMATCH: read again and repeat,
+        PERMISSION_DENIED.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def DeleteOrganization(self, request, context):
         """Deletes an organization without users, nodes and memberships.
         Who: users that may delete it.
@@ -128,6 +143,11 @@ def add_OrganizationServiceServicer_to_server(servicer, server):
                     servicer.ListOrganizations,
                     request_deserializer=vantage_dot_api_dot_admin_dot_v1_dot_organization__service__pb2.ListOrganizationsRequest.FromString,
                     response_serializer=vantage_dot_api_dot_admin_dot_v1_dot_organization__service__pb2.ListOrganizationsResponse.SerializeToString,
+            ),
+            'UpdateOrganization': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpdateOrganization,
+                    request_deserializer=vantage_dot_api_dot_admin_dot_v1_dot_organization__service__pb2.UpdateOrganizationRequest.FromString,
+                    response_serializer=vantage_dot_api_dot_admin_dot_v1_dot_organization__service__pb2.UpdateOrganizationResponse.SerializeToString,
             ),
             'DeleteOrganization': grpc.unary_unary_rpc_method_handler(
                     servicer.DeleteOrganization,
@@ -222,6 +242,33 @@ class OrganizationService(object):
             '/vantage.api.admin.v1.OrganizationService/ListOrganizations',
             vantage_dot_api_dot_admin_dot_v1_dot_organization__service__pb2.ListOrganizationsRequest.SerializeToString,
             vantage_dot_api_dot_admin_dot_v1_dot_organization__service__pb2.ListOrganizationsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UpdateOrganization(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/vantage.api.admin.v1.OrganizationService/UpdateOrganization',
+            vantage_dot_api_dot_admin_dot_v1_dot_organization__service__pb2.UpdateOrganizationRequest.SerializeToString,
+            vantage_dot_api_dot_admin_dot_v1_dot_organization__service__pb2.UpdateOrganizationResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -31,6 +31,12 @@ class OrganizationServiceStub:
     Who: users that may view organizations.
     Errors: PAGE_TOKEN_INVALID.
     """
+    UpdateOrganization: _aio.UnaryUnaryMultiCallable[_organization_service_pb2.UpdateOrganizationRequest, _organization_service_pb2.UpdateOrganizationResponse]
+    """Changes an organization. Sending it again changes nothing more.
+    Who: users that may edit the organization.
+    Errors: INVALID_ARGUMENT (the mask), NOT_FOUND (also when the caller may not see it), ETAG_MISMATCH: read again and repeat,
+    PERMISSION_DENIED.
+    """
     DeleteOrganization: _aio.UnaryUnaryMultiCallable[_organization_service_pb2.DeleteOrganizationRequest, _organization_service_pb2.DeleteOrganizationResponse]
     """Deletes an organization without users, nodes and memberships.
     Who: users that may delete it.
@@ -76,6 +82,18 @@ class OrganizationServiceServicer(metaclass=_abc_1.ABCMeta):
         """Lists the organizations that the caller may see.
         Who: users that may view organizations.
         Errors: PAGE_TOKEN_INVALID.
+        """
+
+    @_abc_1.abstractmethod
+    def UpdateOrganization(
+        self,
+        request: _organization_service_pb2.UpdateOrganizationRequest,
+        context: _aio.ServicerContext[_organization_service_pb2.UpdateOrganizationRequest, _abc.Awaitable[_organization_service_pb2.UpdateOrganizationResponse]],
+    ) -> _abc.Awaitable[_organization_service_pb2.UpdateOrganizationResponse]:
+        """Changes an organization. Sending it again changes nothing more.
+        Who: users that may edit the organization.
+        Errors: INVALID_ARGUMENT (the mask), NOT_FOUND (also when the caller may not see it), ETAG_MISMATCH: read again and repeat,
+        PERMISSION_DENIED.
         """
 
     @_abc_1.abstractmethod

@@ -22,28 +22,54 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from google.protobuf import field_mask_pb2 as google_dot_protobuf_dot_field__mask__pb2
+from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from vantage.api.access.v1 import access_pb2 as vantage_dot_api_dot_access_dot_v1_dot_access__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\'vantage/api/admin/v1/role_service.proto\x12\x14vantage.api.admin.v1\x1a\"vantage/api/access/v1/access.proto\"\xa0\x01\n\nPermission\x12\x31\n\x08resource\x18\x01 \x01(\x0e\x32\x1f.vantage.api.access.v1.Resource\x12\x33\n\toperation\x18\x02 \x01(\x0e\x32 .vantage.api.access.v1.Operation\x12*\n\x05scope\x18\x03 \x01(\x0e\x32\x1b.vantage.api.admin.v1.Scope\"`\n\x04Role\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x02 \x01(\t\x12\x35\n\x0bpermissions\x18\x03 \x03(\x0b\x32 .vantage.api.admin.v1.Permission\"9\n\x10ListRolesRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"W\n\x11ListRolesResponse\x12)\n\x05roles\x18\x01 \x03(\x0b\x32\x1a.vantage.api.admin.v1.Role\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t*p\n\x05Scope\x12\x15\n\x11SCOPE_UNSPECIFIED\x10\x00\x12\r\n\tSCOPE_OWN\x10\x01\x12\x16\n\x12SCOPE_ORGANIZATION\x10\x02\x12\x17\n\x13SCOPE_COLLABORATION\x10\x03\x12\x10\n\x0cSCOPE_GLOBAL\x10\x04\x32t\n\x0bRoleService\x12\x65\n\tListRoles\x12&.vantage.api.admin.v1.ListRolesRequest\x1a\'.vantage.api.admin.v1.ListRolesResponse\"\x07\xaa\xbb\x18\x03\n\x01\x02\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\'vantage/api/admin/v1/role_service.proto\x12\x14vantage.api.admin.v1\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\"vantage/api/access/v1/access.proto\"\xa0\x01\n\nPermission\x12\x31\n\x08resource\x18\x01 \x01(\x0e\x32\x1f.vantage.api.access.v1.Resource\x12\x33\n\toperation\x18\x02 \x01(\x0e\x32 .vantage.api.access.v1.Operation\x12*\n\x05scope\x18\x03 \x01(\x0e\x32\x1b.vantage.api.admin.v1.Scope\"\xb0\x01\n\x04Role\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x02 \x01(\t\x12\x35\n\x0bpermissions\x18\x03 \x03(\x0b\x32 .vantage.api.admin.v1.Permission\x12\x0f\n\x07\x62uiltin\x18\x04 \x01(\x08\x12/\n\x0b\x63reate_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0c\n\x04\x65tag\x18\x06 \x01(\t\"\x86\x01\n\x11\x43reateRoleRequest\x12\x14\n\x0corganization\x18\x01 \x01(\t\x12\x0f\n\x07role_id\x18\x02 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x03 \x01(\t\x12\x35\n\x0bpermissions\x18\x04 \x03(\x0b\x32 .vantage.api.admin.v1.Permission\">\n\x12\x43reateRoleResponse\x12(\n\x04role\x18\x01 \x01(\x0b\x32\x1a.vantage.api.admin.v1.Role\"\x1e\n\x0eGetRoleRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\";\n\x0fGetRoleResponse\x12(\n\x04role\x18\x01 \x01(\x0b\x32\x1a.vantage.api.admin.v1.Role\"n\n\x11UpdateRoleRequest\x12(\n\x04role\x18\x01 \x01(\x0b\x32\x1a.vantage.api.admin.v1.Role\x12/\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\">\n\x12UpdateRoleResponse\x12(\n\x04role\x18\x01 \x01(\x0b\x32\x1a.vantage.api.admin.v1.Role\"!\n\x11\x44\x65leteRoleRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"\x14\n\x12\x44\x65leteRoleResponse\"9\n\x10ListRolesRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"W\n\x11ListRolesResponse\x12)\n\x05roles\x18\x01 \x03(\x0b\x32\x1a.vantage.api.admin.v1.Role\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t*p\n\x05Scope\x12\x15\n\x11SCOPE_UNSPECIFIED\x10\x00\x12\r\n\tSCOPE_OWN\x10\x01\x12\x16\n\x12SCOPE_ORGANIZATION\x10\x02\x12\x17\n\x13SCOPE_COLLABORATION\x10\x03\x12\x10\n\x0cSCOPE_GLOBAL\x10\x04\x32\xa7\x04\n\x0bRoleService\x12l\n\nCreateRole\x12\'.vantage.api.admin.v1.CreateRoleRequest\x1a(.vantage.api.admin.v1.CreateRoleResponse\"\x0b\xaa\xbb\x18\x07\n\x01\x02\x10\x06\x18\x02\x12\x63\n\x07GetRole\x12$.vantage.api.admin.v1.GetRoleRequest\x1a%.vantage.api.admin.v1.GetRoleResponse\"\x0b\xaa\xbb\x18\x07\n\x01\x02\x10\x06\x18\x01\x12i\n\tListRoles\x12&.vantage.api.admin.v1.ListRolesRequest\x1a\'.vantage.api.admin.v1.ListRolesResponse\"\x0b\xaa\xbb\x18\x07\n\x01\x02\x10\x06\x18\x01\x12l\n\nUpdateRole\x12\'.vantage.api.admin.v1.UpdateRoleRequest\x1a(.vantage.api.admin.v1.UpdateRoleResponse\"\x0b\xaa\xbb\x18\x07\n\x01\x02\x10\x06\x18\x03\x12l\n\nDeleteRole\x12\'.vantage.api.admin.v1.DeleteRoleRequest\x1a(.vantage.api.admin.v1.DeleteRoleResponse\"\x0b\xaa\xbb\x18\x07\n\x01\x02\x10\x06\x18\x04\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'vantage.api.admin.v1.role_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
+  _globals['_ROLESERVICE'].methods_by_name['CreateRole']._loaded_options = None
+  _globals['_ROLESERVICE'].methods_by_name['CreateRole']._serialized_options = b'\252\273\030\007\n\001\002\020\006\030\002'
+  _globals['_ROLESERVICE'].methods_by_name['GetRole']._loaded_options = None
+  _globals['_ROLESERVICE'].methods_by_name['GetRole']._serialized_options = b'\252\273\030\007\n\001\002\020\006\030\001'
   _globals['_ROLESERVICE'].methods_by_name['ListRoles']._loaded_options = None
-  _globals['_ROLESERVICE'].methods_by_name['ListRoles']._serialized_options = b'\252\273\030\003\n\001\002'
-  _globals['_SCOPE']._serialized_start=510
-  _globals['_SCOPE']._serialized_end=622
-  _globals['_PERMISSION']._serialized_start=102
-  _globals['_PERMISSION']._serialized_end=262
-  _globals['_ROLE']._serialized_start=264
-  _globals['_ROLE']._serialized_end=360
-  _globals['_LISTROLESREQUEST']._serialized_start=362
-  _globals['_LISTROLESREQUEST']._serialized_end=419
-  _globals['_LISTROLESRESPONSE']._serialized_start=421
-  _globals['_LISTROLESRESPONSE']._serialized_end=508
-  _globals['_ROLESERVICE']._serialized_start=624
-  _globals['_ROLESERVICE']._serialized_end=740
+  _globals['_ROLESERVICE'].methods_by_name['ListRoles']._serialized_options = b'\252\273\030\007\n\001\002\020\006\030\001'
+  _globals['_ROLESERVICE'].methods_by_name['UpdateRole']._loaded_options = None
+  _globals['_ROLESERVICE'].methods_by_name['UpdateRole']._serialized_options = b'\252\273\030\007\n\001\002\020\006\030\003'
+  _globals['_ROLESERVICE'].methods_by_name['DeleteRole']._loaded_options = None
+  _globals['_ROLESERVICE'].methods_by_name['DeleteRole']._serialized_options = b'\252\273\030\007\n\001\002\020\006\030\004'
+  _globals['_SCOPE']._serialized_start=1185
+  _globals['_SCOPE']._serialized_end=1297
+  _globals['_PERMISSION']._serialized_start=169
+  _globals['_PERMISSION']._serialized_end=329
+  _globals['_ROLE']._serialized_start=332
+  _globals['_ROLE']._serialized_end=508
+  _globals['_CREATEROLEREQUEST']._serialized_start=511
+  _globals['_CREATEROLEREQUEST']._serialized_end=645
+  _globals['_CREATEROLERESPONSE']._serialized_start=647
+  _globals['_CREATEROLERESPONSE']._serialized_end=709
+  _globals['_GETROLEREQUEST']._serialized_start=711
+  _globals['_GETROLEREQUEST']._serialized_end=741
+  _globals['_GETROLERESPONSE']._serialized_start=743
+  _globals['_GETROLERESPONSE']._serialized_end=802
+  _globals['_UPDATEROLEREQUEST']._serialized_start=804
+  _globals['_UPDATEROLEREQUEST']._serialized_end=914
+  _globals['_UPDATEROLERESPONSE']._serialized_start=916
+  _globals['_UPDATEROLERESPONSE']._serialized_end=978
+  _globals['_DELETEROLEREQUEST']._serialized_start=980
+  _globals['_DELETEROLEREQUEST']._serialized_end=1013
+  _globals['_DELETEROLERESPONSE']._serialized_start=1015
+  _globals['_DELETEROLERESPONSE']._serialized_end=1035
+  _globals['_LISTROLESREQUEST']._serialized_start=1037
+  _globals['_LISTROLESREQUEST']._serialized_end=1094
+  _globals['_LISTROLESRESPONSE']._serialized_start=1096
+  _globals['_LISTROLESRESPONSE']._serialized_end=1183
+  _globals['_ROLESERVICE']._serialized_start=1300
+  _globals['_ROLESERVICE']._serialized_end=1851
 # @@protoc_insertion_point(module_scope)

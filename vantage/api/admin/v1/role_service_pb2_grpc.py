@@ -26,7 +26,8 @@ if _version_not_supported:
 
 
 class RoleServiceStub(object):
-    """Shows roles.
+    """Manages roles. Those that come with the server cannot be changed; docs/access.md shows them. Nobody makes or changes a role
+    to contain, or takes away, what they do not hold themselves.
     """
 
     def __init__(self, channel):
@@ -35,21 +36,79 @@ class RoleServiceStub(object):
         Args:
             channel: A grpc.Channel.
         """
+        self.CreateRole = channel.unary_unary(
+                '/vantage.api.admin.v1.RoleService/CreateRole',
+                request_serializer=vantage_dot_api_dot_admin_dot_v1_dot_role__service__pb2.CreateRoleRequest.SerializeToString,
+                response_deserializer=vantage_dot_api_dot_admin_dot_v1_dot_role__service__pb2.CreateRoleResponse.FromString,
+                _registered_method=True)
+        self.GetRole = channel.unary_unary(
+                '/vantage.api.admin.v1.RoleService/GetRole',
+                request_serializer=vantage_dot_api_dot_admin_dot_v1_dot_role__service__pb2.GetRoleRequest.SerializeToString,
+                response_deserializer=vantage_dot_api_dot_admin_dot_v1_dot_role__service__pb2.GetRoleResponse.FromString,
+                _registered_method=True)
         self.ListRoles = channel.unary_unary(
                 '/vantage.api.admin.v1.RoleService/ListRoles',
                 request_serializer=vantage_dot_api_dot_admin_dot_v1_dot_role__service__pb2.ListRolesRequest.SerializeToString,
                 response_deserializer=vantage_dot_api_dot_admin_dot_v1_dot_role__service__pb2.ListRolesResponse.FromString,
                 _registered_method=True)
+        self.UpdateRole = channel.unary_unary(
+                '/vantage.api.admin.v1.RoleService/UpdateRole',
+                request_serializer=vantage_dot_api_dot_admin_dot_v1_dot_role__service__pb2.UpdateRoleRequest.SerializeToString,
+                response_deserializer=vantage_dot_api_dot_admin_dot_v1_dot_role__service__pb2.UpdateRoleResponse.FromString,
+                _registered_method=True)
+        self.DeleteRole = channel.unary_unary(
+                '/vantage.api.admin.v1.RoleService/DeleteRole',
+                request_serializer=vantage_dot_api_dot_admin_dot_v1_dot_role__service__pb2.DeleteRoleRequest.SerializeToString,
+                response_deserializer=vantage_dot_api_dot_admin_dot_v1_dot_role__service__pb2.DeleteRoleResponse.FromString,
+                _registered_method=True)
 
 
 class RoleServiceServicer(object):
-    """Shows roles.
+    """Manages roles. Those that come with the server cannot be changed; docs/access.md shows them. Nobody makes or changes a role
+    to contain, or takes away, what they do not hold themselves.
     """
 
+    def CreateRole(self, request, context):
+        """Creates a role of an organization, or of the server.
+        Who: users that may create roles there and hold every permission of it.
+        Errors: INVALID_ARGUMENT, ALREADY_EXISTS, NOT_FOUND (the organization), ROLE_EXCEEDS_OWN, PERMISSION_DENIED.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetRole(self, request, context):
+        """Returns one.
+        Who: users that may view it.
+        Errors: NOT_FOUND (also when the caller may not see it).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ListRoles(self, request, context):
-        """Lists all roles with their permissions.
-        Who: users.
-        Errors: none beyond the general ones.
+        """Lists the roles that the caller may see: those that come with the server, those of the server, those in reach.
+        Who: users that may view roles.
+        Errors: PAGE_TOKEN_INVALID.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UpdateRole(self, request, context):
+        """Changes a role; whoever holds it has the new permissions from their next call on. Sending it again changes nothing more.
+        Who: users that may edit the role and hold every permission that it had and gets.
+        Errors: INVALID_ARGUMENT (the mask), NOT_FOUND (also when the caller may not see it), ROLE_EXCEEDS_OWN,
+        ETAG_MISMATCH: read again and repeat, PERMISSION_DENIED (also for roles that come with the server).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeleteRole(self, request, context):
+        """Deletes a role that nobody holds.
+        Who: users that may delete the role and hold every permission of it.
+        Errors: NOT_FOUND (also when the caller may not see it), IN_USE, ROLE_EXCEEDS_OWN, PERMISSION_DENIED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -58,10 +117,30 @@ class RoleServiceServicer(object):
 
 def add_RoleServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
+            'CreateRole': grpc.unary_unary_rpc_method_handler(
+                    servicer.CreateRole,
+                    request_deserializer=vantage_dot_api_dot_admin_dot_v1_dot_role__service__pb2.CreateRoleRequest.FromString,
+                    response_serializer=vantage_dot_api_dot_admin_dot_v1_dot_role__service__pb2.CreateRoleResponse.SerializeToString,
+            ),
+            'GetRole': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetRole,
+                    request_deserializer=vantage_dot_api_dot_admin_dot_v1_dot_role__service__pb2.GetRoleRequest.FromString,
+                    response_serializer=vantage_dot_api_dot_admin_dot_v1_dot_role__service__pb2.GetRoleResponse.SerializeToString,
+            ),
             'ListRoles': grpc.unary_unary_rpc_method_handler(
                     servicer.ListRoles,
                     request_deserializer=vantage_dot_api_dot_admin_dot_v1_dot_role__service__pb2.ListRolesRequest.FromString,
                     response_serializer=vantage_dot_api_dot_admin_dot_v1_dot_role__service__pb2.ListRolesResponse.SerializeToString,
+            ),
+            'UpdateRole': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpdateRole,
+                    request_deserializer=vantage_dot_api_dot_admin_dot_v1_dot_role__service__pb2.UpdateRoleRequest.FromString,
+                    response_serializer=vantage_dot_api_dot_admin_dot_v1_dot_role__service__pb2.UpdateRoleResponse.SerializeToString,
+            ),
+            'DeleteRole': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteRole,
+                    request_deserializer=vantage_dot_api_dot_admin_dot_v1_dot_role__service__pb2.DeleteRoleRequest.FromString,
+                    response_serializer=vantage_dot_api_dot_admin_dot_v1_dot_role__service__pb2.DeleteRoleResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -72,8 +151,63 @@ def add_RoleServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class RoleService(object):
-    """Shows roles.
+    """Manages roles. Those that come with the server cannot be changed; docs/access.md shows them. Nobody makes or changes a role
+    to contain, or takes away, what they do not hold themselves.
     """
+
+    @staticmethod
+    def CreateRole(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/vantage.api.admin.v1.RoleService/CreateRole',
+            vantage_dot_api_dot_admin_dot_v1_dot_role__service__pb2.CreateRoleRequest.SerializeToString,
+            vantage_dot_api_dot_admin_dot_v1_dot_role__service__pb2.CreateRoleResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetRole(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/vantage.api.admin.v1.RoleService/GetRole',
+            vantage_dot_api_dot_admin_dot_v1_dot_role__service__pb2.GetRoleRequest.SerializeToString,
+            vantage_dot_api_dot_admin_dot_v1_dot_role__service__pb2.GetRoleResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
 
     @staticmethod
     def ListRoles(request,
@@ -92,6 +226,60 @@ class RoleService(object):
             '/vantage.api.admin.v1.RoleService/ListRoles',
             vantage_dot_api_dot_admin_dot_v1_dot_role__service__pb2.ListRolesRequest.SerializeToString,
             vantage_dot_api_dot_admin_dot_v1_dot_role__service__pb2.ListRolesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UpdateRole(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/vantage.api.admin.v1.RoleService/UpdateRole',
+            vantage_dot_api_dot_admin_dot_v1_dot_role__service__pb2.UpdateRoleRequest.SerializeToString,
+            vantage_dot_api_dot_admin_dot_v1_dot_role__service__pb2.UpdateRoleResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteRole(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/vantage.api.admin.v1.RoleService/DeleteRole',
+            vantage_dot_api_dot_admin_dot_v1_dot_role__service__pb2.DeleteRoleRequest.SerializeToString,
+            vantage_dot_api_dot_admin_dot_v1_dot_role__service__pb2.DeleteRoleResponse.FromString,
             options,
             channel_credentials,
             insecure,

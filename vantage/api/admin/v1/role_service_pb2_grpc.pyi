@@ -13,17 +13,64 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class RoleServiceStub:
-    """Shows roles."""
+    """Manages roles. Those that come with the server cannot be changed; docs/access.md shows them. Nobody makes or changes a role
+    to contain, or takes away, what they do not hold themselves.
+    """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
+    CreateRole: _aio.UnaryUnaryMultiCallable[_role_service_pb2.CreateRoleRequest, _role_service_pb2.CreateRoleResponse]
+    """Creates a role of an organization, or of the server.
+    Who: users that may create roles there and hold every permission of it.
+    Errors: INVALID_ARGUMENT, ALREADY_EXISTS, NOT_FOUND (the organization), ROLE_EXCEEDS_OWN, PERMISSION_DENIED.
+    """
+    GetRole: _aio.UnaryUnaryMultiCallable[_role_service_pb2.GetRoleRequest, _role_service_pb2.GetRoleResponse]
+    """Returns one.
+    Who: users that may view it.
+    Errors: NOT_FOUND (also when the caller may not see it).
+    """
     ListRoles: _aio.UnaryUnaryMultiCallable[_role_service_pb2.ListRolesRequest, _role_service_pb2.ListRolesResponse]
-    """Lists all roles with their permissions.
-    Who: users.
-    Errors: none beyond the general ones.
+    """Lists the roles that the caller may see: those that come with the server, those of the server, those in reach.
+    Who: users that may view roles.
+    Errors: PAGE_TOKEN_INVALID.
+    """
+    UpdateRole: _aio.UnaryUnaryMultiCallable[_role_service_pb2.UpdateRoleRequest, _role_service_pb2.UpdateRoleResponse]
+    """Changes a role; whoever holds it has the new permissions from their next call on. Sending it again changes nothing more.
+    Who: users that may edit the role and hold every permission that it had and gets.
+    Errors: INVALID_ARGUMENT (the mask), NOT_FOUND (also when the caller may not see it), ROLE_EXCEEDS_OWN,
+    ETAG_MISMATCH: read again and repeat, PERMISSION_DENIED (also for roles that come with the server).
+    """
+    DeleteRole: _aio.UnaryUnaryMultiCallable[_role_service_pb2.DeleteRoleRequest, _role_service_pb2.DeleteRoleResponse]
+    """Deletes a role that nobody holds.
+    Who: users that may delete the role and hold every permission of it.
+    Errors: NOT_FOUND (also when the caller may not see it), IN_USE, ROLE_EXCEEDS_OWN, PERMISSION_DENIED.
     """
 
 class RoleServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Shows roles."""
+    """Manages roles. Those that come with the server cannot be changed; docs/access.md shows them. Nobody makes or changes a role
+    to contain, or takes away, what they do not hold themselves.
+    """
+
+    @_abc_1.abstractmethod
+    def CreateRole(
+        self,
+        request: _role_service_pb2.CreateRoleRequest,
+        context: _aio.ServicerContext[_role_service_pb2.CreateRoleRequest, _abc.Awaitable[_role_service_pb2.CreateRoleResponse]],
+    ) -> _abc.Awaitable[_role_service_pb2.CreateRoleResponse]:
+        """Creates a role of an organization, or of the server.
+        Who: users that may create roles there and hold every permission of it.
+        Errors: INVALID_ARGUMENT, ALREADY_EXISTS, NOT_FOUND (the organization), ROLE_EXCEEDS_OWN, PERMISSION_DENIED.
+        """
+
+    @_abc_1.abstractmethod
+    def GetRole(
+        self,
+        request: _role_service_pb2.GetRoleRequest,
+        context: _aio.ServicerContext[_role_service_pb2.GetRoleRequest, _abc.Awaitable[_role_service_pb2.GetRoleResponse]],
+    ) -> _abc.Awaitable[_role_service_pb2.GetRoleResponse]:
+        """Returns one.
+        Who: users that may view it.
+        Errors: NOT_FOUND (also when the caller may not see it).
+        """
 
     @_abc_1.abstractmethod
     def ListRoles(
@@ -31,9 +78,32 @@ class RoleServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _role_service_pb2.ListRolesRequest,
         context: _aio.ServicerContext[_role_service_pb2.ListRolesRequest, _abc.Awaitable[_role_service_pb2.ListRolesResponse]],
     ) -> _abc.Awaitable[_role_service_pb2.ListRolesResponse]:
-        """Lists all roles with their permissions.
-        Who: users.
-        Errors: none beyond the general ones.
+        """Lists the roles that the caller may see: those that come with the server, those of the server, those in reach.
+        Who: users that may view roles.
+        Errors: PAGE_TOKEN_INVALID.
+        """
+
+    @_abc_1.abstractmethod
+    def UpdateRole(
+        self,
+        request: _role_service_pb2.UpdateRoleRequest,
+        context: _aio.ServicerContext[_role_service_pb2.UpdateRoleRequest, _abc.Awaitable[_role_service_pb2.UpdateRoleResponse]],
+    ) -> _abc.Awaitable[_role_service_pb2.UpdateRoleResponse]:
+        """Changes a role; whoever holds it has the new permissions from their next call on. Sending it again changes nothing more.
+        Who: users that may edit the role and hold every permission that it had and gets.
+        Errors: INVALID_ARGUMENT (the mask), NOT_FOUND (also when the caller may not see it), ROLE_EXCEEDS_OWN,
+        ETAG_MISMATCH: read again and repeat, PERMISSION_DENIED (also for roles that come with the server).
+        """
+
+    @_abc_1.abstractmethod
+    def DeleteRole(
+        self,
+        request: _role_service_pb2.DeleteRoleRequest,
+        context: _aio.ServicerContext[_role_service_pb2.DeleteRoleRequest, _abc.Awaitable[_role_service_pb2.DeleteRoleResponse]],
+    ) -> _abc.Awaitable[_role_service_pb2.DeleteRoleResponse]:
+        """Deletes a role that nobody holds.
+        Who: users that may delete the role and hold every permission of it.
+        Errors: NOT_FOUND (also when the caller may not see it), IN_USE, ROLE_EXCEEDS_OWN, PERMISSION_DENIED.
         """
 
 def add_RoleServiceServicer_to_server(servicer: RoleServiceServicer, server: _aio.Server) -> None: ...

@@ -50,6 +50,11 @@ class UserServiceStub(object):
                 request_serializer=vantage_dot_api_dot_admin_dot_v1_dot_user__service__pb2.ListUsersRequest.SerializeToString,
                 response_deserializer=vantage_dot_api_dot_admin_dot_v1_dot_user__service__pb2.ListUsersResponse.FromString,
                 _registered_method=True)
+        self.UpdateUser = channel.unary_unary(
+                '/vantage.api.admin.v1.UserService/UpdateUser',
+                request_serializer=vantage_dot_api_dot_admin_dot_v1_dot_user__service__pb2.UpdateUserRequest.SerializeToString,
+                response_deserializer=vantage_dot_api_dot_admin_dot_v1_dot_user__service__pb2.UpdateUserResponse.FromString,
+                _registered_method=True)
         self.DeleteUser = channel.unary_unary(
                 '/vantage.api.admin.v1.UserService/DeleteUser',
                 request_serializer=vantage_dot_api_dot_admin_dot_v1_dot_user__service__pb2.DeleteUserRequest.SerializeToString,
@@ -88,6 +93,16 @@ class UserServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def UpdateUser(self, request, context):
+        """Changes a user. New roles count from the next call that the user makes. Sending it again changes nothing more.
+        Who: users that may edit the user and hold every permission that the user has and gets.
+        Errors: INVALID_ARGUMENT (the mask, a role), NOT_FOUND (also when the caller may not see it), ROLE_EXCEEDS_OWN,
+        ETAG_MISMATCH: read again and repeat, IN_USE (the last root), PERMISSION_DENIED.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def DeleteUser(self, request, context):
         """Deletes a user and ends their sessions.
         Who: users that may delete it.
@@ -114,6 +129,11 @@ def add_UserServiceServicer_to_server(servicer, server):
                     servicer.ListUsers,
                     request_deserializer=vantage_dot_api_dot_admin_dot_v1_dot_user__service__pb2.ListUsersRequest.FromString,
                     response_serializer=vantage_dot_api_dot_admin_dot_v1_dot_user__service__pb2.ListUsersResponse.SerializeToString,
+            ),
+            'UpdateUser': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpdateUser,
+                    request_deserializer=vantage_dot_api_dot_admin_dot_v1_dot_user__service__pb2.UpdateUserRequest.FromString,
+                    response_serializer=vantage_dot_api_dot_admin_dot_v1_dot_user__service__pb2.UpdateUserResponse.SerializeToString,
             ),
             'DeleteUser': grpc.unary_unary_rpc_method_handler(
                     servicer.DeleteUser,
@@ -203,6 +223,33 @@ class UserService(object):
             '/vantage.api.admin.v1.UserService/ListUsers',
             vantage_dot_api_dot_admin_dot_v1_dot_user__service__pb2.ListUsersRequest.SerializeToString,
             vantage_dot_api_dot_admin_dot_v1_dot_user__service__pb2.ListUsersResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UpdateUser(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/vantage.api.admin.v1.UserService/UpdateUser',
+            vantage_dot_api_dot_admin_dot_v1_dot_user__service__pb2.UpdateUserRequest.SerializeToString,
+            vantage_dot_api_dot_admin_dot_v1_dot_user__service__pb2.UpdateUserResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -31,6 +31,12 @@ class UserServiceStub:
     Who: users that may view users.
     Errors: PAGE_TOKEN_INVALID.
     """
+    UpdateUser: _aio.UnaryUnaryMultiCallable[_user_service_pb2.UpdateUserRequest, _user_service_pb2.UpdateUserResponse]
+    """Changes a user. New roles count from the next call that the user makes. Sending it again changes nothing more.
+    Who: users that may edit the user and hold every permission that the user has and gets.
+    Errors: INVALID_ARGUMENT (the mask, a role), NOT_FOUND (also when the caller may not see it), ROLE_EXCEEDS_OWN,
+    ETAG_MISMATCH: read again and repeat, IN_USE (the last root), PERMISSION_DENIED.
+    """
     DeleteUser: _aio.UnaryUnaryMultiCallable[_user_service_pb2.DeleteUserRequest, _user_service_pb2.DeleteUserResponse]
     """Deletes a user and ends their sessions.
     Who: users that may delete it.
@@ -71,6 +77,18 @@ class UserServiceServicer(metaclass=_abc_1.ABCMeta):
         """Lists the users that the caller may see.
         Who: users that may view users.
         Errors: PAGE_TOKEN_INVALID.
+        """
+
+    @_abc_1.abstractmethod
+    def UpdateUser(
+        self,
+        request: _user_service_pb2.UpdateUserRequest,
+        context: _aio.ServicerContext[_user_service_pb2.UpdateUserRequest, _abc.Awaitable[_user_service_pb2.UpdateUserResponse]],
+    ) -> _abc.Awaitable[_user_service_pb2.UpdateUserResponse]:
+        """Changes a user. New roles count from the next call that the user makes. Sending it again changes nothing more.
+        Who: users that may edit the user and hold every permission that the user has and gets.
+        Errors: INVALID_ARGUMENT (the mask, a role), NOT_FOUND (also when the caller may not see it), ROLE_EXCEEDS_OWN,
+        ETAG_MISMATCH: read again and repeat, IN_USE (the last root), PERMISSION_DENIED.
         """
 
     @_abc_1.abstractmethod

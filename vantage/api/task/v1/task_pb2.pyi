@@ -215,6 +215,7 @@ class TaskSpec(_message.Message):
     PARENT_RUN_FIELD_NUMBER: _builtins.int
     ORDER_FIELD_NUMBER: _builtins.int
     PARENT_ORDERS_FIELD_NUMBER: _builtins.int
+    STUDY_FIELD_NUMBER: _builtins.int
     collaboration: _builtins.str
     """collaborations/{collaboration}."""
     title: _builtins.str
@@ -229,6 +230,10 @@ class TaskSpec(_message.Message):
     """The order: a DSSE envelope (application/vnd.vantage.order+json) signed with the certified key of the requesting user, or
     for a subtask of the node that runs its parent; at most 2 MiB. Nodes refuse a task without one (ORDER_MISSING) unless
     their admin allows it, and compare each signed field with what they are about to run. See docs/formats.md.
+    """
+    study: _builtins.str
+    """collaborations/{collaboration}/studies/{study}, or empty. All targets must be part of it; nodes and the algorithm see
+    its organizations only. A subtask stays in the study of its parent.
     """
     @_builtins.property
     def targets(self) -> _containers.RepeatedCompositeFieldContainer[Global___Target]:
@@ -254,10 +259,11 @@ class TaskSpec(_message.Message):
         parent_run: _builtins.str = ...,
         order: _builtins.bytes = ...,
         parent_orders: _abc.Iterable[_builtins.bytes] | None = ...,
+        study: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["timeout", b"timeout"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["collaboration", b"collaboration", "function", b"function", "image", b"image", "order", b"order", "parent_orders", b"parent_orders", "parent_run", b"parent_run", "targets", b"targets", "timeout", b"timeout", "title", b"title"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["collaboration", b"collaboration", "function", b"function", "image", b"image", "order", b"order", "parent_orders", b"parent_orders", "parent_run", b"parent_run", "study", b"study", "targets", b"targets", "timeout", b"timeout", "title", b"title"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -1,0 +1,1 @@
+"""Transport of the admin services: one file each."""
