@@ -44,14 +44,23 @@ def _client(module: str, attribute: str, text: str) -> Entry:
 
 
 COMMANDS = {
+    "bootstrap": _client("login", "bootstrap", "Create the first user of a new server, and log in."),
+    "collaboration": _client("collaborations", "collaboration", "Organizations that agreed to compute together."),
     "completion": _client("completion", "completion", "Print a script that completes commands in your shell."),
     "image": _client("images", "image", "Sign, verify and look at algorithm images."),
+    "login": _client("login", "login", "Log in with a password."),
+    "logout": _client("login", "logout", "End the session."),
     "node": Entry("vantage.node.cli", "node", "Run a node beside a data set, and manage nodes."),
     "organization": _client("organizations", "organization", "Organizations and their certificate authorities."),
+    "password": _client("password", "password", "Change your password."),
     "profile": _client("profiles", "profile", "Servers that you use."),
     "relay": Entry("vantage.server.relay.cli", "relay", "Run a relay of its own.", "server"),
+    "role": _client("roles", "role", "Roles and what they permit."),
     "server": Entry("vantage.server.cli", "server", "Run a server.", "server"),
+    "task": _client("tasks", "task", "Ask questions and read the answers."),
+    "user": _client("users", "user", "Users of organizations."),
     "version": _client("version", "version", "Print the version."),
+    "whoami": _client("login", "whoami", "Tell who you are and what you may do."),
 }
 ALIASES = {"org": "organization"}
 

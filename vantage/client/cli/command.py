@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from vantage.client.cli.output import Output
+
+if TYPE_CHECKING:
+    from vantage.client import Client
 
 
 @dataclass(frozen=True)
@@ -23,6 +27,14 @@ class Call:
 
     output: Output
     profile: str | None = None
+
+    @contextmanager
+    def client(self) -> Iterator[Client]:
+        """The client of the profile, logged in."""
+        from vantage.client import Client
+
+        with Client.from_profile(self.profile) as client:
+            yield client
 
 
 def examples(*lines: str) -> str:

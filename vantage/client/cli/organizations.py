@@ -2,9 +2,35 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import TYPE_CHECKING
+
 import click
 
 from vantage.client.cli.certificates import init_organization
+from vantage.client.cli.command import Call, command
+from vantage.client.cli.nouns import add_delete, add_get, add_list
+from vantage.client.cli.output import Column
+
+if TYPE_CHECKING:
+    from vantage.client import Organization
+
+
+def _authorities(item: Organization) -> str:
+    """One fingerprint per line, as the organization's admin compares them."""
+    from vantage.common import pki
+
+    found = [each for pem in item.ca_certificates for each in pki.load_certificates(pem)]
+    return "\n".join(f"{pki.fingerprint(each)} until {each.not_valid_after_utc:%Y-%m-%d}" for each in found) or "none"
+
+
+COLUMNS = (
+    Column("NAME", "name"),
+    Column("TITLE", "display_name"),
+    Column("AUTHORITIES", lambda item: len(item.ca_certificates)),
+    Column("FINGERPRINTS", _authorities, wide=True),
+    Column("CREATED", "create_time"),
+)
 
 
 @click.group()
@@ -13,3 +39,43 @@ def organization() -> None:
 
 
 organization.add_command(init_organization, "init")
+add_get(organization, "organizations", COLUMNS, "clara")
+add_list(organization, "organizations", COLUMNS)
+add_delete(organization, "organizations", "clara", "It must have no users, nodes and memberships.")
+
+_CERTIFICATES = click.Path(exists=True, dir_okay=False, path_type=Path)
+
+
+@command(
+    organization,
+    "create",
+    "vantage organization create clara --title 'Clara hospital' --ca-certificate ca/ca-cert.pem",
+)
+@click.argument("name")
+@click.option("--title", default="", help="Name for people.")
+@click.option(
+    "--ca-certificate", "certificates", multiple=True, type=_CERTIFICATES, help="Of its authority, PEM; repeatable."
+)
+def create(call: Call, name: str, title: str, certificates: tuple[Path, ...]) -> None:
+    """Create an organization."""
+    pems = [path.read_text() for path in certificates]
+    with call.client() as client:
+        made = client.organizations.create(name, display_name=title, ca_certificates=pems)
+    call.output.done(f"created {made.name}", made)
+
+
+@command(organization, "set-ca", "vantage organization set-ca clara ca/ca-cert.pem")
+@click.argument("name")
+@click.argument("certificates", nargs=-1, required=True, type=_CERTIFICATES)
+def set_ca(call: Call, name: str, certificates: tuple[Path, ...]) -> None:
+    """Replace the authorities of an organization.
+
+    Nodes whose certificates chain to none of CERTIFICATES (PEM) cannot log in any more: while you change over, give
+    the old one and the new one.
+    """
+    pems = [path.read_text() for path in certificates]
+    with call.client() as client:
+        changed = client.organizations.set_ca_certificates(name, pems)
+    call.output.done(
+        f"{changed.name} has {len(changed.ca_certificates)} authorities:\n{_authorities(changed)}", changed
+    )

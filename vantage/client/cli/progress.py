@@ -1,0 +1,174 @@
+"""A running task on the screen: bars on a terminal, lines elsewhere."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import TYPE_CHECKING, Any, Protocol
+
+import click
+
+from vantage.client.cli.nouns import short
+from vantage.client.cli.output import Output
+from vantage.common.text import printable
+
+if TYPE_CHECKING:
+    from vantage.client import Event, Run
+
+_STEP = 0.1
+"""Lines tell of progress at most this often."""
+
+
+class Display(Protocol):
+    """Shows what happens to a task."""
+
+    def run(self, run: Run) -> None:
+        """A run is in a state."""
+        ...
+
+    def progress(self, organization: str, fraction: float, message: str) -> None:
+        """A run has come so far."""
+        ...
+
+    def say(self, line: str) -> None:
+        """A line beside the display."""
+        ...
+
+
+def display(output: Output, *, quiet: bool) -> AbstractContextManager[Display]:
+    """The display that fits: none when nobody wants it, bars when a person looks, else lines."""
+    if quiet or (output.is_json and not sys.stderr.isatty()):
+        return nullcontext(Silent())
+    if sys.stderr.isatty():
+        return _bars()
+    return nullcontext(Lines())
+
+
+def follow(events: Iterable[Event], shown: Display, *, logs: bool) -> None:
+    """Show events until the task has ended.
+
+    Args:
+        events: of one task, the snapshot first.
+        shown: where.
+        logs: also the lines that algorithms print.
+    """
+    from vantage.client import RunChanged, RunFinished, RunLog, RunProgress, TaskSnapshot
+
+    for event in events:
+        match event:
+            case TaskSnapshot():
+                for run in event.task.runs:
+                    shown.run(run)
+            case RunChanged() | RunFinished():
+                shown.run(event.run)
+            case RunProgress():
+                shown.progress(short(event.organization), event.fraction, event.message)
+            case RunLog() if logs:
+                organization = short(event.organization)
+                if event.dropped_lines:
+                    shown.say(f"{organization} | ({event.dropped_lines} lines were left out)")
+                for line in event.lines:
+                    shown.say(f"{organization} | {line}")
+
+
+def describe(run: Run) -> str:
+    """The state of a run in a few words."""
+    from vantage.client import RunState
+
+    state = run.state.name.lower()
+    if run.failure is not None:
+        return f"{state}: {run.failure.reason}"
+    if run.state is RunState.QUEUED and not run.node_online:
+        return "waits: no node that can take it is connected"
+    return state
+
+
+class Silent:
+    """Shows log lines only."""
+
+    def run(self, run: Run) -> None:
+        """See ``Display``."""
+
+    def progress(self, organization: str, fraction: float, message: str) -> None:
+        """See ``Display``."""
+
+    def say(self, line: str) -> None:
+        """See ``Display``."""
+        click.echo(printable(line), err=True)
+
+
+class Lines(Silent):
+    """One line on stderr whenever something has changed."""
+
+    def __init__(self) -> None:
+        self._told: dict[str, str] = {}
+        self._reached: dict[str, float] = {}
+
+    def run(self, run: Run) -> None:
+        """See ``Display``."""
+        organization, state = short(run.organization), describe(run)
+        if self._told.get(organization) != state:
+            self._told[organization] = state
+            self.say(f"{organization}: {state}")
+
+    def progress(self, organization: str, fraction: float, message: str) -> None:
+        """See ``Display``."""
+        if fraction >= 1 or fraction - self._reached.get(organization, -1) >= _STEP:
+            self._reached[organization] = fraction
+            self.say(f"{organization}: {fraction:.0%} {message}".rstrip())
+
+
+class Bars:
+    """A bar per organization.
+
+    Args:
+        progress: a rich.progress.Progress with the columns of ``_bars``.
+    """
+
+    def __init__(self, progress: Any) -> None:
+        self._progress = progress
+        self._bars: dict[str, Any] = {}
+
+    def run(self, run: Run) -> None:
+        """See ``Display``."""
+        state = printable(describe(run))
+        bar = self._bar(short(run.organization))
+        if run.state.ended:
+            succeeded = run.failure is None and run.state.name == "SUCCEEDED"
+            self._progress.update(bar, total=1.0, completed=1.0 if succeeded else run.progress, state=state)
+            self._progress.stop_task(bar)
+        else:
+            self._progress.update(bar, state=state)
+
+    def progress(self, organization: str, fraction: float, message: str) -> None:
+        """See ``Display``."""
+        text = printable(message or "running").partition("\n")[0]
+        self._progress.update(self._bar(organization), total=1.0, completed=fraction, state=text)
+
+    def say(self, line: str) -> None:
+        """See ``Display``."""
+        from rich.text import Text
+
+        self._progress.console.print(Text(printable(line)))
+
+    def _bar(self, organization: str) -> Any:
+        if organization not in self._bars:
+            # Without a total the bar pulses: nothing is known of how far it is.
+            self._bars[organization] = self._progress.add_task(organization, total=None, state="")
+        return self._bars[organization]
+
+
+@contextmanager
+def _bars() -> Iterator[Display]:
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        TimeElapsedColumn(),
+        TextColumn("{task.fields[state]}", markup=False),
+    )
+    with Progress(*columns, console=Console(stderr=True, highlight=False)) as progress:
+        yield Bars(progress)

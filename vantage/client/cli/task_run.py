@@ -1,0 +1,154 @@
+"""``vantage task run``, and waiting for a task."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from vantage.client.cli.asking import DurationType, parse_arguments, parse_targets
+from vantage.client.cli.command import Call, command
+from vantage.client.cli.nouns import short
+
+if TYPE_CHECKING:
+    from vantage.client import Client, TaskHandle
+
+LOG = click.option("--log", "logs", is_flag=True, help="Show what algorithms print, where nodes let it out.")
+QUIET = click.option("-q", "--quiet", is_flag=True, help="Show no progress.")
+SAVE = click.option(
+    "--save",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Write the answer there instead of printing it; a directory when several organizations answer. Tables: "
+    ".parquet, .csv, else Arrow.",
+)
+
+
+@command(
+    None,
+    "run",
+    "vantage task run --image registry.example.org/algorithms/summary@sha256:HEX --function partial_summary \\",
+    '    --organization clara --organization hilda --dataset df=lung --arguments \'{"columns": ["age"]}\'',
+    "vantage task run --image IMAGE --function summary --organization clara/clara-1 --arguments @ask.json --detach",
+    "vantage task run --image IMAGE --function count --organization clara --organization hilda \\",
+    "    --dataset df=lung --dataset hilda:df=lung-2024 --arguments-for hilda='{\"min_count\": 20}'",
+)
+@click.option("--image", required=True, help="By digest; a tag is looked up in its registry first.")
+@click.option("--function", required=True, metavar="NAME", help="Function that the image declares.")
+@click.option("--arguments", default="{}", metavar="JSON|@FILE", help="Its arguments, a JSON object; @- reads stdin.")
+@click.option(
+    "--organization",
+    "organizations",
+    multiple=True,
+    required=True,
+    metavar="ORG[/NODE]",
+    help="Who is asked; repeatable. Without NODE, any node of the organization.",
+)
+@click.option(
+    "--dataset",
+    "datasets",
+    multiple=True,
+    metavar="[ORG:]PARAM=NAME",
+    help="Which dataset a data parameter reads, at all or at one organization; repeatable.",
+)
+@click.option(
+    "--arguments-for",
+    "overrides",
+    multiple=True,
+    metavar="ORG=JSON|@FILE",
+    help="Arguments for one organization in place of --arguments; repeatable.",
+)
+@click.option("--collaboration", metavar="NAME", help="Not needed by members of just one.")
+@click.option("--title", default="", help="For people.")
+@click.option("--timeout", type=DurationType(), metavar="DURATION", help="E.g. 90s, 30m, 12h; the server's without it.")
+@click.option("--request-id", metavar="UUID", help="Of an earlier call: attach to its task instead of asking again.")
+@click.option("--detach", is_flag=True, help="Do not wait: print the task's name.")
+@LOG
+@QUIET
+@SAVE
+def run_task(
+    call: Call,
+    image: str,
+    function: str,
+    arguments: str,
+    organizations: tuple[str, ...],
+    datasets: tuple[str, ...],
+    overrides: tuple[str, ...],
+    collaboration: str | None,
+    title: str,
+    timeout: timedelta | None,
+    request_id: str | None,
+    detach: bool,
+    logs: bool,
+    quiet: bool,
+    save: Path | None,
+) -> None:
+    """Ask organizations to run a function of an image, and wait for the answers.
+
+    The exit code is 1 when an organization gives no answer. Ctrl-C ends the waiting, not the task.
+    """
+    import uuid
+
+    targets, common = parse_targets(organizations, datasets, overrides)
+    given = parse_arguments(arguments)
+    request_id = request_id or str(uuid.uuid4())
+    with call.client() as client:
+        chosen = collaboration or _only_collaboration(client)
+        if "@" not in image:
+            image = client.images.resolve(image)
+            call.output.note(f"using {image}")
+        try:
+            handle = client.tasks.run(
+                image=image,
+                function=function,
+                arguments=given,
+                collaboration=chosen,
+                targets=targets,
+                datasets=common,
+                title=title,
+                timeout=timeout,
+                request_id=request_id,
+            )
+        except KeyboardInterrupt:
+            raise click.exceptions.Abort(
+                f"interrupted before the server answered: the same command with --request-id {request_id} attaches to "
+                "the task if there is one"
+            ) from None
+        if detach:
+            call.output.done(handle.name, {"task": handle.name, "state": handle.state, "request_id": request_id})
+            if not call.output.is_json:
+                call.output.note(f"attach with: vantage task watch {short(handle.name)}")
+            return
+        wait(call, handle, logs=logs, quiet=quiet, save=save)
+
+
+def wait(call: Call, handle: TaskHandle, *, logs: bool, quiet: bool, save: Path | None) -> None:
+    """Show a task until it has ended, then its answers."""
+    from vantage.client.cli.answers import show
+    from vantage.client.cli.progress import display, follow
+
+    try:
+        with display(call.output, quiet=quiet) as shown:
+            follow(handle.events(), shown, logs=logs)
+        results = handle.results()
+    except KeyboardInterrupt:
+        name = short(handle.name)
+        raise click.exceptions.Abort(
+            f"interrupted: the task goes on; attach with 'vantage task watch {name}', end it with "
+            f"'vantage task cancel {name}'"
+        ) from None
+    show(call.output, handle.name, handle.state.name, results, save)
+
+
+def _only_collaboration(client: Client) -> str:
+    found = client.auth.whoami().collaborations
+    if len(found) == 1:
+        return found[0]
+    names = ", ".join(map(short, found))
+    raise click.UsageError(
+        f"give --collaboration: your organization is a member of {names}"
+        if found
+        else "your organization is a member of no collaboration: ask its admin, or give --collaboration"
+    )
