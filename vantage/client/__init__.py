@@ -1,0 +1,100 @@
+"""Federated analysis from Python: ask questions, follow them, read the answers.
+
+``Client`` for ordinary programs and notebooks, ``AsyncClient`` for asynchronous ones; what they return are the plain
+values of ``vantage.client.models``, and what they raise is the tree of ``vantage.common.errors``.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from vantage.client.client import AsyncClient
+    from vantage.client.facade import TaskHandle
+    from vantage.client.handles import AsyncTaskHandle
+    from vantage.client.models import (
+        Answer,
+        Collaboration,
+        Content,
+        Dataset,
+        Event,
+        Failure,
+        Node,
+        Organization,
+        Permission,
+        Principal,
+        Question,
+        Result,
+        Role,
+        Run,
+        RunChanged,
+        RunFinished,
+        RunLog,
+        RunProgress,
+        RunState,
+        ServerInfo,
+        Target,
+        Task,
+        TaskFinished,
+        TaskSnapshot,
+        TaskState,
+        User,
+    )
+    from vantage.client.sync import Client
+    from vantage.client.tokens import FileTokenStore, MemoryTokenStore, Tokens, TokenStore
+
+_ELSEWHERE = {
+    "AsyncClient": "client",
+    "AsyncTaskHandle": "handles",
+    "Client": "sync",
+    "FileTokenStore": "tokens",
+    "MemoryTokenStore": "tokens",
+    "TaskHandle": "facade",
+    "TokenStore": "tokens",
+    "Tokens": "tokens",
+}
+
+__all__ = [
+    "Answer",
+    "AsyncClient",
+    "AsyncTaskHandle",
+    "Client",
+    "Collaboration",
+    "Content",
+    "Dataset",
+    "Event",
+    "Failure",
+    "FileTokenStore",
+    "MemoryTokenStore",
+    "Node",
+    "Organization",
+    "Permission",
+    "Principal",
+    "Question",
+    "Result",
+    "Role",
+    "Run",
+    "RunChanged",
+    "RunFinished",
+    "RunLog",
+    "RunProgress",
+    "RunState",
+    "ServerInfo",
+    "Target",
+    "Task",
+    "TaskFinished",
+    "TaskHandle",
+    "TaskSnapshot",
+    "TaskState",
+    "TokenStore",
+    "Tokens",
+    "User",
+]
+
+
+def __getattr__(name: str) -> object:
+    """Import what is asked for: the help of a command must not wait for gRPC."""
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_ELSEWHERE.get(name, 'models')}"), name)

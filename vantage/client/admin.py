@@ -1,0 +1,357 @@
+"""Organizations, users, collaborations, nodes and roles."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from typing import Protocol, TypeVar
+
+from vantage.api.admin.v1 import collaboration_service_pb2 as collaboration_pb
+from vantage.api.admin.v1 import node_service_pb2 as node_pb
+from vantage.api.admin.v1 import organization_service_pb2 as organization_pb
+from vantage.api.admin.v1 import role_service_pb2 as role_pb
+from vantage.api.admin.v1 import user_service_pb2 as user_pb
+from vantage.client import converters
+from vantage.client.caller import Caller
+from vantage.client.models import Collaboration, Node, Organization, Role, User
+from vantage.client.short_names import bare, full, full_node
+
+PAGE_SIZE = 200
+
+
+class _Page(Protocol):
+    @property
+    def next_page_token(self) -> str: ...
+
+
+PageT = TypeVar("PageT", bound=_Page)
+
+
+async def pages(fetch: Callable[[str], Awaitable[PageT]]) -> AsyncIterator[PageT]:
+    """All pages of a list."""
+    token = ""
+    while True:
+        page = await fetch(token)
+        yield page
+        token = page.next_page_token
+        if not token:
+            return
+
+
+class AsyncOrganizations:
+    """Organizations: members of collaborations, owners of users and nodes, each a root of trust."""
+
+    def __init__(self, caller: Caller) -> None:
+        self._caller = caller
+
+    async def create(self, name: str, display_name: str = "", ca_certificates: Sequence[str] = ()) -> Organization:
+        """Create an organization.
+
+        Args:
+            name: last part of its resource name: 2 to 40 lower-case letters, digits and hyphens.
+            display_name: for people.
+            ca_certificates: certificates of its certificate authority, PEM; may be empty until it has nodes.
+
+        Raises:
+            ConflictError: ALREADY_EXISTS.
+            InvalidArgumentError: CERTIFICATE_INVALID, or the name will not do.
+        """
+        request = organization_pb.CreateOrganizationRequest(
+            organization_id=bare("organizations", name), display_name=display_name, ca_certificates=ca_certificates
+        )
+        answer = await self._caller.unary(lambda stubs: stubs.organizations.CreateOrganization, request)
+        return converters.organization(answer.organization)
+
+    async def get(self, name: str) -> Organization:
+        """One organization.
+
+        Raises:
+            NotFoundError: there is none, or you may not see it.
+        """
+        request = organization_pb.GetOrganizationRequest(name=full("organizations", name))
+        answer = await self._caller.unary(lambda stubs: stubs.organizations.GetOrganization, request, repeatable=True)
+        return converters.organization(answer.organization)
+
+    async def list(self) -> AsyncIterator[Organization]:
+        """The organizations that you may see, by name."""
+
+        async def fetch(token: str) -> organization_pb.ListOrganizationsResponse:
+            request = organization_pb.ListOrganizationsRequest(page_size=PAGE_SIZE, page_token=token)
+            return await self._caller.unary(
+                lambda stubs: stubs.organizations.ListOrganizations, request, repeatable=True
+            )
+
+        async for page in pages(fetch):
+            for each in page.organizations:
+                yield converters.organization(each)
+
+    async def delete(self, name: str) -> None:
+        """Delete an organization without users, nodes and memberships.
+
+        Raises:
+            NotFoundError: there is none, or you may not see it.
+            ConflictError: IN_USE.
+        """
+        request = organization_pb.DeleteOrganizationRequest(name=full("organizations", name))
+        await self._caller.unary(lambda stubs: stubs.organizations.DeleteOrganization, request)
+
+    async def set_ca_certificates(self, name: str, ca_certificates: Sequence[str]) -> Organization:
+        """Replace the certificates of an organization's certificate authority.
+
+        Args:
+            name: the organization.
+            ca_certificates: all of them, PEM, at most 5.
+
+        Raises:
+            NotFoundError: there is none, or you may not see it.
+            InvalidArgumentError: CERTIFICATE_INVALID.
+        """
+        request = organization_pb.SetCaCertificatesRequest(
+            name=full("organizations", name), ca_certificates=ca_certificates
+        )
+        answer = await self._caller.unary(lambda stubs: stubs.organizations.SetCaCertificates, request, repeatable=True)
+        return converters.organization(answer.organization)
+
+
+class AsyncUsers:
+    """Users of organizations."""
+
+    def __init__(self, caller: Caller) -> None:
+        self._caller = caller
+
+    async def create(
+        self,
+        name: str,
+        password: str,
+        organization: str = "",
+        roles: Iterable[str] = (),
+        display_name: str = "",
+    ) -> User:
+        """Create a user.
+
+        Args:
+            name: login name.
+            password: at least 12 characters.
+            organization: to which they belong; empty for a user of the server itself.
+            roles: what they may do; you must hold every permission of them.
+            display_name: for people.
+
+        Raises:
+            ConflictError: ALREADY_EXISTS.
+            InvalidArgumentError: PASSWORD_TOO_WEAK, or a name will not do.
+            PermissionDeniedError: ROLE_EXCEEDS_OWN, or you may not create users there.
+        """
+        request = user_pb.CreateUserRequest(
+            user_id=bare("users", name),
+            organization=full("organizations", organization, field="organization") if organization else "",
+            roles=[full("roles", each, field="roles") for each in roles],
+            display_name=display_name,
+            password=password,
+        )
+        answer = await self._caller.unary(lambda stubs: stubs.users.CreateUser, request)
+        return converters.user(answer.user)
+
+    async def get(self, name: str) -> User:
+        """One user.
+
+        Raises:
+            NotFoundError: there is none, or you may not see them.
+        """
+        request = user_pb.GetUserRequest(name=full("users", name))
+        answer = await self._caller.unary(lambda stubs: stubs.users.GetUser, request, repeatable=True)
+        return converters.user(answer.user)
+
+    async def list(self, organization: str = "") -> AsyncIterator[User]:
+        """The users that you may see, by name.
+
+        Args:
+            organization: only those of this one.
+        """
+        owner = full("organizations", organization, field="organization") if organization else ""
+
+        async def fetch(token: str) -> user_pb.ListUsersResponse:
+            request = user_pb.ListUsersRequest(page_size=PAGE_SIZE, page_token=token, organization=owner)
+            return await self._caller.unary(lambda stubs: stubs.users.ListUsers, request, repeatable=True)
+
+        async for page in pages(fetch):
+            for each in page.users:
+                yield converters.user(each)
+
+    async def delete(self, name: str) -> None:
+        """Delete a user and end their sessions.
+
+        Raises:
+            NotFoundError: there is none, or you may not see them.
+        """
+        request = user_pb.DeleteUserRequest(name=full("users", name))
+        await self._caller.unary(lambda stubs: stubs.users.DeleteUser, request)
+
+
+class AsyncCollaborations:
+    """Collaborations: organizations that agreed to compute together."""
+
+    def __init__(self, caller: Caller) -> None:
+        self._caller = caller
+
+    async def create(self, name: str, organizations: Iterable[str] = (), display_name: str = "") -> Collaboration:
+        """Create a collaboration.
+
+        Args:
+            name: last part of its resource name.
+            organizations: its members.
+            display_name: for people.
+
+        Raises:
+            ConflictError: ALREADY_EXISTS.
+            NotFoundError: an organization does not exist, or you may not see it.
+        """
+        request = collaboration_pb.CreateCollaborationRequest(
+            collaboration_id=bare("collaborations", name),
+            display_name=display_name,
+            organizations=[full("organizations", each, field="organizations") for each in organizations],
+        )
+        answer = await self._caller.unary(lambda stubs: stubs.collaborations.CreateCollaboration, request)
+        return converters.collaboration(answer.collaboration)
+
+    async def get(self, name: str) -> Collaboration:
+        """One collaboration.
+
+        Raises:
+            NotFoundError: there is none, or you may not see it.
+        """
+        request = collaboration_pb.GetCollaborationRequest(name=full("collaborations", name))
+        answer = await self._caller.unary(lambda stubs: stubs.collaborations.GetCollaboration, request, repeatable=True)
+        return converters.collaboration(answer.collaboration)
+
+    async def list(self) -> AsyncIterator[Collaboration]:
+        """The collaborations that you may see, by name."""
+
+        async def fetch(token: str) -> collaboration_pb.ListCollaborationsResponse:
+            request = collaboration_pb.ListCollaborationsRequest(page_size=PAGE_SIZE, page_token=token)
+            return await self._caller.unary(
+                lambda stubs: stubs.collaborations.ListCollaborations, request, repeatable=True
+            )
+
+        async for page in pages(fetch):
+            for each in page.collaborations:
+                yield converters.collaboration(each)
+
+    async def delete(self, name: str) -> None:
+        """Delete a collaboration without active tasks.
+
+        Raises:
+            NotFoundError: there is none, or you may not see it.
+            ConflictError: IN_USE.
+        """
+        request = collaboration_pb.DeleteCollaborationRequest(name=full("collaborations", name))
+        await self._caller.unary(lambda stubs: stubs.collaborations.DeleteCollaboration, request)
+
+    async def add_member(self, name: str, organization: str) -> Collaboration:
+        """Add an organization to a collaboration; harmless when it is a member.
+
+        Raises:
+            NotFoundError: there is none, or you may not see it.
+        """
+        request = collaboration_pb.AddMemberRequest(
+            name=full("collaborations", name), organization=full("organizations", organization, field="organization")
+        )
+        answer = await self._caller.unary(lambda stubs: stubs.collaborations.AddMember, request, repeatable=True)
+        return converters.collaboration(answer.collaboration)
+
+    async def remove_member(self, name: str, organization: str) -> Collaboration:
+        """Remove an organization from a collaboration; harmless when it is no member.
+
+        Raises:
+            NotFoundError: there is none, or you may not see it.
+        """
+        request = collaboration_pb.RemoveMemberRequest(
+            name=full("collaborations", name), organization=full("organizations", organization, field="organization")
+        )
+        answer = await self._caller.unary(lambda stubs: stubs.collaborations.RemoveMember, request, repeatable=True)
+        return converters.collaboration(answer.collaboration)
+
+
+class AsyncNodes:
+    """Nodes of organizations."""
+
+    def __init__(self, caller: Caller) -> None:
+        self._caller = caller
+
+    async def create(self, name: str, organization: str = "", collaborations: Iterable[str] = ()) -> Node:
+        """Admit a node. It proves who it is with a certificate that its organization issues.
+
+        Args:
+            name: of the node; with ``organization`` its last part, otherwise also ``clara/clara-1`` or the full name.
+            organization: that it belongs to.
+            collaborations: that it serves.
+
+        Raises:
+            ConflictError: ALREADY_EXISTS.
+            NotFoundError: organization or collaboration does not exist, or you may not see it.
+            InvalidArgumentError: ORGANIZATION_NOT_MEMBER, the organization is not in a collaboration.
+        """
+        owner = full("organizations", organization, field="organization") if organization else ""
+        resource = full_node(name, owner, field="name")
+        request = node_pb.CreateNodeRequest(
+            organization=owner or resource.rpartition("/nodes/")[0],
+            node_id=resource.rpartition("/")[2],
+            collaborations=[full("collaborations", each, field="collaborations") for each in collaborations],
+        )
+        answer = await self._caller.unary(lambda stubs: stubs.nodes.CreateNode, request)
+        return converters.node(answer.node)
+
+    async def get(self, name: str) -> Node:
+        """One node.
+
+        Raises:
+            NotFoundError: there is none, or you may not see it.
+        """
+        request = node_pb.GetNodeRequest(name=full_node(name, field="name"))
+        answer = await self._caller.unary(lambda stubs: stubs.nodes.GetNode, request, repeatable=True)
+        return converters.node(answer.node)
+
+    async def list(self, organization: str = "", collaboration: str = "") -> AsyncIterator[Node]:
+        """The nodes that you may see, by name.
+
+        Args:
+            organization: only those of this one.
+            collaboration: only those that serve this one.
+        """
+        owner = full("organizations", organization, field="organization") if organization else ""
+        served = full("collaborations", collaboration, field="collaboration") if collaboration else ""
+
+        async def fetch(token: str) -> node_pb.ListNodesResponse:
+            request = node_pb.ListNodesRequest(
+                page_size=PAGE_SIZE, page_token=token, organization=owner, collaboration=served
+            )
+            return await self._caller.unary(lambda stubs: stubs.nodes.ListNodes, request, repeatable=True)
+
+        async for page in pages(fetch):
+            for each in page.nodes:
+                yield converters.node(each)
+
+    async def delete(self, name: str) -> None:
+        """Delete a node and end its session.
+
+        Raises:
+            NotFoundError: there is none, or you may not see it.
+        """
+        request = node_pb.DeleteNodeRequest(name=full_node(name, field="name"))
+        await self._caller.unary(lambda stubs: stubs.nodes.DeleteNode, request)
+
+
+class AsyncRoles:
+    """Roles: named sets of permissions."""
+
+    def __init__(self, caller: Caller) -> None:
+        self._caller = caller
+
+    async def list(self) -> AsyncIterator[Role]:
+        """All roles with their permissions, by name."""
+
+        async def fetch(token: str) -> role_pb.ListRolesResponse:
+            request = role_pb.ListRolesRequest(page_size=PAGE_SIZE, page_token=token)
+            return await self._caller.unary(lambda stubs: stubs.roles.ListRoles, request, repeatable=True)
+
+        async for page in pages(fetch):
+            for each in page.roles:
+                yield converters.role(each)

@@ -1,0 +1,120 @@
+"""The asynchronous client: one connection, one user."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from vantage.client import profiles
+from vantage.client.admin import AsyncCollaborations, AsyncNodes, AsyncOrganizations, AsyncRoles, AsyncUsers
+from vantage.client.auth import AsyncAuth
+from vantage.client.caller import Caller
+from vantage.client.connection import GrpcTransport, ServerAddress, Transport
+from vantage.client.images import AsyncImages
+from vantage.client.payloads import Payloads, Transfer
+from vantage.client.tasks import AsyncTasks
+from vantage.client.tokens import FileTokenStore, MemoryTokenStore, TokenStore
+from vantage.common.clock import Clock, SystemClock
+
+
+class AsyncClient:
+    """Talks to a server for one user. Make one with ``connect`` or ``from_profile``; a context manager.
+
+    Args:
+        transport: carries the calls.
+        token_store: keeps the tokens of the log-in.
+        transfer: is told how far uploads and downloads are.
+        clock: the time.
+
+    Attributes:
+        auth: log-in and log-out.
+        organizations: organizations.
+        users: users.
+        collaborations: collaborations.
+        nodes: nodes.
+        roles: roles.
+        images: what algorithm images say of themselves.
+        tasks: questions and answers.
+    """
+
+    def __init__(
+        self,
+        transport: Transport,
+        token_store: TokenStore | None = None,
+        *,
+        transfer: Transfer | None = None,
+        clock: Clock | None = None,
+    ) -> None:
+        self._caller = Caller(transport, token_store or MemoryTokenStore(), clock or SystemClock())
+        self.auth = AsyncAuth(self._caller)
+        self.organizations = AsyncOrganizations(self._caller)
+        self.users = AsyncUsers(self._caller)
+        self.collaborations = AsyncCollaborations(self._caller)
+        self.nodes = AsyncNodes(self._caller)
+        self.roles = AsyncRoles(self._caller)
+        self.images = AsyncImages()
+        self.tasks = AsyncTasks(self._caller, Payloads(self._caller, transfer), self.images)
+
+    @classmethod
+    def connect(
+        cls,
+        address: str,
+        *,
+        fingerprint: str | None = None,
+        ca: Path | str | None = None,
+        tls: bool = True,
+        token_store: TokenStore | None = None,
+        transfer: Transfer | None = None,
+    ) -> Self:
+        """A client of a server; nobody is logged in, unless the token store has tokens.
+
+        Without ``fingerprint`` and ``ca``, the authorities of the system say who the server is.
+
+        Args:
+            address: ``host:port``.
+            fingerprint: of the server's certificate, as ``vantage server fingerprint`` prints it.
+            ca: file with the certificate, or that of its authority, PEM.
+            tls: False for a connection without TLS, on loopback only.
+            token_store: keeps the tokens; in memory when None.
+            transfer: is told how far uploads and downloads are.
+
+        Raises:
+            InvalidArgumentError: the address or the fingerprint is malformed.
+            ConfigurationError: the arguments contradict each other.
+        """
+        server = ServerAddress(address, fingerprint, None if ca is None else Path(ca), tls)
+        return cls(GrpcTransport(server), token_store, transfer=transfer)
+
+    @classmethod
+    def from_profile(cls, name: str | None = None, *, transfer: Transfer | None = None) -> Self:
+        """A client of a server that ``vantage login`` knows, with the session of that log-in.
+
+        Args:
+            name: of the profile; the current one when None.
+            transfer: is told how far uploads and downloads are.
+
+        Raises:
+            ConfigurationError: there is no such profile.
+        """
+        chosen, profile = profiles.load().get(name)
+        return cls.connect(
+            profile.address,
+            fingerprint=profile.fingerprint,
+            ca=profile.ca,
+            tls=profile.tls,
+            token_store=FileTokenStore(profiles.token_path(chosen)),
+            transfer=transfer,
+        )
+
+    async def close(self) -> None:
+        """End all calls and the connection; the session goes on."""
+        await self._caller.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, problem: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()

@@ -1,0 +1,185 @@
+"""From messages of the contract to values of the client."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from vantage.api.access.v1 import access_pb2
+from vantage.api.admin.v1 import (
+    collaboration_service_pb2,
+    node_service_pb2,
+    organization_service_pb2,
+    role_service_pb2,
+    user_service_pb2,
+)
+from vantage.api.task.v1 import task_pb2
+from vantage.api.types.v1 import types_pb2
+from vantage.client import models
+
+
+def moment(message: Timestamp) -> datetime | None:
+    """A time; None when it is not set."""
+    if not message.seconds and not message.nanos:
+        return None
+    return message.ToDatetime(UTC)
+
+
+def task_state(number: int) -> models.TaskState:
+    """A state; UNKNOWN for one of a newer server."""
+    try:
+        return models.TaskState(task_pb2.TaskState.Name(number).removeprefix("TASK_STATE_"))  # type: ignore[arg-type]
+    except ValueError:
+        return models.TaskState.UNKNOWN
+
+
+def run_state(number: int) -> models.RunState:
+    """A state; UNKNOWN for one of a newer server."""
+    try:
+        return models.RunState(task_pb2.RunState.Name(number).removeprefix("RUN_STATE_"))  # type: ignore[arg-type]
+    except ValueError:
+        return models.RunState.UNKNOWN
+
+
+def task_state_to_proto(state: models.TaskState) -> task_pb2.TaskState.ValueType:
+    """A state to ask for."""
+    return task_pb2.TaskState.Value(f"TASK_STATE_{state.name}")
+
+
+def failure(message: types_pb2.Failure) -> models.Failure:
+    """Why something failed."""
+    return models.Failure(message.reason, message.message, dict(message.metadata))
+
+
+def content(message: types_pb2.Payload) -> models.Content:
+    """An unopened payload."""
+    stored = message.WhichOneof("content") == "reference"
+    return models.Content(
+        media_type=message.media_type,
+        size=message.size_bytes,
+        digest=message.digest,
+        inline=None if stored else message.inline,
+        reference=message.reference if stored else None,
+        sealing=int(message.sealing),
+    )
+
+
+def run(message: task_pb2.Run) -> models.Run:
+    """A run."""
+    return models.Run(
+        name=message.name,
+        organization=message.organization,
+        node=message.node,
+        state=run_state(message.state),
+        attempt=message.attempt,
+        content=content(message.result) if message.HasField("result") else None,
+        failure=failure(message.failure) if message.HasField("failure") else None,
+        assign_time=moment(message.assign_time),
+        start_time=moment(message.start_time),
+        finish_time=moment(message.finish_time),
+        node_online=message.node_online,
+        progress=message.progress,
+    )
+
+
+def task(message: task_pb2.Task) -> models.Task:
+    """A task."""
+    spec = message.spec
+    return models.Task(
+        name=message.name,
+        title=spec.title,
+        collaboration=spec.collaboration,
+        image=spec.image,
+        function=spec.function,
+        targets=tuple(
+            models.Target(
+                each.organization, each.node, None, {bound.parameter: bound.dataset for bound in each.datasets}
+            )
+            for each in spec.targets
+        ),
+        state=task_state(message.state),
+        creator=message.creator,
+        create_time=moment(message.create_time),
+        deadline=moment(message.deadline),
+        finish_time=moment(message.finish_time),
+        runs=tuple(run(each) for each in message.runs),
+        parent_run=spec.parent_run,
+        last_sequence=message.last_sequence,
+    )
+
+
+def event(message: task_pb2.TaskEvent) -> models.Event | None:
+    """An event; None for a kind of a newer server."""
+    sequence, time = message.sequence, moment(message.time)
+    match message.WhichOneof("event"):
+        case "snapshot":
+            return models.TaskSnapshot(sequence, time, task(message.snapshot.task))
+        case "run_changed":
+            return models.RunChanged(sequence, time, run(message.run_changed.run))
+        case "run_finished":
+            return models.RunFinished(sequence, time, run(message.run_finished.run))
+        case "task_finished":
+            end = message.task_finished
+            return models.TaskFinished(sequence, time, task_state(end.state), end.succeeded_runs, end.failed_runs)
+        case "run_progress":
+            step = message.run_progress
+            return models.RunProgress(sequence, time, step.run, step.organization, step.fraction, step.message)
+        case "run_log":
+            log = message.run_log
+            return models.RunLog(sequence, time, log.run, log.organization, tuple(log.lines), log.dropped_lines)
+        case _:
+            return None
+
+
+def organization(message: organization_service_pb2.Organization) -> models.Organization:
+    """An organization."""
+    return models.Organization(
+        message.name, message.display_name, tuple(message.ca_certificates), moment(message.create_time)
+    )
+
+
+def user(message: user_service_pb2.User) -> models.User:
+    """A user."""
+    return models.User(
+        message.name, message.organization, tuple(message.roles), message.display_name, moment(message.create_time)
+    )
+
+
+def collaboration(message: collaboration_service_pb2.Collaboration) -> models.Collaboration:
+    """A collaboration."""
+    return models.Collaboration(
+        message.name, message.display_name, tuple(message.organizations), moment(message.create_time)
+    )
+
+
+def node(message: node_service_pb2.Node) -> models.Node:
+    """A node."""
+    return models.Node(
+        name=message.name,
+        collaborations=tuple(message.collaborations),
+        online=message.online,
+        last_seen_time=moment(message.last_seen_time),
+        datasets=tuple(models.Dataset(each.name, each.format) for each in message.datasets),
+        version=message.version,
+        create_time=moment(message.create_time),
+    )
+
+
+def role(message: role_service_pb2.Role) -> models.Role:
+    """A role."""
+    return models.Role(message.name, message.description, tuple(_permission(each) for each in message.permissions))
+
+
+def _permission(message: role_service_pb2.Permission) -> models.Permission:
+    def word(wrapper: object, number: int, prefix: str) -> str:
+        try:
+            return str(wrapper.Name(number)).removeprefix(prefix)  # type: ignore[attr-defined]
+        except ValueError:
+            return "UNKNOWN"
+
+    return models.Permission(
+        word(access_pb2.Resource, message.resource, "RESOURCE_"),
+        word(access_pb2.Operation, message.operation, "OPERATION_"),
+        word(role_service_pb2.Scope, message.scope, "SCOPE_"),
+    )

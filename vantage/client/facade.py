@@ -1,0 +1,555 @@
+"""The client's nouns without ``await``. Generated from the asynchronous ones by scripts/sync_client. Do not edit."""
+
+from __future__ import annotations
+
+import builtins
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from vantage.client.admin import AsyncCollaborations, AsyncNodes, AsyncOrganizations, AsyncRoles, AsyncUsers
+from vantage.client.auth import AsyncAuth
+from vantage.client.handles import AsyncTaskHandle
+from vantage.client.images import AsyncImages
+from vantage.client.loop import LoopThread
+from vantage.client.models import (
+    Collaboration,
+    Event,
+    Node,
+    Organization,
+    Principal,
+    Result,
+    Role,
+    ServerInfo,
+    Target,
+    Task,
+    TaskState,
+    User,
+)
+from vantage.client.tasks import AsyncTasks
+from vantage.common.declaration import Declaration
+
+
+class Organizations:
+    """Organizations: members of collaborations, owners of users and nodes, each a root of trust."""
+
+    def __init__(self, inner: AsyncOrganizations, loop: LoopThread) -> None:
+        self._inner = inner
+        self._loop = loop
+
+    def create(self, name: str, display_name: str = "", ca_certificates: Sequence[str] = ()) -> Organization:
+        """Create an organization.
+
+        Args:
+            name: last part of its resource name: 2 to 40 lower-case letters, digits and hyphens.
+            display_name: for people.
+            ca_certificates: certificates of its certificate authority, PEM; may be empty until it has nodes.
+
+        Raises:
+            ConflictError: ALREADY_EXISTS.
+            InvalidArgumentError: CERTIFICATE_INVALID, or the name will not do.
+        """
+        return self._loop.run(self._inner.create(name, display_name, ca_certificates))
+
+    def get(self, name: str) -> Organization:
+        """One organization.
+
+        Raises:
+            NotFoundError: there is none, or you may not see it.
+        """
+        return self._loop.run(self._inner.get(name))
+
+    def list(self) -> Iterator[Organization]:
+        """The organizations that you may see, by name."""
+        return self._loop.iterate(self._inner.list())
+
+    def delete(self, name: str) -> None:
+        """Delete an organization without users, nodes and memberships.
+
+        Raises:
+            NotFoundError: there is none, or you may not see it.
+            ConflictError: IN_USE.
+        """
+        self._loop.run(self._inner.delete(name))
+
+    def set_ca_certificates(self, name: str, ca_certificates: Sequence[str]) -> Organization:
+        """Replace the certificates of an organization's certificate authority.
+
+        Args:
+            name: the organization.
+            ca_certificates: all of them, PEM, at most 5.
+
+        Raises:
+            NotFoundError: there is none, or you may not see it.
+            InvalidArgumentError: CERTIFICATE_INVALID.
+        """
+        return self._loop.run(self._inner.set_ca_certificates(name, ca_certificates))
+
+
+class Users:
+    """Users of organizations."""
+
+    def __init__(self, inner: AsyncUsers, loop: LoopThread) -> None:
+        self._inner = inner
+        self._loop = loop
+
+    def create(
+        self, name: str, password: str, organization: str = "", roles: Iterable[str] = (), display_name: str = ""
+    ) -> User:
+        """Create a user.
+
+        Args:
+            name: login name.
+            password: at least 12 characters.
+            organization: to which they belong; empty for a user of the server itself.
+            roles: what they may do; you must hold every permission of them.
+            display_name: for people.
+
+        Raises:
+            ConflictError: ALREADY_EXISTS.
+            InvalidArgumentError: PASSWORD_TOO_WEAK, or a name will not do.
+            PermissionDeniedError: ROLE_EXCEEDS_OWN, or you may not create users there.
+        """
+        return self._loop.run(self._inner.create(name, password, organization, roles, display_name))
+
+    def get(self, name: str) -> User:
+        """One user.
+
+        Raises:
+            NotFoundError: there is none, or you may not see them.
+        """
+        return self._loop.run(self._inner.get(name))
+
+    def list(self, organization: str = "") -> Iterator[User]:
+        """The users that you may see, by name.
+
+        Args:
+            organization: only those of this one.
+        """
+        return self._loop.iterate(self._inner.list(organization))
+
+    def delete(self, name: str) -> None:
+        """Delete a user and end their sessions.
+
+        Raises:
+            NotFoundError: there is none, or you may not see them.
+        """
+        self._loop.run(self._inner.delete(name))
+
+
+class Collaborations:
+    """Collaborations: organizations that agreed to compute together."""
+
+    def __init__(self, inner: AsyncCollaborations, loop: LoopThread) -> None:
+        self._inner = inner
+        self._loop = loop
+
+    def create(self, name: str, organizations: Iterable[str] = (), display_name: str = "") -> Collaboration:
+        """Create a collaboration.
+
+        Args:
+            name: last part of its resource name.
+            organizations: its members.
+            display_name: for people.
+
+        Raises:
+            ConflictError: ALREADY_EXISTS.
+            NotFoundError: an organization does not exist, or you may not see it.
+        """
+        return self._loop.run(self._inner.create(name, organizations, display_name))
+
+    def get(self, name: str) -> Collaboration:
+        """One collaboration.
+
+        Raises:
+            NotFoundError: there is none, or you may not see it.
+        """
+        return self._loop.run(self._inner.get(name))
+
+    def list(self) -> Iterator[Collaboration]:
+        """The collaborations that you may see, by name."""
+        return self._loop.iterate(self._inner.list())
+
+    def delete(self, name: str) -> None:
+        """Delete a collaboration without active tasks.
+
+        Raises:
+            NotFoundError: there is none, or you may not see it.
+            ConflictError: IN_USE.
+        """
+        self._loop.run(self._inner.delete(name))
+
+    def add_member(self, name: str, organization: str) -> Collaboration:
+        """Add an organization to a collaboration; harmless when it is a member.
+
+        Raises:
+            NotFoundError: there is none, or you may not see it.
+        """
+        return self._loop.run(self._inner.add_member(name, organization))
+
+    def remove_member(self, name: str, organization: str) -> Collaboration:
+        """Remove an organization from a collaboration; harmless when it is no member.
+
+        Raises:
+            NotFoundError: there is none, or you may not see it.
+        """
+        return self._loop.run(self._inner.remove_member(name, organization))
+
+
+class Nodes:
+    """Nodes of organizations."""
+
+    def __init__(self, inner: AsyncNodes, loop: LoopThread) -> None:
+        self._inner = inner
+        self._loop = loop
+
+    def create(self, name: str, organization: str = "", collaborations: Iterable[str] = ()) -> Node:
+        """Admit a node. It proves who it is with a certificate that its organization issues.
+
+        Args:
+            name: of the node; with ``organization`` its last part, otherwise also ``clara/clara-1`` or the full name.
+            organization: that it belongs to.
+            collaborations: that it serves.
+
+        Raises:
+            ConflictError: ALREADY_EXISTS.
+            NotFoundError: organization or collaboration does not exist, or you may not see it.
+            InvalidArgumentError: ORGANIZATION_NOT_MEMBER, the organization is not in a collaboration.
+        """
+        return self._loop.run(self._inner.create(name, organization, collaborations))
+
+    def get(self, name: str) -> Node:
+        """One node.
+
+        Raises:
+            NotFoundError: there is none, or you may not see it.
+        """
+        return self._loop.run(self._inner.get(name))
+
+    def list(self, organization: str = "", collaboration: str = "") -> Iterator[Node]:
+        """The nodes that you may see, by name.
+
+        Args:
+            organization: only those of this one.
+            collaboration: only those that serve this one.
+        """
+        return self._loop.iterate(self._inner.list(organization, collaboration))
+
+    def delete(self, name: str) -> None:
+        """Delete a node and end its session.
+
+        Raises:
+            NotFoundError: there is none, or you may not see it.
+        """
+        self._loop.run(self._inner.delete(name))
+
+
+class Roles:
+    """Roles: named sets of permissions."""
+
+    def __init__(self, inner: AsyncRoles, loop: LoopThread) -> None:
+        self._inner = inner
+        self._loop = loop
+
+    def list(self) -> Iterator[Role]:
+        """All roles with their permissions, by name."""
+        return self._loop.iterate(self._inner.list())
+
+
+class Auth:
+    """Logs in and out. Tokens go to the client's token store and are renewed from there."""
+
+    def __init__(self, inner: AsyncAuth, loop: LoopThread) -> None:
+        self._inner = inner
+        self._loop = loop
+
+    def server_info(self) -> ServerInfo:
+        """What the server tells everybody: versions, limits, whether it waits for its first user."""
+        return self._loop.run(self._inner.server_info())
+
+    def bootstrap(self, bootstrap_token: str, username: str, password: str) -> str:
+        """Create the server's first user, with role root, and log in.
+
+        Args:
+            bootstrap_token: what ``vantage server init`` printed; works once.
+            username: login name.
+            password: at least 12 characters.
+
+        Returns:
+            users/{user}.
+
+        Raises:
+            UnauthenticatedError: BOOTSTRAP_TOKEN_INVALID, wrong or used already.
+            InvalidArgumentError: PASSWORD_TOO_WEAK.
+        """
+        return self._loop.run(self._inner.bootstrap(bootstrap_token, username, password))
+
+    def login(self, username: str, password: str, one_time_code: str = "") -> str:
+        """Log in with a password.
+
+        Args:
+            username: login name.
+            password: its password.
+            one_time_code: when a second factor is enrolled.
+
+        Returns:
+            users/{user}.
+
+        Raises:
+            UnauthenticatedError: CREDENTIALS_INVALID, also for unknown users.
+            LimitExceededError: LOCKED_OUT, after too many wrong passwords.
+        """
+        return self._loop.run(self._inner.login(username, password, one_time_code))
+
+    def logout(self, all_sessions: bool = False) -> int:
+        """End the session at the server and forget its tokens.
+
+        Args:
+            all_sessions: end all sessions of the user, not just this one.
+
+        Returns:
+            How many sessions ended.
+
+        Raises:
+            UnauthenticatedError: nobody is logged in.
+        """
+        return self._loop.run(self._inner.logout(all_sessions))
+
+    def change_password(self, current_password: str, new_password: str) -> int:
+        """Change the password and end the user's other sessions.
+
+        Args:
+            current_password: the password so far.
+            new_password: at least 12 characters.
+
+        Returns:
+            How many other sessions ended.
+
+        Raises:
+            UnauthenticatedError: CREDENTIALS_INVALID, the current password is wrong.
+            InvalidArgumentError: PASSWORD_TOO_WEAK.
+        """
+        return self._loop.run(self._inner.change_password(current_password, new_password))
+
+    def whoami(self) -> Principal:
+        """Who is logged in, with roles and collaborations.
+
+        Raises:
+            UnauthenticatedError: nobody is logged in.
+        """
+        return self._loop.run(self._inner.whoami())
+
+
+class TaskHandle:
+    """A task at the server. Made by ``run`` and ``attach``; it goes on whether somebody holds a handle or not."""
+
+    def __init__(self, inner: AsyncTaskHandle, loop: LoopThread) -> None:
+        self._inner = inner
+        self._loop = loop
+
+    @property
+    def name(self) -> str:
+        """tasks/{task}."""
+        return self._inner.name
+
+    @property
+    def state(self) -> TaskState:
+        """Where the task is in its life, as far as this side knows: ``refresh`` asks."""
+        return self._inner.state
+
+    @property
+    def task(self) -> Task:
+        """The task as it was when the server told of it last."""
+        return self._inner.task
+
+    def refresh(self) -> Task:
+        """Ask the server how the task is."""
+        return self._loop.run(self._inner.refresh())
+
+    def cancel(self) -> Task:
+        """Cancel the task and all that it started; harmless when it has ended."""
+        return self._loop.run(self._inner.cancel())
+
+    def events(self) -> Iterator[Event]:
+        """What happens to the task, from a snapshot to its end; goes on by itself after lost connections.
+
+        Progress and log lines that come while a connection is lost are lost with it; nothing else is.
+
+        Raises:
+            VantageError: the server does not give the events.
+        """
+        return self._loop.iterate(self._inner.events())
+
+    def results(self, timeout: float | None = None) -> builtins.list[Result]:
+        """Wait for the end and return what each organization answered, in the order in which they were asked.
+
+        An organization without an answer has a ``failure`` instead; it raises nothing.
+
+        Args:
+            timeout: seconds to wait; for ever when None.
+
+        Raises:
+            UnavailableError: DEADLINE_EXCEEDED, the task has not ended in time; it goes on.
+        """
+        return self._loop.run(self._inner.results(timeout))
+
+    def result(self, timeout: float | None = None) -> Any:
+        """Wait for the end and return the answer of the only organization that was asked.
+
+        Args:
+            timeout: seconds to wait; for ever when None.
+
+        Raises:
+            InvalidArgumentError: several organizations were asked: use ``results``.
+            VantageError: there is no answer; the class and the reason say why.
+            UnavailableError: DEADLINE_EXCEEDED, the task has not ended in time; it goes on.
+        """
+        return self._loop.run(self._inner.result(timeout))
+
+
+class Images:
+    """Asks registries, without the server."""
+
+    def __init__(self, inner: AsyncImages, loop: LoopThread) -> None:
+        self._inner = inner
+        self._loop = loop
+
+    def declaration(self, image: str) -> Declaration:
+        """What an image says of itself: its functions, their arguments and data.
+
+        Args:
+            image: by digest.
+
+        Raises:
+            RefusedError: IMAGE_NOT_FOUND, IMAGE_DECLARATION_INVALID.
+            UnavailableError: REGISTRY_UNAVAILABLE.
+        """
+        return self._loop.run(self._inner.declaration(image))
+
+    def resolve(self, image: str) -> str:
+        """The image that a tag names now, by digest.
+
+        Args:
+            image: ``REGISTRY/REPOSITORY:TAG``; without a tag, ``latest``.
+
+        Raises:
+            RefusedError: IMAGE_NOT_FOUND.
+            UnavailableError: REGISTRY_UNAVAILABLE.
+        """
+        return self._loop.run(self._inner.resolve(image))
+
+
+class Tasks:
+    """Tasks: questions to the organizations of a collaboration."""
+
+    def __init__(self, inner: AsyncTasks, loop: LoopThread) -> None:
+        self._inner = inner
+        self._loop = loop
+
+    def run(
+        self,
+        image: str,
+        function: str,
+        arguments: Mapping[str, Any] | Path | None = None,
+        collaboration: str = "",
+        organizations: Iterable[str] = (),
+        targets: Iterable[Target] = (),
+        datasets: Mapping[str, str] | None = None,
+        title: str = "",
+        timeout: timedelta | None = None,
+        request_id: str | None = None,
+    ) -> TaskHandle:
+        """Ask organizations to run a function of an image. The task is durable when this returns.
+
+        Function, arguments and data parameters are checked against what the image declares, when its registry can be
+        reached from here; the nodes check them in any case.
+
+        Args:
+            image: by digest.
+            function: that the image declares.
+            arguments: parameter -> value, or a file with a JSON object.
+            collaboration: within which is asked.
+            organizations: who is asked; any node of each.
+            targets: who is asked, where nodes, arguments or datasets differ; in addition to ``organizations``.
+            datasets: data parameter of the function -> dataset of the node.
+            title: for people.
+            timeout: time limit of the whole task, waiting included; the server's when None.
+            request_id: UUID; the same one never creates a second task, but attaches to the first.
+
+        Raises:
+            InvalidArgumentError: something is not as it must be; ORGANIZATION_NOT_MEMBER, IMAGE_NOT_BY_DIGEST,
+                FUNCTION_UNKNOWN, ARGUMENTS_INVALID.
+            PermissionDeniedError: you may not ask in this collaboration.
+            NotFoundError: there is no such collaboration.
+        """
+        return TaskHandle(
+            self._loop.run(
+                self._inner.run(
+                    image,
+                    function,
+                    arguments,
+                    collaboration,
+                    organizations,
+                    targets,
+                    datasets,
+                    title,
+                    timeout,
+                    request_id,
+                )
+            ),
+            self._loop,
+        )
+
+    def get(self, name: str) -> Task:
+        """One task with its runs.
+
+        Raises:
+            NotFoundError: there is none, or you may not see it.
+        """
+        return self._loop.run(self._inner.get(name))
+
+    def attach(self, name: str) -> TaskHandle:
+        """A handle of a task that was created before.
+
+        Raises:
+            NotFoundError: there is none, or you may not see it.
+        """
+        return TaskHandle(self._loop.run(self._inner.attach(name)), self._loop)
+
+    def list(
+        self,
+        collaboration: str = "",
+        states: Sequence[TaskState] = (),
+        creator: str = "",
+        created_after: datetime | None = None,
+    ) -> Iterator[Task]:
+        """The tasks that you may see, newest first, without results.
+
+        Args:
+            collaboration: only those of this one.
+            states: only those in one of these.
+            creator: only those of this user, or of this node.
+            created_after: only those created then or later.
+        """
+        return self._loop.iterate(self._inner.list(collaboration, states, creator, created_after))
+
+    def cancel(self, name: str) -> Task:
+        """Cancel a task and all that it started; harmless when it has ended.
+
+        Raises:
+            NotFoundError: there is none, or you may not see it.
+        """
+        return self._loop.run(self._inner.cancel(name))
+
+    def watch(self, name: str, after_sequence: int = 0) -> Iterator[Event]:
+        """The events of a task until its end; goes on by itself after lost connections.
+
+        Args:
+            name: of the task.
+            after_sequence: of the last event that you have.
+
+        Raises:
+            NotFoundError: there is none, or you may not see it.
+        """
+        return self._loop.iterate(self._inner.watch(name, after_sequence))

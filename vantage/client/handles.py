@@ -1,0 +1,184 @@
+"""A task that is under way: its events, its answers, its end."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+from vantage.api.task.v1 import task_pb2
+from vantage.api.task.v1 import task_service_pb2 as pb
+from vantage.client import converters
+from vantage.client.caller import Caller, Patience
+from vantage.client.models import (
+    Event,
+    Result,
+    Run,
+    RunChanged,
+    RunFinished,
+    Task,
+    TaskFinished,
+    TaskSnapshot,
+    TaskState,
+)
+from vantage.client.payloads import Payloads
+from vantage.client.values import decode
+from vantage.common.errors import Reason, VantageError, error
+
+
+class AsyncTaskHandle:
+    """A task at the server. Made by ``run`` and ``attach``; it goes on whether somebody holds a handle or not.
+
+    Args:
+        caller: makes the calls.
+        payloads: fetches results.
+        task: as known now.
+        stream: its events after ``task``, already on their way; None for a task that nobody watches yet.
+    """
+
+    def __init__(
+        self, caller: Caller, payloads: Payloads, task: Task, stream: AsyncIterator[task_pb2.TaskEvent] | None = None
+    ) -> None:
+        self._caller = caller
+        self._payloads = payloads
+        self._task = task
+        self._runs: dict[str, Run] = {run.name: run for run in task.runs}
+        self._stream = stream
+
+    @property
+    def name(self) -> str:
+        """tasks/{task}."""
+        return self._task.name
+
+    @property
+    def state(self) -> TaskState:
+        """Where the task is in its life, as far as this side knows: ``refresh`` asks."""
+        return self._task.state
+
+    @property
+    def task(self) -> Task:
+        """The task as it was when the server told of it last."""
+        return self._task
+
+    async def refresh(self) -> Task:
+        """Ask the server how the task is."""
+        request = pb.GetTaskRequest(name=self.name)
+        answer = await self._caller.unary(lambda stubs: stubs.tasks.GetTask, request, repeatable=True)
+        self._learn(TaskSnapshot(0, None, converters.task(answer.task)))
+        return self._task
+
+    async def cancel(self) -> Task:
+        """Cancel the task and all that it started; harmless when it has ended."""
+        request = pb.CancelTaskRequest(name=self.name)
+        answer = await self._caller.unary(lambda stubs: stubs.tasks.CancelTask, request, repeatable=True)
+        self._learn(TaskSnapshot(0, None, converters.task(answer.task)))
+        return self._task
+
+    async def events(self) -> AsyncIterator[Event]:
+        """What happens to the task, from a snapshot to its end; goes on by itself after lost connections.
+
+        Progress and log lines that come while a connection is lost are lost with it; nothing else is.
+
+        Raises:
+            VantageError: the server does not give the events.
+        """
+        patience = Patience()
+        after = 0
+        stream, self._stream = self._stream, None
+        if stream is not None:
+            after = self._task.last_sequence
+            yield TaskSnapshot(after, None, self._task)
+        while True:
+            try:
+                async for message in stream or self._watch(after):
+                    patience.progressed()
+                    event = converters.event(message)
+                    if event is None:
+                        continue
+                    after = max(after, event.sequence)
+                    self._learn(event)
+                    yield event
+                    if isinstance(event, TaskFinished):
+                        return
+                if self._task.state.ended:
+                    return
+                problem = error(Reason.UNAVAILABLE, "the server ended the events of a task that goes on")
+            except VantageError as caught:
+                problem = caught
+            stream = None
+            await patience.wait_or_raise(problem)
+
+    async def results(self, timeout: float | None = None) -> list[Result]:
+        """Wait for the end and return what each organization answered, in the order in which they were asked.
+
+        An organization without an answer has a ``failure`` instead; it raises nothing.
+
+        Args:
+            timeout: seconds to wait; for ever when None.
+
+        Raises:
+            UnavailableError: DEADLINE_EXCEEDED, the task has not ended in time; it goes on.
+        """
+        await self._finished(timeout)
+        return [await self._open(self._runs[run.name]) for run in self._task.runs]
+
+    async def result(self, timeout: float | None = None) -> Any:
+        """Wait for the end and return the answer of the only organization that was asked.
+
+        Args:
+            timeout: seconds to wait; for ever when None.
+
+        Raises:
+            InvalidArgumentError: several organizations were asked: use ``results``.
+            VantageError: there is no answer; the class and the reason say why.
+            UnavailableError: DEADLINE_EXCEEDED, the task has not ended in time; it goes on.
+        """
+        if len(self._task.runs) != 1:
+            raise error(
+                Reason.INVALID_ARGUMENT, f"{len(self._task.runs)} organizations were asked: use results() instead"
+            )
+        (only,) = await self.results(timeout)
+        return only.get()
+
+    async def _finished(self, timeout: float | None) -> None:
+        try:
+            async with asyncio.timeout(timeout):
+                while not self._task.state.ended:
+                    async for _event in self.events():
+                        pass
+        except TimeoutError:
+            raise error(
+                Reason.DEADLINE_EXCEEDED,
+                f"{self.name} has not ended in {timeout:g} s; it goes on: wait longer, or cancel",
+            ) from None
+
+    async def _watch(self, after: int) -> AsyncIterator[task_pb2.TaskEvent]:
+        request = pb.WatchTaskRequest(name=self.name, after_sequence=after)
+        async for response in self._caller.stream(lambda stubs: stubs.tasks.WatchTask, request):
+            yield response.event
+
+    def _learn(self, event: Event) -> None:
+        match event:
+            case TaskSnapshot():
+                self._task = event.task
+                # A snapshot of a caller that may not read results has none: what is known stays.
+                self._runs = {run.name: run for run in event.task.runs}
+            case RunChanged() | RunFinished():
+                self._runs[event.run.name] = event.run
+            case TaskFinished():
+                runs = tuple(self._runs[run.name] for run in self._task.runs)
+                self._task = _ended(self._task, event, runs)
+
+    async def _open(self, run: Run) -> Result:
+        value: Any = None
+        media_type = ""
+        if run.content is not None:
+            media_type = run.content.media_type
+            value = decode(media_type, await self._payloads.fetch(run.content))
+        return Result(run.organization, run.name, run.state, value, run.failure, run.node, media_type)
+
+
+def _ended(task: Task, event: TaskFinished, runs: tuple[Run, ...]) -> Task:
+    from dataclasses import replace
+
+    return replace(task, state=event.state, runs=runs, finish_time=event.time, last_sequence=event.sequence)

@@ -1,0 +1,495 @@
+"""What the server tells, as values: frozen, complete, without a trace of the transport."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+from vantage.common.errors import VantageError, from_wire
+
+
+class TaskState(StrEnum):
+    """Life of a task."""
+
+    ACTIVE = "ACTIVE"
+    """At least one run has not ended."""
+    SUCCEEDED = "SUCCEEDED"
+    """All runs succeeded."""
+    FAILED = "FAILED"
+    """All runs ended, at least one without success."""
+    CANCELLED = "CANCELLED"
+    """Cancelled before all runs ended."""
+    EXPIRED = "EXPIRED"
+    """The time limit passed before all runs ended."""
+    UNKNOWN = "UNKNOWN"
+    """A state of a newer server."""
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing can happen any more."""
+        return self not in (TaskState.ACTIVE, TaskState.UNKNOWN)
+
+
+class RunState(StrEnum):
+    """Life of a run."""
+
+    QUEUED = "QUEUED"
+    """Waits for a node."""
+    ASSIGNED = "ASSIGNED"
+    """Given to a node that has not started it."""
+    RUNNING = "RUNNING"
+    """The node runs it."""
+    SUCCEEDED = "SUCCEEDED"
+    """Ended with a result."""
+    FAILED = "FAILED"
+    """Ended without a result."""
+    REFUSED = "REFUSED"
+    """The node's policy did not allow it."""
+    CANCELLED = "CANCELLED"
+    """Ended by a cancel."""
+    EXPIRED = "EXPIRED"
+    """Ended by the time limit."""
+    UNKNOWN = "UNKNOWN"
+    """A state of a newer server."""
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing can happen any more."""
+        return self not in (RunState.QUEUED, RunState.ASSIGNED, RunState.RUNNING, RunState.UNKNOWN)
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why there is no result.
+
+    Attributes:
+        reason: for programs, e.g. ``TOO_FEW_RECORDS``.
+        message: for people: what happened and what to do next.
+        metadata: the variable parts of the message.
+    """
+
+    reason: str
+    message: str
+    metadata: Mapping[str, str] = field(default_factory=dict)
+
+    def error(self) -> VantageError:
+        """The failure as an error of the class that belongs to its reason."""
+        return from_wire(self.reason, self.message, dict(self.metadata))
+
+
+@dataclass(frozen=True)
+class Content:
+    """A result that has not been opened.
+
+    Attributes:
+        media_type: of the opened bytes.
+        size: in bytes, as transported.
+        digest: ``sha256:`` and 64 hexadecimal digits, of the bytes as transported.
+        inline: the bytes as transported, or None when they lie at the server as ``reference``.
+        reference: payloads/{payload}, or None.
+        sealing: how the bytes are protected, by the contract's number.
+    """
+
+    media_type: str
+    size: int
+    digest: str
+    inline: bytes | None = field(default=None, repr=False)
+    reference: str | None = None
+    sealing: int = 1
+
+
+@dataclass(frozen=True)
+class Run:
+    """One task at one organization.
+
+    Attributes:
+        name: tasks/{task}/runs/{run}.
+        organization: organizations/{organization}.
+        node: that has or had it, or empty.
+        state: where it is in its life.
+        attempt: how many times it was given to a node.
+        content: the unopened result, when there is one and you may read it.
+        failure: why there is no result.
+        assign_time: when it was first given to a node.
+        start_time: when it began to run.
+        finish_time: when it ended.
+        node_online: whether a node that can take it is connected; says why a queued run waits.
+        progress: latest, 0 to 1.
+    """
+
+    name: str
+    organization: str
+    node: str = ""
+    state: RunState = RunState.QUEUED
+    attempt: int = 0
+    content: Content | None = None
+    failure: Failure | None = None
+    assign_time: datetime | None = None
+    start_time: datetime | None = None
+    finish_time: datetime | None = None
+    node_online: bool = False
+    progress: float = 0.0
+
+
+@dataclass(frozen=True)
+class Target:
+    """One organization that is asked.
+
+    Attributes:
+        organization: organizations/{organization}, or its last part.
+        node: organizations/{organization}/nodes/{node} or its last part; empty for any node of the organization.
+        arguments: for this organization in place of the task's: a dictionary, or a file with a JSON object.
+        datasets: for this organization in place of the task's: data parameter of the function -> dataset of the node.
+    """
+
+    organization: str
+    node: str = ""
+    arguments: Mapping[str, Any] | Path | None = None
+    datasets: Mapping[str, str] | None = None
+
+
+@dataclass(frozen=True)
+class Task:
+    """A question to organizations, as it was when the server told of it.
+
+    Attributes:
+        name: tasks/{task}.
+        title: for people.
+        collaboration: collaborations/{collaboration}.
+        image: by digest.
+        function: what was called.
+        targets: who was asked, without arguments.
+        state: where it is in its life.
+        creator: users/{user}, or a node.
+        create_time: when it was accepted.
+        deadline: when it ends at the latest.
+        finish_time: when it ended.
+        runs: one per target, in their order.
+        parent_run: the run that asked, for a subtask.
+        last_sequence: of its latest event.
+    """
+
+    name: str
+    title: str
+    collaboration: str
+    image: str
+    function: str
+    targets: tuple[Target, ...]
+    state: TaskState
+    creator: str
+    create_time: datetime | None
+    deadline: datetime | None
+    finish_time: datetime | None
+    runs: tuple[Run, ...]
+    parent_run: str = ""
+    last_sequence: int = 0
+
+
+@dataclass(frozen=True)
+class Result:
+    """What one organization answered.
+
+    Attributes:
+        organization: organizations/{organization}.
+        run: tasks/{task}/runs/{run}.
+        state: how the run ended.
+        value: the answer: JSON values, a pyarrow.Table or bytes, by its media type; None without one.
+        failure: why there is no answer; None when there is one.
+        node: that ran it, or empty.
+        media_type: of the answer.
+    """
+
+    organization: str
+    run: str
+    state: RunState
+    value: Any = field(default=None, repr=False)
+    failure: Failure | None = None
+    node: str = ""
+    media_type: str = ""
+
+    @property
+    def ok(self) -> bool:
+        """Whether there is an answer."""
+        return self.failure is None
+
+    def get(self) -> Any:
+        """The answer.
+
+        Raises:
+            VantageError: of the class that belongs to the failure's reason; its message names the organization.
+        """
+        if self.failure is None:
+            return self.value
+        failure = self.failure
+        metadata = {**failure.metadata, "organization": self.organization, "run": self.run}
+        raise from_wire(failure.reason, f"{self.organization}: {failure.message}", metadata)
+
+
+@dataclass(frozen=True)
+class Question:
+    """One task for ``run_many``; the fields are the arguments of ``run``."""
+
+    image: str
+    function: str
+    collaboration: str
+    arguments: Mapping[str, Any] | Path | None = None
+    organizations: tuple[str, ...] = ()
+    targets: tuple[Target, ...] = ()
+    datasets: Mapping[str, str] = field(default_factory=dict)
+    title: str = ""
+    timeout: timedelta | None = None
+    request_id: str | None = None
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What became of one question of ``run_many``.
+
+    Attributes:
+        question: as it was asked.
+        task: tasks/{task}; empty when the server did not take the question.
+        results: one per organization; empty when the server did not take the question.
+        failure: why the server did not take it.
+    """
+
+    question: Question
+    task: str = ""
+    results: tuple[Result, ...] = ()
+    failure: Failure | None = None
+
+    def get(self) -> list[Any]:
+        """The answers of all organizations.
+
+        Raises:
+            VantageError: the question was not taken, or an organization has no answer.
+        """
+        if self.failure is not None:
+            raise self.failure.error()
+        return [each.get() for each in self.results]
+
+
+@dataclass(frozen=True)
+class Event:
+    """Something that happened to a task.
+
+    Attributes:
+        sequence: position among the task's events, from 1; 0 for events that are not kept (progress, log lines).
+        time: when.
+    """
+
+    sequence: int
+    time: datetime | None
+
+
+@dataclass(frozen=True)
+class TaskSnapshot(Event):
+    """The task as it was when the watching began: first event."""
+
+    task: Task
+
+
+@dataclass(frozen=True)
+class RunChanged(Event):
+    """A run went on without ending."""
+
+    run: Run
+
+
+@dataclass(frozen=True)
+class RunFinished(Event):
+    """A run ended, with result or failure."""
+
+    run: Run
+
+
+@dataclass(frozen=True)
+class TaskFinished(Event):
+    """The task ended: last event.
+
+    Attributes:
+        state: how.
+        succeeded_runs: how many runs have a result.
+        failed_runs: how many have none.
+    """
+
+    state: TaskState
+    succeeded_runs: int
+    failed_runs: int
+
+
+@dataclass(frozen=True)
+class RunProgress(Event):
+    """How far a run is; not kept.
+
+    Attributes:
+        run: tasks/{task}/runs/{run}.
+        organization: organizations/{organization}.
+        fraction: 0 to 1.
+        message: for people.
+    """
+
+    run: str
+    organization: str
+    fraction: float
+    message: str
+
+
+@dataclass(frozen=True)
+class RunLog(Event):
+    """Lines that the algorithm printed, when the node lets them out; not kept.
+
+    Attributes:
+        run: tasks/{task}/runs/{run}.
+        organization: organizations/{organization}.
+        lines: without line ends.
+        dropped_lines: how many were left out before these.
+    """
+
+    run: str
+    organization: str
+    lines: tuple[str, ...]
+    dropped_lines: int
+
+
+@dataclass(frozen=True)
+class Organization:
+    """An organization.
+
+    Attributes:
+        name: organizations/{organization}.
+        display_name: for people.
+        ca_certificates: of its certificate authority, PEM.
+        create_time: when it was created.
+    """
+
+    name: str
+    display_name: str
+    ca_certificates: tuple[str, ...]
+    create_time: datetime | None
+
+
+@dataclass(frozen=True)
+class User:
+    """A person or a service account.
+
+    Attributes:
+        name: users/{user}.
+        organization: organizations/{organization}, or empty for a user of the server itself.
+        roles: roles/{role}.
+        display_name: for people.
+        create_time: when it was created.
+    """
+
+    name: str
+    organization: str
+    roles: tuple[str, ...]
+    display_name: str
+    create_time: datetime | None
+
+
+@dataclass(frozen=True)
+class Collaboration:
+    """Organizations that agreed to compute together.
+
+    Attributes:
+        name: collaborations/{collaboration}.
+        display_name: for people.
+        organizations: its members.
+        create_time: when it was created.
+    """
+
+    name: str
+    display_name: str
+    organizations: tuple[str, ...]
+    create_time: datetime | None
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """What a node says of one of its datasets."""
+
+    name: str
+    format: str
+
+
+@dataclass(frozen=True)
+class Node:
+    """A node.
+
+    Attributes:
+        name: organizations/{organization}/nodes/{node}.
+        collaborations: that it serves.
+        online: whether it is connected now.
+        last_seen_time: when it was last heard of.
+        datasets: what it offers.
+        version: of its software.
+        create_time: when it was created.
+    """
+
+    name: str
+    collaborations: tuple[str, ...]
+    online: bool
+    last_seen_time: datetime | None
+    datasets: tuple[Dataset, ...]
+    version: str
+    create_time: datetime | None
+
+
+@dataclass(frozen=True)
+class Permission:
+    """What may be done: resource x operation x scope, e.g. ``TASK``, ``CREATE``, ``COLLABORATION``."""
+
+    resource: str
+    operation: str
+    scope: str
+
+
+@dataclass(frozen=True)
+class Role:
+    """A named set of permissions."""
+
+    name: str
+    description: str
+    permissions: tuple[Permission, ...]
+
+
+@dataclass(frozen=True)
+class Principal:
+    """Who is logged in.
+
+    Attributes:
+        name: users/{user}.
+        organization: organizations/{organization}, or empty.
+        roles: roles/{role}.
+        collaborations: that the organization is a member of.
+    """
+
+    name: str
+    organization: str
+    roles: tuple[str, ...]
+    collaborations: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class ServerInfo:
+    """What a server tells everybody.
+
+    Attributes:
+        version: of its software.
+        audience: that assertions must carry.
+        max_inline_payload_bytes: largest payload inside a message.
+        max_payload_bytes: largest payload.
+        server_time: its clock.
+        bootstrap_pending: whether it waits for its first user.
+    """
+
+    version: str
+    audience: str
+    max_inline_payload_bytes: int
+    max_payload_bytes: int
+    server_time: datetime | None
+    bootstrap_pending: bool

@@ -1,0 +1,152 @@
+"""Arguments and results beyond what fits into a message: sent and fetched in pieces, from where it was interrupted."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import uuid
+from collections.abc import AsyncIterator, Callable
+from io import BytesIO
+from pathlib import Path
+from typing import BinaryIO
+
+import grpc
+
+from vantage.api.identity.v1 import auth_service_pb2 as auth_pb
+from vantage.api.payload.v1 import payload_service_pb2 as pb
+from vantage.api.types.v1 import types_pb2
+from vantage.client.caller import Caller, Patience
+from vantage.client.models import Content
+from vantage.common.errors import Reason, UnauthenticatedError, VantageError, error
+from vantage.common.rpc import error_from_rpc
+
+CHUNK = 1024 * 1024
+
+Transfer = Callable[[str, int, int], None]
+"""Told how far a transfer is: "upload" or "download", bytes so far, bytes in all. Called on the client's loop."""
+
+
+def _ignore(_direction: str, _done: int, _total: int) -> None:
+    """Nobody wants to know."""
+
+
+class Payloads:
+    """Moves payloads.
+
+    Args:
+        caller: makes the calls.
+        transfer: is told how far transfers are.
+    """
+
+    def __init__(self, caller: Caller, transfer: Transfer | None = None) -> None:
+        self._caller = caller
+        self._transfer = transfer or _ignore
+        self._limit: int | None = None
+
+    async def pack(self, source: bytes | Path, media_type: str) -> types_pb2.Payload:
+        """Bytes or a file as a payload: inside the message when the server allows, else uploaded.
+
+        Raises:
+            VantageError: the file cannot be read, or the server does not take it.
+        """
+        try:
+            size = len(source) if isinstance(source, bytes) else (await asyncio.to_thread(source.stat)).st_size
+            if size <= await self._inline_limit():
+                content = source if isinstance(source, bytes) else await asyncio.to_thread(source.read_bytes)
+                return types_pb2.Payload(media_type=media_type, sealing=types_pb2.SEALING_NONE, inline=content)
+            digest = await asyncio.to_thread(_digest, source)
+            name = await self._upload(source, size, digest)
+        except OSError as problem:
+            raise error(Reason.INVALID_ARGUMENT, f"cannot read {source!s:.200}: {problem.strerror}") from problem
+        return types_pb2.Payload(
+            media_type=media_type, sealing=types_pb2.SEALING_NONE, reference=name, size_bytes=size, digest=digest
+        )
+
+    async def fetch(self, content: Content) -> bytes:
+        """The bytes of a result, as its digest says.
+
+        Raises:
+            InvalidArgumentError: PAYLOAD_DIGEST_MISMATCH.
+            VantageError: the server does not give it.
+        """
+        if content.sealing == types_pb2.SEALING_AGE_V1:
+            raise error(Reason.UNIMPLEMENTED, "the result is sealed, which this version cannot open: update vantage")
+        data = content.inline
+        if data is None:
+            data = await self._download(content)
+        if content.digest and f"sha256:{hashlib.sha256(data).hexdigest()}" != content.digest:
+            raise error(Reason.PAYLOAD_DIGEST_MISMATCH, "the result was changed on its way: fetch it again")
+        return data
+
+    async def _inline_limit(self) -> int:
+        if self._limit is None:
+            info = await self._caller.unary(
+                lambda stubs: stubs.auth.GetServerInfo,
+                auth_pb.GetServerInfoRequest(),
+                anonymous=True,
+                repeatable=True,
+            )
+            self._limit = info.max_inline_payload_bytes
+        return self._limit
+
+    async def _download(self, content: Content) -> bytes:
+        received = bytearray()
+        patience = Patience()
+        while True:
+            request = pb.DownloadPayloadRequest(name=content.reference or "", offset=len(received))
+            try:
+                async for part in self._caller.stream(lambda stubs: stubs.payloads.DownloadPayload, request):
+                    received += part.chunk
+                    if len(received) > content.size:
+                        raise error(Reason.PAYLOAD_DIGEST_MISMATCH, "the server sends more than the result has")
+                    patience.progressed()
+                    self._transfer("download", len(received), content.size)
+                return bytes(received)
+            except VantageError as problem:
+                await patience.wait_or_raise(problem)
+
+    async def _upload(self, source: bytes | Path, size: int, digest: str) -> str:
+        request_id = str(uuid.uuid4())
+        patience = Patience()
+        while True:
+            try:
+                known = await self._caller.unary(
+                    lambda stubs: stubs.payloads.GetUpload, pb.GetUploadRequest(request_id=request_id), repeatable=True
+                )
+                if known.HasField("payload"):
+                    return known.payload.name
+                header = pb.UploadHeader(request_id=request_id, size_bytes=size, digest=digest, offset=known.offset)
+                return await self._send(header, source)
+            except VantageError as problem:
+                await patience.wait_or_raise(problem)
+
+    async def _send(self, header: pb.UploadHeader, source: bytes | Path) -> str:
+        stubs = await self._caller.stubs()
+        token, metadata = await self._caller.metadata()
+        try:
+            answer = await stubs.payloads.UploadPayload(self._parts(header, source), metadata=metadata)
+        except grpc.aio.AioRpcError as failure:
+            problem = error_from_rpc(failure)
+            if isinstance(problem, UnauthenticatedError):
+                await self._caller.credentials.refused(token, problem)
+                raise error(Reason.UNAVAILABLE, "the token was renewed in the middle of an upload") from failure
+            raise problem from failure
+        return answer.payload.name
+
+    async def _parts(self, header: pb.UploadHeader, source: bytes | Path) -> AsyncIterator[pb.UploadPayloadRequest]:
+        yield pb.UploadPayloadRequest(header=header)
+        done = header.offset
+        file: BinaryIO = BytesIO(source) if isinstance(source, bytes) else await asyncio.to_thread(source.open, "rb")
+        with file:
+            file.seek(done)
+            while chunk := await asyncio.to_thread(file.read, CHUNK):
+                yield pb.UploadPayloadRequest(chunk=chunk)
+                done += len(chunk)
+                self._transfer("upload", done, header.size_bytes)
+
+
+def _digest(source: bytes | Path) -> str:
+    if isinstance(source, bytes):
+        return f"sha256:{hashlib.sha256(source).hexdigest()}"
+    with source.open("rb") as file:
+        return f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"

@@ -1,0 +1,51 @@
+"""Values and the bytes that carry them: JSON, Arrow, and whatever else has a media type."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from vantage.common.errors import Reason, error
+
+JSON = "application/json"
+ARROW = "application/vnd.apache.arrow.stream"
+
+
+def encode_arguments(arguments: Mapping[str, Any] | None) -> bytes:
+    """Arguments as a JSON object.
+
+    Raises:
+        InvalidArgumentError: ARGUMENTS_INVALID, JSON does not have such values.
+    """
+    try:
+        return json.dumps(dict(arguments or {}), separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
+    except (TypeError, ValueError, RecursionError) as problem:
+        raise error(
+            Reason.ARGUMENTS_INVALID,
+            f"the arguments cannot be written as JSON: {problem}: use numbers, texts, booleans, lists and dictionaries",
+        ) from None
+
+
+def decode(media_type: str, content: bytes) -> Any:
+    """A value: JSON becomes Python values, an Arrow stream a ``pyarrow.Table``, anything else stays bytes.
+
+    Raises:
+        InvalidArgumentError: RESULT_NOT_SERIALIZABLE, the bytes are not what the media type says.
+    """
+    try:
+        match media_type.partition(";")[0].strip().lower():
+            case "application/json":
+                return json.loads(content)
+            case "application/vnd.apache.arrow.stream":
+                import pyarrow
+
+                with pyarrow.ipc.open_stream(pyarrow.py_buffer(content)) as reader:
+                    return reader.read_all()
+            case _:
+                return content
+    except (ValueError, RecursionError, OSError) as problem:  # pyarrow's errors are ValueError or OSError
+        raise error(
+            Reason.RESULT_NOT_SERIALIZABLE,
+            f"the answer is not {media_type}, as the algorithm says: ask its author ({type(problem).__name__})",
+        ) from None
