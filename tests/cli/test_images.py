@@ -178,3 +178,24 @@ def test_what_is_wrong_is_said(registry: Registry, keys: Path, run: Run, monkeyp
         stdin=f"{CREDENTIALS}\n",
     )  # fmt: skip
     assert given.exit_code == 0, given.stderr
+
+
+def test_an_image_shows_what_it_can_do(registry: Registry, run: Run) -> None:
+    image = push(registry, "shown", "shown")
+    shown = run("image", "show", image.partition("@")[0] + ":shown")
+    assert shown.exit_code == 0, shown.stderr
+    assert shown.stdout.splitlines() == [
+        image,
+        "",
+        "count (reads data)",
+        "  Counts rows.",
+        "  --arguments minimum: integer  Fewest rows that are told.",
+        "  --dataset table=NAME",
+    ]
+    document = json.loads(run("image", "show", image, "--output", "json").stdout)
+    assert document["image"] == image
+    assert list(document["functions"]) == ["count"]
+    missing = run("image", "show", image.partition("@")[0] + ":no-such-tag")
+    assert (missing.exit_code, "push it first" in missing.stderr) == (1, True)
+    nameless = run("image", "show", "summary:latest")
+    assert nameless.exit_code == 2

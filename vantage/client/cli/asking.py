@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 Arguments = Mapping[str, Any] | Path
 
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
+_LONGEST = timedelta(days=3650)
 _LARGE = 1024 * 1024
 """Files beyond this are not read here: the client sends them piece by piece."""
 
@@ -31,10 +32,11 @@ class DurationType(click.ParamType[timedelta]):
         """See click."""
         if isinstance(value, timedelta):
             return value
-        match = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd])", str(value).strip())
-        if match is None:
+        match = re.fullmatch(r"(\d{1,9}(?:\.\d{1,6})?)([smhd])", str(value).strip())
+        duration = timedelta(**{_UNITS[match[2]]: float(match[1])}) if match is not None else _LONGEST
+        if match is None or duration >= _LONGEST:
             self.fail(f"{value!r} is not a duration like 90s, 30m, 12h or 7d", param, ctx)
-        return timedelta(**{_UNITS[match[2]]: float(match[1])})
+        return duration
 
 
 def parse_arguments(text: str, option: str = "--arguments") -> Arguments:

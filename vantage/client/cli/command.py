@@ -29,11 +29,11 @@ class Call:
     profile: str | None = None
 
     @contextmanager
-    def client(self) -> Iterator[Client]:
-        """The client of the profile, logged in."""
+    def client(self, transfer: Callable[[str, int, int], None] | None = None) -> Iterator[Client]:
+        """The client of the profile, logged in; ``transfer`` is told of large arguments and results."""
         from vantage.client import Client
 
-        with Client.from_profile(self.profile) as client:
+        with Client.from_profile(self.profile, transfer=transfer) as client:
             yield client
 
 

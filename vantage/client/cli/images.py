@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from vantage.client.cli import terminal
 from vantage.client.cli.command import Call, command
 from vantage.client.cli.registries import access, registry_options
+from vantage.common.text import printable
+
+if TYPE_CHECKING:
+    from vantage.common.declaration import Function
 
 
 @click.group()
@@ -130,6 +135,67 @@ def verify(call: Call, reference: str, paths: tuple[Path, ...], threshold: int, 
 
     signers = asyncio.run(run())
     call.output.done(f"{parsed} is signed by {', '.join(signers)}", {"image": str(parsed), "signers": signers})
+
+
+@command(
+    image,
+    "show",
+    "vantage image show registry.example.org/algorithms/summary:latest",
+    "vantage image show registry.example.org/algorithms/summary@sha256:HEX --output json",
+    local=True,
+)
+@click.argument("reference", metavar="IMAGE")
+@registry_options
+def show(call: Call, reference: str, **options: Any) -> None:
+    """Show what an image can do.
+
+    Tells the digest of IMAGE, which may be named by tag, and the functions that it declares with their arguments and
+    data. Who signed it is for 'vantage image verify' to tell.
+    """
+    import asyncio
+
+    from vantage.common import oci
+    from vantage.common.declaration import Declaration
+    from vantage.common.image_lookup import read_declaration, resolve, split_tag
+
+    if "@" in reference:
+        parsed = oci.ImageReference.parse(reference)
+        name, path, tag = parsed.registry, parsed.path, None
+    else:
+        parsed = None
+        name, path, tag = split_tag(reference)
+    reach = access(name, **options)
+
+    async def run() -> tuple[oci.ImageReference, Declaration]:
+        async with oci.connect(name, path, reach) as registry:
+            found = parsed if parsed is not None else await resolve(registry, name, path, tag or "latest")
+            return found, await read_declaration(registry, found)
+
+    found, declaration = asyncio.run(run())
+    if call.output.is_json:
+        call.output.document({"image": str(found), **declaration.dump()})
+        return
+    click.echo(str(found))
+    for function in declaration.functions.values():
+        _describe(function)
+
+
+def _describe(function: Function) -> None:
+    """A function: one line, then one for each argument and each dataset."""
+    kind = "asks others" if function.kind == "central" else "reads data" if function.data else "reads no data"
+    click.echo(printable(f"\n{function.name} ({kind})"))
+    if function.description:
+        click.echo(printable(f"  {function.description}"))
+    required = function.arguments.get("required", ())
+    properties = function.arguments.get("properties", {})
+    for name, schema in properties.items() if isinstance(properties, dict) else ():
+        known = schema if isinstance(schema, dict) else {}
+        parts = [str(known.get("type", "any")), *([] if name in required else ["optional"])]
+        if "default" in known:
+            parts.append(f"default {json.dumps(known['default'])}")
+        click.echo(printable(f"  --arguments {name}: {', '.join(parts)}  {known.get('description', '')}".rstrip()))
+    for parameter in function.data:
+        click.echo(printable(f"  --dataset {parameter.name}=NAME  {parameter.description}".rstrip()))
 
 
 def _password(prompt: str, from_stdin: bool, *, confirm: bool = False) -> bytes:

@@ -159,6 +159,46 @@ class Bars:
         return self._bars[organization]
 
 
+class Transfers:
+    """Shows how far large arguments and results are on their way; a terminal sees bars, others nothing.
+
+    Args:
+        enabled: whether anybody wants to see it.
+    """
+
+    def __init__(self, *, enabled: bool) -> None:
+        self._enabled = enabled and sys.stderr.isatty()
+        self._progress: Any = None
+        self._bar: Any = None
+        self._done = 0
+
+    def __call__(self, direction: str, done: int, total: int) -> None:
+        """So many bytes of so many have been moved; called by the client, on a thread of its own."""
+        if self._progress is None:
+            return
+        if self._bar is None or done < self._done:
+            self._bar = self._progress.add_task(direction, total=total)
+        self._done = done
+        self._progress.update(self._bar, completed=done)
+
+    @contextmanager
+    def shown(self) -> Iterator[None]:
+        """Show transfers while the block runs. Nothing else may be on display meanwhile."""
+        if not self._enabled:
+            yield
+            return
+        from rich.console import Console
+        from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+
+        columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+        with Progress(*columns, console=Console(stderr=True, highlight=False), transient=True) as progress:
+            self._progress, self._bar = progress, None
+            try:
+                yield
+            finally:
+                self._progress = None
+
+
 @contextmanager
 def _bars() -> Iterator[Display]:
     from rich.console import Console

@@ -14,6 +14,7 @@ from vantage.client.cli.nouns import short
 
 if TYPE_CHECKING:
     from vantage.client import Client, TaskHandle
+    from vantage.client.cli.progress import Transfers
 
 LOG = click.option("--log", "logs", is_flag=True, help="Show what algorithms print, where nodes let it out.")
 QUIET = click.option("-q", "--quiet", is_flag=True, help="Show no progress.")
@@ -91,26 +92,30 @@ def run_task(
     """
     import uuid
 
+    from vantage.client.cli.progress import Transfers
+
     targets, common = parse_targets(organizations, datasets, overrides)
     given = parse_arguments(arguments)
     request_id = request_id or str(uuid.uuid4())
-    with call.client() as client:
+    transfers = Transfers(enabled=not quiet)
+    with call.client(transfers) as client:
         chosen = collaboration or _only_collaboration(client)
         if "@" not in image:
             image = client.images.resolve(image)
             call.output.note(f"using {image}")
         try:
-            handle = client.tasks.run(
-                image=image,
-                function=function,
-                arguments=given,
-                collaboration=chosen,
-                targets=targets,
-                datasets=common,
-                title=title,
-                timeout=timeout,
-                request_id=request_id,
-            )
+            with transfers.shown():
+                handle = client.tasks.run(
+                    image=image,
+                    function=function,
+                    arguments=given,
+                    collaboration=chosen,
+                    targets=targets,
+                    datasets=common,
+                    title=title,
+                    timeout=timeout,
+                    request_id=request_id,
+                )
         except KeyboardInterrupt:
             raise click.exceptions.Abort(
                 f"interrupted before the server answered: the same command with --request-id {request_id} attaches to "
@@ -121,10 +126,10 @@ def run_task(
             if not call.output.is_json:
                 call.output.note(f"attach with: vantage task watch {short(handle.name)}")
             return
-        wait(call, handle, logs=logs, quiet=quiet, save=save)
+        wait(call, handle, transfers, logs=logs, quiet=quiet, save=save)
 
 
-def wait(call: Call, handle: TaskHandle, *, logs: bool, quiet: bool, save: Path | None) -> None:
+def wait(call: Call, handle: TaskHandle, transfers: Transfers, *, logs: bool, quiet: bool, save: Path | None) -> None:
     """Show a task until it has ended, then its answers."""
     from vantage.client.cli.answers import show
     from vantage.client.cli.progress import display, follow
@@ -132,7 +137,8 @@ def wait(call: Call, handle: TaskHandle, *, logs: bool, quiet: bool, save: Path 
     try:
         with display(call.output, quiet=quiet) as shown:
             follow(handle.events(), shown, logs=logs)
-        results = handle.results()
+        with transfers.shown():
+            results = handle.results()
     except KeyboardInterrupt:
         name = short(handle.name)
         raise click.exceptions.Abort(

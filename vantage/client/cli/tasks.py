@@ -100,8 +100,11 @@ def list_tasks(
 @SAVE
 def watch(call: Call, name: str, logs: bool, quiet: bool, save: Path | None) -> None:
     """Attach to a task until it has ended, then print the answers."""
-    with call.client() as client:
-        wait(call, client.tasks.attach(name), logs=logs, quiet=quiet, save=save)
+    from vantage.client.cli.progress import Transfers
+
+    transfers = Transfers(enabled=not quiet)
+    with call.client(transfers) as client:
+        wait(call, client.tasks.attach(name), transfers, logs=logs, quiet=quiet, save=save)
 
 
 @command(task, "result", f"vantage task result {_ID}", f"vantage task result {_ID} --save answers/")
@@ -110,15 +113,18 @@ def watch(call: Call, name: str, logs: bool, quiet: bool, save: Path | None) -> 
 def result(call: Call, name: str, save: Path | None) -> None:
     """Print the answers of a task that has ended."""
     from vantage.client.cli.answers import show
+    from vantage.client.cli.progress import Transfers
     from vantage.common.errors import Reason, error
 
-    with call.client() as client:
+    transfers = Transfers(enabled=True)
+    with call.client(transfers) as client:
         found = client.tasks.get(name)
         if not found.state.ended:
             raise error(
                 Reason.IN_USE, f"{found.name} has not ended: wait for it with 'vantage task watch {short(found.name)}'"
             )
-        results = client.tasks.attach(name).results()
+        with transfers.shown():
+            results = client.tasks.attach(name).results()
         show(call.output, found.name, found.state.name, results, save)
 
 
