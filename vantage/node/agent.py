@@ -30,6 +30,7 @@ from vantage.node.runner import Runner, Tools
 from vantage.node.session import Session, Settings, Work
 from vantage.node.sources import CodeSource
 from vantage.node.subtasks import Subtasks
+from vantage.node.tunnels.build import build_tunnels
 
 log = logging.getLogger(__name__)
 
@@ -111,12 +112,14 @@ class Agent:
             journal = await Journal.open(config.data_dir / "journal.db")
             news = News(config.limits.max_log_lines)
             reporter = Reporter(journal, news, self._clock)
+            tunnels = build_tunnels(config, connection, news, self._clock)
             tools = Tools(
                 self._parts.source,
                 self._parts.executor,
                 Payloads(connection),
                 Subtasks(connection, self._clock),
                 self._parts.serve,
+                tunnels,
                 config.data_dir / "runs",
             )
             runner = Runner(config, journal, reporter, tools, self._clock)
@@ -125,6 +128,7 @@ class Agent:
                 await self._serve(connection, journal, news, runner)
             finally:
                 await runner.abandon()
+                await tunnels.close()
                 await journal.close()
                 await connection.close()
                 await self._parts.executor.close()
@@ -219,6 +223,7 @@ class _Announced:
         self.cancel = work.cancel
         self.revoke = work.revoke
         self.free_slots = work.free_slots
+        self.offered = work.offered
 
     def welcomed(self, settings: Settings) -> None:
         """See ``Work``."""

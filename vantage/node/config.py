@@ -139,6 +139,9 @@ class PolicySection(_Section):
     allow_logs: bool = False
     allow_progress: bool = True
     allow_messages: bool = True
+    peers: bool | tuple[OrganizationName, ...] = False
+    peer_authorities: dict[OrganizationName, Path] = Field(default_factory=dict)
+    pin_peer_authorities: bool = False
 
 
 class LimitsSection(_Section):
@@ -151,6 +154,7 @@ class LimitsSection(_Section):
     max_runtime: Seconds = 24 * 3600
     max_result_bytes: Bytes = 64 * 1024**2
     max_log_lines: int = Field(default=10_000, ge=0)
+    max_peer_channels: int = Field(default=128, ge=1, le=10_000)
 
 
 class RegistrySection(_Section):
@@ -230,6 +234,11 @@ def load(path: Path) -> NodeConfig:
         for position, key in enumerate(rule.keys)
         if not key.is_file()
     ]
+    problems += [
+        f"{source.place(('policy', 'peer_authorities', key))}: policy.peer_authorities: there is no file {path}"
+        for key, path in config.policy.peer_authorities.items()
+        if not path.is_file()
+    ]
     if config.server.ca is not None and not config.server.ca.is_file():
         problems.append(f"{source.place(('server', 'ca'))}: server.ca: there is no file {config.server.ca}")
     if problems:
@@ -251,6 +260,8 @@ def _absolute(config: NodeConfig, base: Path) -> NodeConfig:
             return value.model_copy(update=fix(value))
         if isinstance(value, tuple):
             return tuple(_fix(each) for each in value)
+        if isinstance(value, dict):
+            return {key: _fix(each) for key, each in value.items()}
         return value
 
     return config.model_copy(update=fix(config))

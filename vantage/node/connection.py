@@ -75,6 +75,11 @@ class Connection:
         self._refresh_at: datetime | None = None
         self._refusals = 0
 
+    @property
+    def address(self) -> str:
+        """Where the server is."""
+        return self._server.address
+
     async def channel(self) -> grpc.aio.Channel:
         """The channel, opened on first use.
 
@@ -82,7 +87,7 @@ class Connection:
             VantageError: the server cannot be reached, or shows another certificate than the pinned one.
         """
         if self._channel is None:
-            self._channel = open_channel(self._server.address, await self._trust())
+            self._channel = open_channel(self._server.address, await self.trust())
         return self._channel
 
     async def reopen(self) -> None:
@@ -117,7 +122,8 @@ class Connection:
         """The server accepted the token."""
         self._refusals = 0
 
-    async def _trust(self) -> ServerTrust | None:
+    async def trust(self) -> ServerTrust | None:
+        """How the server is recognised; None without TLS."""
         if not self._server.tls:
             return None
         if self._server.fingerprint is not None:

@@ -18,6 +18,7 @@ MAX_FAILURE_TEXT = 4_000
 MAX_PROGRESS_TEXT = 200
 _LINES_PER_MESSAGE = 200
 _LINES_WAITING = 1_000
+_ANSWERS_WAITING = 1_000
 _GATHER_SECONDS = 0.1
 """News are gathered this long: a loop that prints in a hurry costs ten messages a second, not a million."""
 
@@ -38,6 +39,7 @@ class News:
         self._progress: dict[str, pb.Progress] = {}
         self._lines: dict[str, _Lines] = {}
         self._leases: dict[str, pb.Lease] = {}
+        self._answers: deque[pb.RelayAnswer] = deque(maxlen=_ANSWERS_WAITING)
         self._timer: asyncio.TimerHandle | None = None
 
     def progress(self, lease: pb.Lease, fraction: float, message: str) -> None:
@@ -59,6 +61,11 @@ class News:
             lines.waiting.append(text[:MAX_LINE])
         self._arm()
 
+    def relay_answer(self, answer: pb.RelayAnswer) -> None:
+        """Answer an offer of the broker, at once."""
+        self._answers.append(answer)
+        self.ready.set()
+
     def forget(self, lease_id: str) -> None:
         """The run ended; what is waiting is said with ``take`` before, or lost."""
         self._leases.pop(lease_id, None)
@@ -68,6 +75,9 @@ class News:
     def take(self, lease_id: str | None = None) -> list[pb.ConnectRequest]:
         """What is to be said now, of one run or of all."""
         messages = []
+        if lease_id is None:
+            while self._answers:
+                messages.append(pb.ConnectRequest(relay_answer=self._answers.popleft()))
         for each in [lease_id] if lease_id is not None else list(self._leases):
             lines = self._lines.get(each)
             if lines is not None and (lines.waiting or lines.dropped):

@@ -21,13 +21,13 @@ from vantage.node.executor.base import Executor
 from vantage.node.intake import Intake, Order, deadline_of
 from vantage.node.journal import Journal
 from vantage.node.outcomes import conclude
-from vantage.node.outside import NoOutside
 from vantage.node.payloads import Payloads
 from vantage.node.reporting import Reporter
 from vantage.node.run_door import RunDoor, Serve
 from vantage.node.session import Settings
 from vantage.node.sources import CodeSource
 from vantage.node.subtasks import Subtasks
+from vantage.node.tunnels.tunnels import Tunnels
 
 log = logging.getLogger(__name__)
 
@@ -56,6 +56,7 @@ class Tools:
         payloads: large arguments and results.
         subtasks: questions of central functions.
         serve: the local API.
+        tunnels: streams to peers.
         scratch: directory that holds the runs' own.
     """
 
@@ -64,6 +65,7 @@ class Tools:
     payloads: Payloads
     subtasks: Subtasks
     serve: Serve
+    tunnels: Tunnels
     scratch: Path
 
 
@@ -124,6 +126,10 @@ class Runner:
         self._journal.drop(lease.lease_id)
         if (active := self._active.get(lease.lease_id)) is not None:
             self._stop(active, None)
+
+    def offered(self, offer: pb.OpenRelay) -> None:
+        """See ``Work``."""
+        self._tools.tunnels.offered(offer)
 
     def free_slots(self) -> int:
         """See ``Work``."""
@@ -269,7 +275,7 @@ class Runner:
 
         # Before the slot: a long pull keeps nobody else from running.
         await tools.source.fetch(order.trusted, tell)
-        async with self._slots:
+        async with self._slots, tools.tunnels.run(lease, order.context) as outside:
             door = RunDoor(
                 lease,
                 order.context,
@@ -278,7 +284,7 @@ class Runner:
                 self._reporter,
                 tools.subtasks,
                 tools.serve,
-                NoOutside(),
+                outside,
             )
             limit = asyncio.timeout(self._config.limits.max_runtime)
             try:

@@ -89,7 +89,14 @@ class Dismissed:
     cause: VantageError
 
 
-Effect = Acknowledged | Welcomed | Revoked | Assigned | CancelWanted | Alive | Dismissed
+@dataclass(frozen=True, slots=True)
+class PeerOffered:
+    """Effect: a run of another node wants to talk to one of this node's."""
+
+    offer: pb.OpenRelay
+
+
+Effect = Acknowledged | Welcomed | Revoked | Assigned | CancelWanted | Alive | Dismissed | PeerOffered
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +141,8 @@ def step(state: State, message: pb.ConnectResponse) -> tuple[State, list[Effect]
             effects.append(Assigned(message.assign))
         case "cancel_run":
             effects.append(CancelWanted(message.cancel_run.lease, message.cancel_run.reason))
+        case "open_relay":
+            effects.append(PeerOffered(message.open_relay))
         case "goodbye":
             effects.append(Dismissed(_goodbye(message.goodbye)))
         case _:
@@ -162,6 +171,10 @@ class Work(Protocol):
 
     def revoke(self, lease: pb.Lease) -> None:
         """Stop a run and say nothing about it."""
+        ...
+
+    def offered(self, offer: pb.OpenRelay) -> None:
+        """A run of another node wants to talk to one of this node's: answer on the session."""
         ...
 
     def welcomed(self, settings: Settings) -> None:
@@ -265,6 +278,8 @@ class Session:
                 self._work.assigned(assign)
             case CancelWanted(lease, reason):
                 self._work.cancel(lease, reason)
+            case PeerOffered(offer):
+                self._work.offered(offer)
             case Alive():
                 self._heard.set()
             case Dismissed(cause):
