@@ -64,6 +64,9 @@ policy:
   allow_logs: false                # what algorithms print may contain data
   allow_progress: true
   allow_messages: true             # texts that authors of algorithms wrote
+  peers: false                     # true, or organizations whose nodes algorithms here may talk to
+  # peer_authorities: {{hilda: hilda-ca.pem}}  # who vouches for their nodes; or trust what the server tells first:
+  # pin_peer_authorities: true
 
 limits:
   memory: 2GiB

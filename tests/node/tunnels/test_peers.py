@@ -1,0 +1,197 @@
+"""Runs talk: server, relays and nodes on real sockets; the test stands where the algorithm would."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from collections.abc import AsyncIterator
+from contextlib import aclosing, asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parents[3]))
+
+from vantage.api.algorithm.v1 import algorithm_service_pb2 as pb
+from vantage.common import pki
+from vantage.common.errors import Reason, VantageError
+from vantage.node.door import ByteStream, RunCallbacks
+from vantage.testing.peer_network import ALLOWED, PeerNetwork
+
+MIB = 1024 * 1024
+
+
+def peer(name: str, label: str = "ring", seconds: float = 20) -> pb.DialTarget:
+    target = pb.DialTarget(peer=pb.PeerTarget(peer=name, label=label))
+    target.peer.timeout.FromMilliseconds(int(seconds * 1000))
+    return target
+
+
+async def take(run: RunCallbacks, listening: object) -> ByteStream:
+    """The next connection of a listener."""
+    assert hasattr(listening, "__anext__")
+    announced: pb.ListenResponse = await anext(listening)
+    return await run.dial(pb.DialTarget(incoming=pb.IncomingTarget(connection=announced.connection)))
+
+
+@asynccontextmanager
+async def connected(
+    one: RunCallbacks, other: RunCallbacks, name: str, label: str = "ring"
+) -> AsyncIterator[tuple[ByteStream, ByteStream]]:
+    async with aclosing(other.listen(label)) as listening:
+        assert (await anext(listening)).connection == ""
+        stream = await one.dial(peer(name, label))
+        yield stream, await take(other, listening)
+
+
+async def read_exactly(stream: ByteStream, size: int) -> bytes:
+    parts, left = [], size
+    while left:
+        data = await stream.read()
+        assert data, "ended too early"
+        parts.append(data)
+        left -= len(data)
+    return b"".join(parts)
+
+
+async def reason_of(awaitable: object) -> Reason:
+    assert asyncio.iscoroutine(awaitable)
+    with pytest.raises(VantageError) as caught:
+        await awaitable
+    return caught.value.reason
+
+
+async def test_runs_of_a_task_talk_and_end(tmp_path: Path) -> None:
+    async with PeerNetwork.running(tmp_path, ["clara", "hilda"]) as network:
+        runs = await network.ask("clara", "hilda")
+        clara, hilda = runs["clara"], runs["hilda"]
+        async with connected(clara, hilda, "hilda") as (mine, theirs):
+            content = os.urandom(8 * MIB)
+
+            async def send() -> None:
+                await mine.write(content)
+                await mine.finish()
+
+            sending = asyncio.create_task(send())
+            assert await read_exactly(theirs, len(content)) == content
+            assert await theirs.read() == b""
+            await sending
+            await theirs.write(b"thanks")
+            await theirs.finish()
+            assert await read_exactly(mine, 6) == b"thanks"
+            assert await mine.read() == b""
+            # The other way round, by the node's and by the run's name, several at once over one link.
+            peers = await anext(aiter(clara.peers()))
+            by_name = {each.organization: each for each in peers.peers}
+            assert by_name["organizations/clara"].self
+            assert by_name["organizations/hilda"].same_task
+            for name in (by_name["organizations/clara"].node, by_name["organizations/clara"].run):
+                async with connected(hilda, clara, name, "back") as (here, there):
+                    await here.write(b"x")
+                    assert await there.read() == b"x"
+            left, right = await asyncio.gather(clara.dial(peer("hilda")), clara.dial(peer("hilda")))
+            left.close()
+            right.close()
+            late = await clara.dial(peer("hilda"))
+        # A listener that ends breaks what nobody took.
+        assert await reason_of(late.read()) is Reason.PEER_LOST
+        assert network.server.server.relaying.pairs is not None
+        assert network.server.server.relaying.pairs.counters.total_pairs == 2
+
+        async with connected(clara, hilda, "hilda") as (mine, theirs):
+            await theirs.write(b"the last")
+            network.end("hilda")
+            assert await read_exactly(mine, 8) == b"the last"
+            assert await reason_of(mine.read()) is Reason.PEER_ENDED
+        assert await reason_of(clara.dial(peer("hilda"))) is Reason.PEER_ENDED
+
+
+async def test_what_is_not_there_is_waited_for_and_said(tmp_path: Path) -> None:
+    async with PeerNetwork.running(tmp_path, ["clara", "hilda"]) as network:
+        runs = await network.ask("clara", "hilda")
+        clara, hilda = runs["clara"], runs["hilda"]
+        assert await reason_of(clara.dial(peer("hilda", seconds=0.3))) is Reason.PEER_NOT_READY
+        assert await reason_of(clara.dial(peer("beatrix"))) is Reason.NOT_FOUND
+        assert await reason_of(clara.dial(peer("hilda", "Not A Label"))) is Reason.INVALID_ARGUMENT
+        unknown = pb.DialTarget(incoming=pb.IncomingTarget(connection="none"))
+        assert await reason_of(clara.dial(unknown)) is Reason.NOT_FOUND
+        # Connecting before the other listens is the usual race of programs that start together.
+        dialling = asyncio.create_task(clara.dial(peer("hilda", "later")))
+        async with aclosing(hilda.listen("later")) as listening:
+            await anext(listening)
+            stream = await take(hilda, listening)
+            await stream.write(b"hello")
+            assert await (await dialling).read() == b"hello"
+            second = hilda.listen("later")
+            assert await reason_of(anext(second)) is Reason.IN_USE
+        # A run of another job is no peer.
+        others = await network.ask("hilda", key="other-")
+        peers = await anext(aiter(others["hilda"].peers()))
+        assert len(peers.peers) == 1
+        assert await reason_of(others["hilda"].dial(peer("clara"))) is Reason.NOT_FOUND
+
+
+async def test_each_node_decides(tmp_path: Path) -> None:
+    settings = {
+        "clara": ALLOWED,
+        "hilda": {"policy": {"peers": ["beatrix"], "pin_peer_authorities": True}},
+        "beatrix": {},
+        "dennis": {"policy": {"peers": True}},
+    }
+    async with PeerNetwork.running(tmp_path, list(settings), settings=settings) as network:
+        runs = await network.ask(*settings)
+        # The other side's policy, one's own, no peers at all, nobody who vouches for the other.
+        assert await reason_of(runs["clara"].dial(peer("hilda"))) is Reason.PEERS_REFUSED
+        assert await reason_of(runs["hilda"].dial(peer("clara"))) is Reason.PEERS_REFUSED
+        assert await reason_of(runs["hilda"].dial(peer("beatrix"))) is Reason.PEERS_REFUSED
+        assert await reason_of(runs["beatrix"].dial(peer("clara"))) is Reason.PEERS_REFUSED
+        assert await reason_of(anext(runs["beatrix"].listen("ring"))) is Reason.PEERS_REFUSED
+        assert await reason_of(runs["dennis"].dial(peer("clara"))) is Reason.CERTIFICATE_UNTRUSTED
+        assert await reason_of(runs["clara"].dial(peer("dennis"))) is Reason.CERTIFICATE_UNTRUSTED
+
+
+async def test_a_server_that_names_another_authority_is_found_out(tmp_path: Path) -> None:
+    wrong = tmp_path / "wrong.pem"
+    wrong.write_text(pki.to_pem(pki.CertificateAuthority.create(tmp_path / "ca", "organizations/hilda").certificate))
+    settings = {"clara": {"policy": {"peers": True, "peer_authorities": {"hilda": str(wrong)}}}, "hilda": ALLOWED}
+    async with PeerNetwork.running(tmp_path / "network", list(settings), settings=settings) as network:
+        runs = await network.ask(*settings)
+        assert await reason_of(runs["clara"].dial(peer("hilda"))) is Reason.CERTIFICATE_UNTRUSTED
+        assert await reason_of(runs["hilda"].dial(peer("clara"))) is Reason.CERTIFICATE_UNTRUSTED
+
+
+async def test_a_hundred_channels_of_a_run_and_not_more_than_allowed(tmp_path: Path) -> None:
+    settings = {"clara": {**ALLOWED, "limits": {"max_peer_channels": 100}}, "hilda": ALLOWED}
+    async with PeerNetwork.running(tmp_path, list(settings), settings=settings) as network:
+        runs = await network.ask(*settings)
+        clara, hilda = runs["clara"], runs["hilda"]
+
+        async def serve() -> None:
+            async with aclosing(hilda.listen("ring")) as listening:
+                await anext(listening)
+                async with asyncio.TaskGroup() as group:
+                    while True:
+                        stream = await take(hilda, listening)
+                        group.create_task(echo(stream))
+
+        async def echo(stream: ByteStream) -> None:
+            while data := await stream.read():
+                await stream.write(data)
+            await stream.finish()
+
+        serving = asyncio.create_task(serve())
+        streams = await asyncio.gather(*(clara.dial(peer("hilda")) for _ in range(100)))
+        assert await reason_of(clara.dial(peer("hilda"))) is Reason.TOO_MANY_CHANNELS
+
+        async def one(number: int, stream: ByteStream) -> None:
+            content = bytes([number]) * 20_000
+            await stream.write(content)
+            assert await read_exactly(stream, len(content)) == content
+            await stream.finish()
+            assert await stream.read() == b""
+
+        await asyncio.gather(*(one(number, stream) for number, stream in enumerate(streams)))
+        (await clara.dial(peer("hilda"))).close()
+        serving.cancel()
+        await asyncio.gather(serving, return_exceptions=True)
