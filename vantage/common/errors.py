@@ -130,6 +130,15 @@ class Reason(Enum):
     ROLE_EXCEEDS_OWN = 113
     KEY_INVALID = 114
     SERVER_CERTIFICATE_MISMATCH = 115
+    ONE_TIME_CODE_REQUIRED = 130
+    ONE_TIME_CODE_INVALID = 131
+    ENROLMENT_STATE = 132
+    RESET_TOKEN_INVALID = 133
+    IDENTITY_TOKEN_INVALID = 134
+    IDENTITY_TOKEN_REPLAYED = 135
+    IDENTITY_UNKNOWN = 136
+    IDENTITY_PROVIDER_MISSING = 137
+    IDENTITY_PROVIDER_UNAVAILABLE = 138
     # Tasks.
     ORGANIZATION_NOT_MEMBER = 200
     IMAGE_NOT_BY_DIGEST = 201
@@ -205,6 +214,7 @@ _GROUPS: dict[_Row, tuple[Reason, ...]] = {
         Reason.INVALID_ARGUMENT,
         Reason.PAGE_TOKEN_INVALID,
         Reason.PASSWORD_TOO_WEAK,
+        Reason.ONE_TIME_CODE_INVALID,
         Reason.CERTIFICATE_INVALID,
         Reason.IMAGE_NOT_BY_DIGEST,
         Reason.FUNCTION_UNKNOWN,
@@ -217,6 +227,7 @@ _GROUPS: dict[_Row, tuple[Reason, ...]] = {
     _row(InvalidArgumentError, "FAILED_PRECONDITION"): (
         Reason.ORGANIZATION_NOT_MEMBER,
         Reason.MEMBERSHIP_SUSPENDED,
+        Reason.IDENTITY_PROVIDER_MISSING,
         Reason.PAYLOAD_OFFSET_MISMATCH,
     ),
     _row(InvalidArgumentError, "DATA_LOSS"): (Reason.PAYLOAD_DIGEST_MISMATCH,),
@@ -224,6 +235,10 @@ _GROUPS: dict[_Row, tuple[Reason, ...]] = {
     _row(UnauthenticatedError, "UNAUTHENTICATED"): (
         Reason.UNAUTHENTICATED,
         Reason.CREDENTIALS_INVALID,
+        Reason.ONE_TIME_CODE_REQUIRED,
+        Reason.RESET_TOKEN_INVALID,
+        Reason.IDENTITY_TOKEN_INVALID,
+        Reason.IDENTITY_TOKEN_REPLAYED,
         Reason.BOOTSTRAP_TOKEN_INVALID,
         Reason.TOKEN_INVALID,
         Reason.TOKEN_EXPIRED,
@@ -240,6 +255,7 @@ _GROUPS: dict[_Row, tuple[Reason, ...]] = {
         Reason.CERTIFICATE_UNTRUSTED,
         Reason.RELAY_TAMPERED,
         Reason.PRINCIPAL_UNKNOWN,
+        Reason.IDENTITY_UNKNOWN,
         Reason.ROLE_EXCEEDS_OWN,
         Reason.PARENT_NOT_HELD,
     ),
@@ -249,13 +265,13 @@ _GROUPS: dict[_Row, tuple[Reason, ...]] = {
         Reason.REQUEST_ID_REUSED,
         Reason.RESULT_ALREADY_SUBMITTED,
     ),
-    _row(ConflictError, "FAILED_PRECONDITION"): (Reason.IN_USE,),
     _row(ConflictError, "ABORTED"): (
         Reason.SESSION_FENCED,
         Reason.LEASE_INVALID,
         Reason.PEER_ENDED,
         Reason.ETAG_MISMATCH,
     ),
+    _row(ConflictError, "FAILED_PRECONDITION"): (Reason.IN_USE, Reason.ENROLMENT_STATE),
     _row(LimitExceededError, "RESOURCE_EXHAUSTED"): (
         Reason.RATE_LIMITED,
         Reason.LOCKED_OUT,
@@ -269,6 +285,7 @@ _GROUPS: dict[_Row, tuple[Reason, ...]] = {
         Reason.UNAVAILABLE,
         Reason.DATABASE_UNAVAILABLE,
         Reason.REGISTRY_UNAVAILABLE,
+        Reason.IDENTITY_PROVIDER_UNAVAILABLE,
         Reason.SERVER_STOPPING,
         Reason.EXECUTOR_UNAVAILABLE,
         Reason.PEER_NOT_READY,

@@ -26,12 +26,16 @@ from vantage.api.admin.v1 import (
     role_service_pb2_grpc,
     study_service_pb2,
     study_service_pb2_grpc,
+    user_credential_service_pb2,
+    user_credential_service_pb2_grpc,
     user_service_pb2,
     user_service_pb2_grpc,
 )
 from vantage.api.identity.v1 import (
     auth_service_pb2,
     auth_service_pb2_grpc,
+    credential_service_pb2,
+    credential_service_pb2_grpc,
     key_service_pb2,
     key_service_pb2_grpc,
 )
@@ -45,7 +49,10 @@ from vantage.common.errors import Reason, error
 from vantage.common.rpc import CHANNEL_OPTIONS
 from vantage.server import certificate
 from vantage.server.config import FILE, ServerConfig, load_config, save_config
+from vantage.server.domain import secrets
+from vantage.server.domain.identity_tokens import Expected, Nonces
 from vantage.server.domain.passwords import Passwords
+from vantage.server.domain.secrets import Secrets
 from vantage.server.domain.session import SessionSettings
 from vantage.server.domain.tokens import AccessTokens, new_secret, secret_hash
 from vantage.server.events.bus import Bus
@@ -60,27 +67,34 @@ from vantage.server.rpc.admin.studies import StudyServicer
 from vantage.server.rpc.admin.users import UserServicer
 from vantage.server.rpc.auditing import Auditor
 from vantage.server.rpc.auth import AuthServicer
+from vantage.server.rpc.credentials import CredentialServicer, UserCredentialServicer
 from vantage.server.rpc.interceptors import Gate, rules_of
 from vantage.server.rpc.keys import KeyServicer
 from vantage.server.rpc.node_session import NodeSessionServicer
 from vantage.server.rpc.payloads import PayloadServicer
 from vantage.server.rpc.tasks import TaskServicer
+from vantage.server.services.assertions import Assertions
 from vantage.server.services.audit import Audit
 from vantage.server.services.auth import Auth
 from vantage.server.services.collaborations import Collaborations
 from vantage.server.services.commits import Commits
+from vantage.server.services.credentials import Credentials
 from vantage.server.services.directory import Directory
+from vantage.server.services.identities import Identities, Provider
 from vantage.server.services.keys import Keys
+from vantage.server.services.logins import Logins
 from vantage.server.services.memberships import Memberships
 from vantage.server.services.nodes import Nodes
 from vantage.server.services.organizations import Organizations
 from vantage.server.services.payloads import Payloads
+from vantage.server.services.proofs import Proofs
 from vantage.server.services.roles import Roles
 from vantage.server.services.sessions import Sessions
 from vantage.server.services.studies import Studies
 from vantage.server.services.tasks import Tasks
+from vantage.server.services.user_credentials import UserCredentials
 from vantage.server.services.users import Users
-from vantage.server.storage import settings_store
+from vantage.server.storage import credential_store, settings_store
 from vantage.server.storage.database import Database, sqlite_engine
 from vantage.server.storage.migrate import migrate
 
@@ -92,8 +106,10 @@ SERVICES = tuple(
     for module in (
         auth_service_pb2,
         key_service_pb2,
+        credential_service_pb2,
         organization_service_pb2,
         user_service_pb2,
+        user_credential_service_pb2,
         collaboration_service_pb2,
         membership_service_pb2,
         study_service_pb2,
@@ -125,9 +141,10 @@ def initialize(data: Path, config: ServerConfig) -> str:
     data.chmod(0o700)
     (data / DATABASE_FILE).unlink(missing_ok=True)  # of an attempt that did not end
     migrate(data / DATABASE_FILE)
-    for name in (TOKEN_KEY_FILE, certificate.KEY_FILE, certificate.CERTIFICATE_FILE):
+    for name in (TOKEN_KEY_FILE, secrets.KEY_FILE, certificate.KEY_FILE, certificate.CERTIFICATE_FILE):
         (data / name).unlink(missing_ok=True)
     pki.write_key(data / TOKEN_KEY_FILE, pki.create_key())
+    Secrets.create(data)
     certificate.create_certificate(data, config.hosts)
     token = new_secret()
     engine = sqlite_engine(data / DATABASE_FILE)
@@ -185,7 +202,17 @@ class Server:
             raise error(Reason.CONFIGURATION_INVALID, f"the database in {self.data} is not whole: run init again")
         tokens = AccessTokens(pki.read_key(self.data / TOKEN_KEY_FILE), audience, clock)
         directory = Directory(database, tokens)
-        auth = Auth(database, directory, tokens, self.passwords, audience, clock)
+        key = await self._secrets()
+        logins = Logins(database, directory, tokens, key, clock)
+        proofs = Proofs(database, self.passwords, key, clock)
+        auth = Auth(database, directory, logins, proofs, self.passwords, audience, clock)
+        assertions = Assertions(database, tokens, logins, audience, clock)
+        credentials = Credentials(database, directory, proofs, key, "vantage", clock)
+        self.provider = provider = self._provider()
+        identities = Identities(database, directory, logins, proofs, Nonces(key), provider, clock)
+        user_credentials = UserCredentials(
+            database, directory, None if provider is None else provider.expected.issuer, clock
+        )
         bus, commits = Bus(), Commits(database)
         inline = config.max_inline_payload_bytes
         settings = SessionSettings(
@@ -205,8 +232,16 @@ class Server:
                 ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
             ],
         )
-        auth_service_pb2_grpc.add_AuthServiceServicer_to_server(AuthServicer(auth, config), server)
         key_service_pb2_grpc.add_KeyServiceServicer_to_server(KeyServicer(Keys(database, clock)), server)
+        auth_service_pb2_grpc.add_AuthServiceServicer_to_server(
+            AuthServicer(auth, logins, assertions, identities, config), server
+        )
+        credential_service_pb2_grpc.add_CredentialServiceServicer_to_server(
+            CredentialServicer(credentials, identities, logins), server
+        )
+        user_credential_service_pb2_grpc.add_UserCredentialServiceServicer_to_server(
+            UserCredentialServicer(user_credentials), server
+        )
         organization_service_pb2_grpc.add_OrganizationServiceServicer_to_server(
             OrganizationServicer(Organizations(database, directory, clock)), server
         )
@@ -246,6 +281,27 @@ class Server:
         for name in ("", *names):
             await self.health.set(name, health_pb2.HealthCheckResponse.SERVING)
 
+    def _provider(self) -> Provider | None:
+        config = self.config.identity_provider
+        if config is None:
+            return None
+        from vantage.server.services.provider_keys import ProviderKeys  # here: servers without provider need no HTTP
+
+        authorities = None if config.ca is None else self.data / config.ca
+        return Provider(
+            Expected(config.issuer, config.audiences or (config.client_id,), config.algorithms, config.require_nonce),
+            ProviderKeys(config.issuer, authorities, self.clock),
+            config.claim,
+            {value: f"users/{user}" for value, user in config.claim_users.items()},
+        )
+
+    async def _secrets(self) -> Secrets:
+        # Data directories of earlier releases have no such key; where something was sealed with it, it must come back.
+        missing = not (self.data / secrets.KEY_FILE).exists()
+        if missing and not await self.database.read(credential_store.any_one_time_code):
+            return Secrets.create(self.data)
+        return Secrets.load(self.data)
+
     def _bind(self, server: grpc.aio.Server) -> str:
         address = self._listener.address
         try:
@@ -274,6 +330,8 @@ class Server:
         await self.tasks.stop()
         await self._server.stop(self.config.stop_grace_seconds)
         await self.audit.stop()
+        if self.provider is not None:
+            await self.provider.keys.close()
         self.passwords.close()
         await self.database.close()
 

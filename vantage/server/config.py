@@ -3,15 +3,88 @@
 from __future__ import annotations
 
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from vantage.common import names
 from vantage.common.errors import Reason, error
+from vantage.server.domain.identity_tokens import ALGORITHMS
 from vantage.server.relay.directory import RelayEntry
 from vantage.server.relay.limits import RelayLimits
 
 FILE = "server.yaml"
+
+
+def is_web_address(text: str) -> bool:
+    """Whether a text is an https address, or http on this machine."""
+    try:
+        parts = urlsplit(text)
+        host = parts.hostname
+        return bool(host) and (
+            parts.scheme == "https" or (parts.scheme == "http" and host in ("localhost", "127.0.0.1", "::1"))
+        )
+    except ValueError:
+        return False
+
+
+class IdentityProviderConfig(BaseModel):
+    """An OpenID Connect provider at which users may log in.
+
+    Attributes:
+        issuer: its issuer identifier, exactly as its tokens carry it.
+        client_id: of vantage's clients there, a public client without secret.
+        audiences: what its ID tokens may be meant for; the client id unless said otherwise.
+        scopes: what clients ask for.
+        algorithms: signatures that are accepted.
+        require_nonce: whether ID tokens must carry the nonce of their log-in. Some providers leave it out in the device
+            flow; without it a token still counts once, and only when it was issued after its log-in began.
+        claim: claim that names users at their first log-in; afterwards the subject counts.
+        claim_users: value of that claim -> login name; nobody else is mapped.
+        ca: PEM file with the authorities of the provider's certificate, relative to the data directory.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    issuer: str = Field(max_length=255)
+    client_id: str = Field(min_length=1, max_length=255)
+    audiences: tuple[str, ...] = ()
+    scopes: tuple[str, ...] = ("openid",)
+    algorithms: tuple[str, ...] = ("RS256", "PS256", "ES256", "EdDSA")
+    require_nonce: bool = True
+    claim: str = ""
+    claim_users: dict[str, str] = {}
+    ca: Path | None = None
+
+    @field_validator("issuer")
+    @classmethod
+    def _web_address(cls, value: str) -> str:
+        if not is_web_address(value):
+            raise ValueError("must be an https address (http on this machine only)")
+        return value
+
+    @field_validator("algorithms")
+    @classmethod
+    def _only_signatures(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        unknown = set(value) - set(ALGORITHMS)
+        if unknown or not value:
+            raise ValueError(f"must be some of {', '.join(ALGORITHMS)}")
+        return value
+
+    @field_validator("claim_users")
+    @classmethod
+    def _login_names(cls, value: dict[str, str]) -> dict[str, str]:
+        for user in value.values():
+            if not names.is_valid(f"users/{user}", "users"):
+                raise ValueError(f"{user!r} is no login name")
+        return value
+
+    @model_validator(mode="after")
+    def _claim_with_users(self) -> IdentityProviderConfig:
+        if bool(self.claim) != bool(self.claim_users):
+            raise ValueError("claim and claim_users go together: only those who are listed are mapped")
+        return self
 
 
 class ServerConfig(BaseModel):
@@ -31,6 +104,7 @@ class ServerConfig(BaseModel):
     stop_grace_seconds: float = Field(default=5, ge=0, le=300)
     trial: bool = False
     """One person plays everybody: root users answer invitations for organizations. Never for real data."""
+    identity_provider: IdentityProviderConfig | None = None
 
 
 def load_config(data: Path) -> ServerConfig:

@@ -15,12 +15,17 @@ MIN_LENGTH = 12
 MAX_LENGTH = 1_000
 FREE_FAILURES = 5
 """Wrong passwords before waiting starts."""
+_GUESSABLE = 3
+"""Least score of zxcvbn that will do: 3 means about 10^8 guesses, "safely unguessable" where each costs an argon2."""
+_SCORED_LENGTH = 72
 _FIRST_WAIT = timedelta(seconds=2)
 _LONGEST_WAIT = timedelta(minutes=15)
 
 
 def check_strength(password: str, username: str) -> None:
-    """Check a new password. Length is what counts (NIST SP 800-63B section 5.1.1.2).
+    """Check a new password in an instant. Length is what counts (NIST SP 800-63B section 5.1.1.2).
+
+    ``Passwords.hash_new`` checks more, off the event loop.
 
     Raises:
         InvalidArgumentError: PASSWORD_TOO_WEAK.
@@ -51,14 +56,29 @@ class Passwords:
         """Hash of a new password, with its parameters and salt."""
         return await asyncio.get_running_loop().run_in_executor(self._pool, self._hasher.hash, password)
 
+    async def hash_new(self, password: str, username: str) -> str:
+        """Hash of a password that somebody chose, if it is not one that guessing programs try early.
+
+        Raises:
+            InvalidArgumentError: PASSWORD_TOO_WEAK.
+        """
+        check_strength(password, username)
+        loop = asyncio.get_running_loop()
+        if not await loop.run_in_executor(self._pool, _withstands_guessing, password, username):
+            raise error(
+                Reason.PASSWORD_TOO_WEAK,
+                "the password is among those that are guessed first: use several words that do not belong together",
+            )
+        return await self.hash(password)
+
     async def verify(self, stored: str | None, password: str) -> bool:
-        """Whether the password is right; for an unknown user (None) false after the same work."""
+        """Whether the password is right; where there is none (None or empty) false after the same work."""
         if len(password) > MAX_LENGTH:
             password = ""
         matches = await asyncio.get_running_loop().run_in_executor(
-            self._pool, self._verify, stored if stored is not None else self._decoy, password
+            self._pool, self._verify, stored or self._decoy, password
         )
-        return matches and stored is not None
+        return matches and bool(stored)
 
     def close(self) -> None:
         """Stop the threads."""
@@ -69,3 +89,10 @@ class Passwords:
             return self._hasher.verify(stored, password)
         except (VerificationError, InvalidHashError):
             return False
+
+
+def _withstands_guessing(password: str, username: str) -> bool:
+    from zxcvbn import zxcvbn  # here: its dictionaries take memory that a server without new passwords does not need
+
+    score: int = zxcvbn(password[:_SCORED_LENGTH], user_inputs=[username, "vantage"])["score"]
+    return score >= _GUESSABLE

@@ -3,9 +3,26 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from enum import Enum
 
 from vantage.server.domain.permissions import Rights
 from vantage.server.domain.roles import NODE_RIGHTS
+
+
+class UserKind(Enum):
+    """What kind of user; the values are those of the proto enum."""
+
+    PERSON = 1
+    SERVICE_ACCOUNT = 2
+
+
+class LoginMethod(Enum):
+    """How a session began; the values are those of the proto enum."""
+
+    PASSWORD = 1
+    IDENTITY = 2
+    KEY = 3
+    BOOTSTRAP = 4
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from contextvars import ContextVar
+from typing import Any
+from urllib.parse import unquote
 
 from vantage.common.errors import Reason, error
 from vantage.server.domain.principals import NodePrincipal, Principal, UserPrincipal
@@ -42,6 +44,12 @@ def current_node() -> NodePrincipal:
     if not isinstance(principal, NodePrincipal):
         raise error(Reason.PERMISSION_DENIED, "only nodes may do this")
     return principal
+
+
+def peer_address(context: Any) -> str:
+    """Address that a call came from, without port and percent-encoding; "unix" for a socket file."""
+    kind, _, rest = unquote(str(context.peer())).partition(":")
+    return rest.rpartition(":")[0].strip("[]") if kind in ("ipv4", "ipv6") else kind
 
 
 def request_id() -> str:

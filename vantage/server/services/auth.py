@@ -1,47 +1,32 @@
-"""Log-in and log-out, tokens, the first user, and nodes that prove who they are."""
+"""Log-in with a password, the first user, and changes of passwords."""
 
 from __future__ import annotations
 
-import hashlib
 import hmac
-from dataclasses import dataclass
-from datetime import datetime, timedelta
 
-from cryptography import x509
-
-from vantage.common import names, pki
-from vantage.common.assertion import verify_assertion
+from vantage.common import names
 from vantage.common.clock import Clock
-from vantage.common.errors import Reason, VantageError, error
-from vantage.common.rpc import METADATA_RETRY
-from vantage.server.domain.passwords import Passwords, check_strength, lock_duration
-from vantage.server.domain.principals import UserPrincipal
-from vantage.server.domain.tokens import ACCESS_LIFETIME, REFRESH_LIFETIME, AccessTokens, new_secret, secret_hash
+from vantage.common.errors import Reason, error
+from vantage.server.domain.passwords import Passwords, check_strength
+from vantage.server.domain.principals import LoginMethod, UserPrincipal
+from vantage.server.domain.tokens import secret_hash
 from vantage.server.services.directory import Directory
-from vantage.server.storage import organization_store, settings_store, user_store
+from vantage.server.services.logins import Logins, Tokens
+from vantage.server.services.proofs import Proofs
+from vantage.server.storage import credential_store, settings_store, user_store
 from vantage.server.storage.database import Connection, Database
-from vantage.server.storage.user_store import Lockout, LoginSession, User
-
-
-@dataclass(frozen=True)
-class Tokens:
-    """What a log-in gets; a node gets no refresh token."""
-
-    principal: str
-    access: str
-    refresh: str = ""
-    access_lifetime: timedelta = ACCESS_LIFETIME
-    refresh_lifetime: timedelta = timedelta(0)
+from vantage.server.storage.user_store import User
 
 
 class Auth:
-    """Use cases of identity."""
+    """Use cases of passwords."""
 
     def __init__(
         self,
         database: Database,
         directory: Directory,
-        tokens: AccessTokens,
+        logins: Logins,
+        proofs: Proofs,
         passwords: Passwords,
         audience: str,
         clock: Clock,
@@ -50,7 +35,8 @@ class Auth:
         self.clock = clock
         self._database = database
         self._directory = directory
-        self._tokens = tokens
+        self._logins = logins
+        self._proofs = proofs
         self._passwords = passwords
 
     async def bootstrap_pending(self) -> bool:
@@ -59,7 +45,7 @@ class Auth:
             lambda connection: settings_store.get(connection, settings_store.BOOTSTRAP_HASH) is not None
         )
 
-    async def bootstrap(self, token: str, username: str, password: str) -> Tokens:
+    async def bootstrap(self, token: str, username: str, password: str, peer: str) -> Tokens:
         """Create the first user.
 
         Raises:
@@ -80,176 +66,83 @@ class Auth:
         if not await self._database.read(holds):
             raise invalid
         name = str(names.parse(f"users/{username}", "users", field="username"))
-        check_strength(password, username)
-        hashed = await self._passwords.hash(password)
-        now = self.clock.now()
-        session, refresh = _new_session(name, now)
+        hashed = await self._passwords.hash_new(password, username)
 
-        def unit(connection: Connection) -> None:
+        def unit(connection: Connection) -> Tokens:
             # Again, in the transaction that uses it up: two that come at once must not both win.
             if not holds(connection):
                 raise invalid
             settings_store.remove(connection, settings_store.BOOTSTRAP_HASH)
-            user_store.create(connection, User(name, None, username, hashed, ("roles/root",), now))
-            user_store.open_session(connection, session, now)
+            user_store.create(connection, User(name, None, username, hashed, ("roles/root",), self.clock.now()))
+            return self._logins.open(connection, name, LoginMethod.BOOTSTRAP, peer)
 
-        await self._database.write(unit)
-        return self._pair(session, refresh)
+        return await self._database.write(unit)
 
-    async def login(self, username: str, password: str) -> Tokens:
+    async def login(self, username: str, password: str, code: str, peer: str) -> Tokens:
         """Log a user in.
 
         Raises:
-            UnauthenticatedError: CREDENTIALS_INVALID, also for unknown users and after the same work.
+            UnauthenticatedError: CREDENTIALS_INVALID, also for unknown users and after the same work;
+                ONE_TIME_CODE_REQUIRED.
             LimitExceededError: LOCKED_OUT.
         """
-        name = f"users/{username}"
-        await self._verify(name, password)
-        now = self.clock.now()
-        session, refresh = _new_session(name, now)
 
-        def unit(connection: Connection) -> None:
-            if user_store.get(connection, name) is None:
-                raise _wrong()  # deleted meanwhile
-            user_store.open_session(connection, session, now)
+        def then(connection: Connection, user: User) -> Tokens:
+            return self._logins.open(connection, user.name, LoginMethod.PASSWORD, peer)
 
-        await self._database.write(unit)
-        return self._pair(session, refresh)
+        return await self._proofs.verify(f"users/{username}", password, code, then)
 
-    async def refresh(self, token: str) -> Tokens:
-        """Exchange a refresh token, once.
-
-        Raises:
-            UnauthenticatedError: TOKEN_INVALID, TOKEN_EXPIRED or TOKEN_REUSED.
-        """
-        session_id, _, _secret = token.partition(".")
-        digest = secret_hash(token)
-        now = self.clock.now()
-        fresh = f"{session_id}.{new_secret()}"
-
-        def unit(connection: Connection) -> LoginSession | VantageError:
-            session = user_store.get_session(connection, session_id)
-            if session is None:
-                return error(Reason.TOKEN_INVALID, "the session of this refresh token has ended: log in again")
-            if session.expires <= now:
-                return error(Reason.TOKEN_EXPIRED, "the refresh token has expired: log in again")
-            if not hmac.compare_digest(session.refresh_hash, digest):
-                # Two parties hold the token and one of them stole it; which one cannot be known. Returned, not
-                # raised: the end of the session must be committed.
-                user_store.end_sessions(connection, session.user, only=session.id)
-                return error(
-                    Reason.TOKEN_REUSED, "the refresh token was used before: the session is over, log in again"
-                )
-            user_store.rotate_session(connection, session, secret_hash(fresh), now + REFRESH_LIFETIME)
-            return session
-
-        outcome = await self._database.write(unit)
-        if isinstance(outcome, VantageError):
-            self._directory.forget()
-            raise outcome
-        return self._pair(outcome, fresh)
-
-    async def exchange(self, text: str) -> Tokens:
-        """Give a node an access token for its signed assertion.
-
-        Raises:
-            VantageError: see ``verify_assertion``; ASSERTION_REPLAYED, PRINCIPAL_UNKNOWN.
-        """
-        now = self.clock.now()
-
-        def check(connection: Connection) -> str:
-            def roots(organization: str) -> list[x509.Certificate]:
-                pems = organization_store.certificates(connection, organization)
-                return [each for pem in pems for each in pki.load_certificates(pem)]
-
-            assertion = verify_assertion(text, self.audience, roots, self.clock)
-            if organization_store.get_node(connection, assertion.principal) is None:
-                raise error(
-                    Reason.PRINCIPAL_UNKNOWN,
-                    f"{assertion.principal} is not known here: an admin of its organization creates the node first",
-                )
-            if not user_store.use_assertion(connection, assertion.principal, assertion.jti, assertion.expires, now):
-                raise error(
-                    Reason.ASSERTION_REPLAYED, "the assertion was used before: sign a new one for each exchange"
-                )
-            return assertion.principal
-
-        # The signatures are checked by a reader first: the only writer is not for work that strangers can cause.
-        def dry(connection: Connection) -> None:
-            verify_assertion(
-                text,
-                self.audience,
-                lambda organization: [
-                    each
-                    for pem in organization_store.certificates(connection, organization)
-                    for each in pki.load_certificates(pem)
-                ],
-                self.clock,
-            )
-
-        await self._database.read(dry)
-        principal = await self._database.write(check)
-        return Tokens(principal, self._tokens.issue(principal, None))
-
-    async def logout(self, user: UserPrincipal, *, all_sessions: bool) -> int:
-        """End the session, or all of the user; access tokens stop to work at once. Returns how many ended."""
-        only = None if all_sessions else user.session_id
-        ended = await self._database.write(lambda connection: user_store.end_sessions(connection, user.name, only=only))
-        self._directory.forget()
-        return ended
-
-    async def change_password(self, user: UserPrincipal, current: str, new: str) -> int:
+    async def change_password(self, user: UserPrincipal, current: str, new: str, code: str) -> int:
         """Change the password and end the other sessions; returns how many ended.
 
         Raises:
-            VantageError: CREDENTIALS_INVALID, LOCKED_OUT, PASSWORD_TOO_WEAK.
+            VantageError: CREDENTIALS_INVALID, ONE_TIME_CODE_REQUIRED, LOCKED_OUT, PASSWORD_TOO_WEAK.
         """
-        check_strength(new, user.name.removeprefix("users/"))
-        await self._verify(user.name, current)
-        hashed = await self._passwords.hash(new)
+        username = user.name.removeprefix("users/")
+        check_strength(new, username)
+        await self._proofs.verify(user.name, current, code, lambda _connection, _user: None)
+        hashed = await self._passwords.hash_new(new, username)
 
         def unit(connection: Connection) -> int:
             user_store.set_password(connection, user.name, hashed)
+            credential_store.remove_reset(connection, user.name)
             return user_store.end_sessions(connection, user.name, keep=user.session_id)
 
         ended = await self._database.write(unit)
         self._directory.forget()
         return ended
 
-    async def _verify(self, name: str, password: str) -> None:
-        key = hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()
-        now = self.clock.now()
+    async def reset_password(self, token: str, new: str) -> str:
+        """Set a password with a reset token, which is thereby used up, and end all sessions. Returns the user.
 
-        def attempt(connection: Connection) -> User | None:
-            # Counted before the password is looked at: attempts at the same time cannot pass together.
-            known = user_store.get_lockout(connection, key)
-            if known.locked_until is not None and known.locked_until > now:
-                wait = (known.locked_until - now).total_seconds()
-                raise error(
-                    Reason.LOCKED_OUT,
-                    f"too many wrong passwords: try again in {wait:.0f} s",
-                    **{METADATA_RETRY: f"{wait:.3f}"},
-                )
-            wait_for = lock_duration(known.failures + 1)
-            until = now + wait_for if wait_for else None
-            user_store.set_lockout(connection, key, Lockout(known.failures + 1, until), now)
-            return user_store.get(connection, name)
+        Raises:
+            UnauthenticatedError: RESET_TOKEN_INVALID.
+            InvalidArgumentError: PASSWORD_TOO_WEAK; the token still works.
+        """
+        digest, now = secret_hash(token), self.clock.now()
+        invalid = error(
+            Reason.RESET_TOKEN_INVALID,
+            "the reset token is wrong, was used or has expired: try to log in, or ask an admin for a new one",
+        )
 
-        user = await self._database.write(attempt)
-        if not await self._passwords.verify(None if user is None else user.password_hash, password):
-            raise _wrong()
-        await self._database.write(lambda connection: user_store.clear_lockout(connection, key))
+        def owner(connection: Connection) -> str:
+            name = credential_store.reset_user(connection, digest, now)
+            if name is None:
+                raise invalid
+            return name
 
-    def _pair(self, session: LoginSession, refresh: str) -> Tokens:
-        access = self._tokens.issue(session.user, session.id)
-        return Tokens(session.user, access, refresh, refresh_lifetime=REFRESH_LIFETIME)
+        # Before the costly hash, as above.
+        name = await self._database.read(owner)
+        hashed = await self._passwords.hash_new(new, name.removeprefix("users/"))
 
+        def unit(connection: Connection) -> None:
+            # Again, in the transaction that uses it up.
+            if owner(connection) != name:
+                raise invalid
+            credential_store.remove_reset(connection, name)
+            user_store.set_password(connection, name, hashed)
+            user_store.end_sessions(connection, name)
 
-def _new_session(user: str, now: datetime) -> tuple[LoginSession, str]:
-    session_id = names.new_id()
-    refresh = f"{session_id}.{new_secret()}"
-    return LoginSession(session_id, user, secret_hash(refresh), 0, now + REFRESH_LIFETIME), refresh
-
-
-def _wrong() -> VantageError:
-    return error(Reason.CREDENTIALS_INVALID, "user name or password is wrong")
+        await self._database.write(unit)
+        self._directory.forget()
+        return name

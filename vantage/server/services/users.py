@@ -10,10 +10,11 @@ from vantage.common.clock import Clock
 from vantage.common.errors import Reason, error
 from vantage.server.domain import audit
 from vantage.server.domain.etags import check_etag
-from vantage.server.domain.passwords import Passwords, check_strength
+from vantage.server.domain.passwords import Passwords
 from vantage.server.domain.permissions import Operation, Owner, Permission, Resource, may_grant, reach
-from vantage.server.domain.principals import UserPrincipal
+from vantage.server.domain.principals import UserKind, UserPrincipal
 from vantage.server.services.access import missing, require, require_new
+from vantage.server.services.credentials import new_reset
 from vantage.server.services.directory import Directory
 from vantage.server.storage import organization_store, pages, role_store, user_store
 from vantage.server.storage.database import Connection, Database
@@ -48,8 +49,9 @@ class Users:
         roles: Sequence[str],
         display_name: str,
         password: str,
-    ) -> User:
-        """Create a user.
+        kind: UserKind,
+    ) -> tuple[User, str]:
+        """Create a user; returns also a reset token for a person without a password, otherwise an empty text.
 
         Raises:
             VantageError: ROLE_EXCEEDS_OWN, PASSWORD_TOO_WEAK, ALREADY_EXISTS, NOT_FOUND, PERMISSION_DENIED.
@@ -62,18 +64,18 @@ class Users:
         require_new(caller, Resource.USER, Owner(organization=home))
         # Before the costly hash, and again in the transaction: a role may change meanwhile.
         await self._database.read(lambda connection: _check_roles(connection, caller, roles, home))
-        check_strength(password, user_id)
-        hashed = await self._passwords.hash(password)
-        user = User(name, home, display_name or user_id, hashed, tuple(sorted(set(roles))), self._clock.now())
+        _check_kind(kind, organization, password)
+        hashed = await self._passwords.hash_new(password, user_id) if password else ""
+        user = User(name, home, display_name or user_id, hashed, tuple(sorted(set(roles))), self._clock.now(), kind)
 
-        def unit(connection: Connection) -> None:
+        def unit(connection: Connection) -> str:
             if organization and organization_store.get_organization(connection, organization) is None:
                 raise error(Reason.NOT_FOUND, f"{organization} does not exist: create it first")
             _check_roles(connection, caller, roles, home)
             user_store.create(connection, user)
+            return "" if hashed or kind is not UserKind.PERSON else new_reset(connection, name, user.created)[0]
 
-        await self._database.write(unit)
-        return user
+        return user, await self._database.write(unit)
 
     async def get(self, caller: UserPrincipal, name: str) -> User:
         """One user."""
@@ -104,7 +106,7 @@ class Users:
         def unit(connection: Connection) -> User:
             user = _get(connection, caller, Operation.EDIT, name)
             check_etag(etag, user.etag, name)
-            _check_stronger(connection, caller, user)
+            check_governed(connection, caller, user)
             roles = user.roles if change.roles is None else tuple(sorted(set(change.roles)))
             if change.roles is not None:
                 _check_roles(connection, caller, roles, user.organization)
@@ -125,12 +127,29 @@ class Users:
 
         def unit(connection: Connection) -> None:
             user = _get(connection, caller, Operation.DELETE, name)
-            _check_stronger(connection, caller, user)
+            check_governed(connection, caller, user)
             _keep_a_root(connection, user)
             user_store.remove(connection, name)
 
         await self._database.write(unit)
         self._directory.forget()
+
+
+def _check_kind(kind: UserKind, organization: str, password: str) -> None:
+    if kind is not UserKind.SERVICE_ACCOUNT:
+        return
+    if password:
+        raise error(
+            Reason.INVALID_ARGUMENT,
+            "a service account has no password: it logs in with a key that its organization certifies",
+            field="password",
+        )
+    if not organization:
+        raise error(
+            Reason.INVALID_ARGUMENT,
+            "a service account belongs to an organization, which certifies its key",
+            field="organization",
+        )
 
 
 def _get(connection: Connection, caller: UserPrincipal, operation: Operation, name: str) -> User:
@@ -166,7 +185,12 @@ def _check_roles(
         raise error(Reason.ROLE_EXCEEDS_OWN, f"the roles cannot be given: {granted.reason}")
 
 
-def _check_stronger(connection: Connection, caller: UserPrincipal, user: User) -> None:
+def check_governed(connection: Connection, caller: UserPrincipal, user: User) -> None:
+    """Let nobody change, delete or become a user who may more than they.
+
+    Raises:
+        PermissionDeniedError: ROLE_EXCEEDS_OWN.
+    """
     if not may_grant(caller, _permissions(connection, user.roles), user.organization).allowed:
         raise error(Reason.ROLE_EXCEEDS_OWN, f"{user.name} has permissions that you lack: ask a root user")
 

@@ -79,7 +79,9 @@ user = Table(
     Column("display_name", Text, nullable=False),
     Column("password_hash", Text, nullable=False),
     Column("created", Instant, nullable=False),
+    Column("kind", Integer, nullable=False, server_default="1"),
 )
+"""Users; an empty ``password_hash`` means that no password is right."""
 
 user_role = Table(
     "user_role",
@@ -114,7 +116,7 @@ lockout = Table(
     Column("username_hash", String(64), primary_key=True),
     Column("failures", Integer, nullable=False),
     Column("locked_until", Instant, nullable=True),
-    Column("last_failure", Instant, nullable=False),
+    Column("last_failure", Instant, nullable=False, index=True),
 )
 """Failed log-ins by hash of the user name as typed: unknown users are counted like known ones."""
 
@@ -127,8 +129,16 @@ login_session = Table(
     Column("generation", Integer, nullable=False),
     Column("created", Instant, nullable=False),
     Column("expires", Instant, nullable=False, index=True),
+    Column("method", Integer, nullable=False, server_default="1"),
+    Column("peer", Text, nullable=False, server_default=""),
+    Column("refreshed", Instant, nullable=True),
+    Column("previous_hash", LargeBinary, nullable=True),
+    Column("rotation_id", String(36), nullable=True),
+    Column("certificate", String(71), nullable=True),
 )
-"""A log-in: its row is what makes its tokens work. Only the hash of the latest refresh token is kept."""
+"""A log-in: its row is what makes its tokens work. Only hashes of the latest refresh token and of the one before are
+kept, the latter with the request that used it. ``certificate`` is the fingerprint of the certificate that a log-in by
+key showed."""
 
 assertion_seen = Table(
     "assertion_seen",

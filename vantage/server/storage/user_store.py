@@ -4,22 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 
-from sqlalchemy import Connection, and_, delete, insert, select, update
+from sqlalchemy import ColumnElement, Connection, and_, delete, insert, select, update
 from sqlalchemy.dialects.sqlite import insert as upsert
 from sqlalchemy.exc import IntegrityError
 
 from vantage.common.errors import Reason, error
 from vantage.server.domain.etags import etag_of
 from vantage.server.domain.permissions import Owner, Reach
+from vantage.server.domain.principals import LoginMethod, UserKind
 from vantage.server.storage import schema
 from vantage.server.storage.reach_filter import in_reach
+
+FORGET_FAILURES = timedelta(days=1)
+"""After so long without an attempt the failures on a name count no more."""
 
 
 @dataclass(frozen=True)
 class User:
-    """A user as stored."""
+    """A user as stored; an empty ``password_hash`` means that no password is right."""
 
     name: str
     organization: str | None
@@ -27,6 +31,7 @@ class User:
     password_hash: str
     roles: tuple[str, ...]
     created: datetime
+    kind: UserKind = UserKind.PERSON
 
     @property
     def owner(self) -> Owner:
@@ -41,13 +46,33 @@ class User:
 
 @dataclass(frozen=True)
 class LoginSession:
-    """A log-in as stored."""
+    """A log-in as stored.
+
+    Attributes:
+        refresh_hash: of the latest refresh token.
+        generation: how often it was replaced.
+        created: when the user logged in.
+        expires: when the latest refresh token ends.
+        method: how the user proved who they are.
+        peer: address that they came from.
+        refreshed: when the refresh token was last replaced.
+        previous_hash: of the refresh token before the latest.
+        rotation_id: request id of the call that replaced it, when it carried one.
+        certificate: fingerprint of the certificate of a log-in by key.
+    """
 
     id: str
     user: str
     refresh_hash: bytes
     generation: int
+    created: datetime
     expires: datetime
+    method: LoginMethod = LoginMethod.PASSWORD
+    peer: str = ""
+    refreshed: datetime | None = None
+    previous_hash: bytes | None = None
+    rotation_id: str | None = None
+    certificate: str | None = None
 
 
 @dataclass(frozen=True)
@@ -72,6 +97,7 @@ def create(connection: Connection, user: User) -> None:
                 display_name=user.display_name,
                 password_hash=user.password_hash,
                 created=user.created,
+                kind=user.kind.value,
             )
         )
     except IntegrityError:
@@ -123,48 +149,80 @@ def remove(connection: Connection, name: str) -> bool:
     return connection.execute(delete(schema.user).where(schema.user.c.name == name)).rowcount > 0
 
 
-def open_session(connection: Connection, session: LoginSession, created: datetime) -> None:
+def open_session(connection: Connection, session: LoginSession) -> None:
     """Insert a log-in; remove what has expired."""
-    connection.execute(delete(schema.login_session).where(schema.login_session.c.expires < created))
+    connection.execute(delete(schema.login_session).where(schema.login_session.c.expires < session.created))
     connection.execute(
         insert(schema.login_session).values(
             id=session.id,
             user=session.user,
             refresh_hash=session.refresh_hash,
             generation=session.generation,
-            created=created,
+            created=session.created,
             expires=session.expires,
+            method=session.method.value,
+            peer=session.peer,
+            certificate=session.certificate,
         )
     )
 
 
 def get_session(connection: Connection, session_id: str) -> LoginSession | None:
     """A log-in by id."""
+    found = _sessions(connection, schema.login_session.c.id == session_id, 1)
+    return found[0] if found else None
+
+
+def list_sessions(
+    connection: Connection, user: str, now: datetime, after: str | None, limit: int
+) -> list[LoginSession]:
+    """Log-ins of a user that have not expired, the latest first: their ids sort by time."""
     table = schema.login_session.c
-    row = connection.execute(
-        select(table.id, table.user, table.refresh_hash, table.generation, table.expires).where(table.id == session_id)
-    ).one_or_none()
-    return None if row is None else LoginSession(*row)
+    condition = and_(table.user == user, table.expires > now)
+    return _sessions(connection, condition if after is None else and_(condition, table.id < after), limit)
 
 
-def rotate_session(connection: Connection, session: LoginSession, refresh_hash: bytes, expires: datetime) -> None:
-    """Replace the refresh token of a log-in."""
+def rotate_session(
+    connection: Connection,
+    session: LoginSession,
+    refresh_hash: bytes,
+    rotation_id: str | None,
+    now: datetime,
+    expires: datetime,
+) -> None:
+    """Replace the refresh token of a log-in and remember which call did."""
     table = schema.login_session
     connection.execute(
         update(table)
         .where(table.c.id == session.id)
-        .values(refresh_hash=refresh_hash, generation=session.generation + 1, expires=expires)
+        .values(
+            refresh_hash=refresh_hash,
+            generation=session.generation + 1,
+            expires=expires,
+            refreshed=now,
+            previous_hash=session.refresh_hash,
+            rotation_id=rotation_id,
+        )
     )
 
 
-def end_sessions(connection: Connection, user: str, *, only: str | None = None, keep: str | None = None) -> int:
-    """End log-ins of a user: all, only one, or all but one. Returns how many ended."""
+def end_sessions(
+    connection: Connection,
+    user: str,
+    *,
+    only: str | None = None,
+    keep: str | None = None,
+    method: LoginMethod | None = None,
+) -> int:
+    """End log-ins of a user: all, only one, all but one, or those that began in one way. Returns how many ended."""
     table = schema.login_session
     statement = delete(table).where(table.c.user == user)
     if only is not None:
         statement = statement.where(table.c.id == only)
     if keep is not None:
         statement = statement.where(table.c.id != keep)
+    if method is not None:
+        statement = statement.where(table.c.method == method.value)
     return connection.execute(statement).rowcount
 
 
@@ -178,7 +236,9 @@ def get_lockout(connection: Connection, username_hash: str) -> Lockout:
 
 
 def set_lockout(connection: Connection, username_hash: str, lockout: Lockout, now: datetime) -> None:
-    """Store failed attempts."""
+    """Store failed attempts; forget those that are long past, most of them on names that nobody has."""
+    table = schema.lockout
+    connection.execute(delete(table).where(table.c.last_failure < now - FORGET_FAILURES))
     values = {"failures": lockout.failures, "locked_until": lockout.locked_until, "last_failure": now}
     connection.execute(
         upsert(schema.lockout)
@@ -206,7 +266,7 @@ def use_assertion(connection: Connection, principal: str, jti: str, expires: dat
 def _load(connection: Connection, condition: object, limit: int) -> list[User]:
     table = schema.user.c
     rows = connection.execute(
-        select(table.name, table.organization, table.display_name, table.password_hash, table.created)
+        select(table.name, table.organization, table.display_name, table.password_hash, table.created, table.kind)
         .where(condition)  # type: ignore[arg-type]
         .order_by(table.name)
         .limit(limit)
@@ -221,7 +281,37 @@ def _load(connection: Connection, condition: object, limit: int) -> list[User]:
         roles.setdefault(user, []).append(role)
     return [
         User(
-            row.name, row.organization, row.display_name, row.password_hash, tuple(roles.get(row.name, ())), row.created
+            row.name,
+            row.organization,
+            row.display_name,
+            row.password_hash,
+            tuple(roles.get(row.name, ())),
+            row.created,
+            UserKind(row.kind),
         )
         for row in rows
     ]
+
+
+def _sessions(connection: Connection, condition: ColumnElement[bool], limit: int) -> list[LoginSession]:
+    table = schema.login_session.c
+    rows = connection.execute(
+        select(
+            table.id,
+            table.user,
+            table.refresh_hash,
+            table.generation,
+            table.created,
+            table.expires,
+            table.method,
+            table.peer,
+            table.refreshed,
+            table.previous_hash,
+            table.rotation_id,
+            table.certificate,
+        )
+        .where(condition)
+        .order_by(table.id.desc())
+        .limit(limit)
+    ).all()
+    return [LoginSession(*row[:6], LoginMethod(row[6]), *row[7:]) for row in rows]

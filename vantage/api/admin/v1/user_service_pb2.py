@@ -27,7 +27,7 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from vantage.api.access.v1 import access_pb2 as vantage_dot_api_dot_access_dot_v1_dot_access__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\'vantage/api/admin/v1/user_service.proto\x12\x14vantage.api.admin.v1\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\"vantage/api/access/v1/access.proto\"\x8e\x01\n\x04User\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x14\n\x0corganization\x18\x02 \x01(\t\x12\r\n\x05roles\x18\x03 \x03(\t\x12\x14\n\x0c\x64isplay_name\x18\x04 \x01(\t\x12/\n\x0b\x63reate_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0c\n\x04\x65tag\x18\x14 \x01(\t\"q\n\x11\x43reateUserRequest\x12\x0f\n\x07user_id\x18\x01 \x01(\t\x12\x14\n\x0corganization\x18\x02 \x01(\t\x12\r\n\x05roles\x18\x03 \x03(\t\x12\x14\n\x0c\x64isplay_name\x18\x04 \x01(\t\x12\x10\n\x08password\x18\x05 \x01(\t\">\n\x12\x43reateUserResponse\x12(\n\x04user\x18\x01 \x01(\x0b\x32\x1a.vantage.api.admin.v1.User\"\x1e\n\x0eGetUserRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\";\n\x0fGetUserResponse\x12(\n\x04user\x18\x01 \x01(\x0b\x32\x1a.vantage.api.admin.v1.User\"O\n\x10ListUsersRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\x12\x14\n\x0corganization\x18\x03 \x01(\t\"W\n\x11ListUsersResponse\x12)\n\x05users\x18\x01 \x03(\x0b\x32\x1a.vantage.api.admin.v1.User\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"n\n\x11UpdateUserRequest\x12(\n\x04user\x18\x01 \x01(\x0b\x32\x1a.vantage.api.admin.v1.User\x12/\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\">\n\x12UpdateUserResponse\x12(\n\x04user\x18\x01 \x01(\x0b\x32\x1a.vantage.api.admin.v1.User\"!\n\x11\x44\x65leteUserRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"\x14\n\x12\x44\x65leteUserResponse2\xa7\x04\n\x0bUserService\x12l\n\nCreateUser\x12\'.vantage.api.admin.v1.CreateUserRequest\x1a(.vantage.api.admin.v1.CreateUserResponse\"\x0b\xaa\xbb\x18\x07\n\x01\x02\x10\x01\x18\x02\x12\x63\n\x07GetUser\x12$.vantage.api.admin.v1.GetUserRequest\x1a%.vantage.api.admin.v1.GetUserResponse\"\x0b\xaa\xbb\x18\x07\n\x01\x02\x10\x01\x18\x01\x12i\n\tListUsers\x12&.vantage.api.admin.v1.ListUsersRequest\x1a\'.vantage.api.admin.v1.ListUsersResponse\"\x0b\xaa\xbb\x18\x07\n\x01\x02\x10\x01\x18\x01\x12l\n\nUpdateUser\x12\'.vantage.api.admin.v1.UpdateUserRequest\x1a(.vantage.api.admin.v1.UpdateUserResponse\"\x0b\xaa\xbb\x18\x07\n\x01\x02\x10\x01\x18\x03\x12l\n\nDeleteUser\x12\'.vantage.api.admin.v1.DeleteUserRequest\x1a(.vantage.api.admin.v1.DeleteUserResponse\"\x0b\xaa\xbb\x18\x07\n\x01\x02\x10\x01\x18\x04\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\'vantage/api/admin/v1/user_service.proto\x12\x14vantage.api.admin.v1\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\"vantage/api/access/v1/access.proto\"\xbc\x01\n\x04User\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x14\n\x0corganization\x18\x02 \x01(\t\x12\r\n\x05roles\x18\x03 \x03(\t\x12\x14\n\x0c\x64isplay_name\x18\x04 \x01(\t\x12/\n\x0b\x63reate_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0c\n\x04\x65tag\x18\x14 \x01(\t\x12,\n\x04kind\x18\x15 \x01(\x0e\x32\x1e.vantage.api.admin.v1.UserKind\"\x9f\x01\n\x11\x43reateUserRequest\x12\x0f\n\x07user_id\x18\x01 \x01(\t\x12\x14\n\x0corganization\x18\x02 \x01(\t\x12\r\n\x05roles\x18\x03 \x03(\t\x12\x14\n\x0c\x64isplay_name\x18\x04 \x01(\t\x12\x10\n\x08password\x18\x05 \x01(\t\x12,\n\x04kind\x18\x14 \x01(\x0e\x32\x1e.vantage.api.admin.v1.UserKind\"S\n\x12\x43reateUserResponse\x12(\n\x04user\x18\x01 \x01(\x0b\x32\x1a.vantage.api.admin.v1.User\x12\x13\n\x0breset_token\x18\x14 \x01(\t\"\x1e\n\x0eGetUserRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\";\n\x0fGetUserResponse\x12(\n\x04user\x18\x01 \x01(\x0b\x32\x1a.vantage.api.admin.v1.User\"O\n\x10ListUsersRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\x12\x14\n\x0corganization\x18\x03 \x01(\t\"W\n\x11ListUsersResponse\x12)\n\x05users\x18\x01 \x03(\x0b\x32\x1a.vantage.api.admin.v1.User\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"n\n\x11UpdateUserRequest\x12(\n\x04user\x18\x01 \x01(\x0b\x32\x1a.vantage.api.admin.v1.User\x12/\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\">\n\x12UpdateUserResponse\x12(\n\x04user\x18\x01 \x01(\x0b\x32\x1a.vantage.api.admin.v1.User\"!\n\x11\x44\x65leteUserRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"\x14\n\x12\x44\x65leteUserResponse*Z\n\x08UserKind\x12\x19\n\x15USER_KIND_UNSPECIFIED\x10\x00\x12\x14\n\x10USER_KIND_PERSON\x10\x01\x12\x1d\n\x19USER_KIND_SERVICE_ACCOUNT\x10\x02\x32\xa7\x04\n\x0bUserService\x12l\n\nCreateUser\x12\'.vantage.api.admin.v1.CreateUserRequest\x1a(.vantage.api.admin.v1.CreateUserResponse\"\x0b\xaa\xbb\x18\x07\n\x01\x02\x10\x01\x18\x02\x12\x63\n\x07GetUser\x12$.vantage.api.admin.v1.GetUserRequest\x1a%.vantage.api.admin.v1.GetUserResponse\"\x0b\xaa\xbb\x18\x07\n\x01\x02\x10\x01\x18\x01\x12i\n\tListUsers\x12&.vantage.api.admin.v1.ListUsersRequest\x1a\'.vantage.api.admin.v1.ListUsersResponse\"\x0b\xaa\xbb\x18\x07\n\x01\x02\x10\x01\x18\x01\x12l\n\nUpdateUser\x12\'.vantage.api.admin.v1.UpdateUserRequest\x1a(.vantage.api.admin.v1.UpdateUserResponse\"\x0b\xaa\xbb\x18\x07\n\x01\x02\x10\x01\x18\x03\x12l\n\nDeleteUser\x12\'.vantage.api.admin.v1.DeleteUserRequest\x1a(.vantage.api.admin.v1.DeleteUserResponse\"\x0b\xaa\xbb\x18\x07\n\x01\x02\x10\x01\x18\x04\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -44,28 +44,30 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_USERSERVICE'].methods_by_name['UpdateUser']._serialized_options = b'\252\273\030\007\n\001\002\020\001\030\003'
   _globals['_USERSERVICE'].methods_by_name['DeleteUser']._loaded_options = None
   _globals['_USERSERVICE'].methods_by_name['DeleteUser']._serialized_options = b'\252\273\030\007\n\001\002\020\001\030\004'
+  _globals['_USERKIND']._serialized_start=1102
+  _globals['_USERKIND']._serialized_end=1192
   _globals['_USER']._serialized_start=169
-  _globals['_USER']._serialized_end=311
-  _globals['_CREATEUSERREQUEST']._serialized_start=313
-  _globals['_CREATEUSERREQUEST']._serialized_end=426
-  _globals['_CREATEUSERRESPONSE']._serialized_start=428
-  _globals['_CREATEUSERRESPONSE']._serialized_end=490
-  _globals['_GETUSERREQUEST']._serialized_start=492
-  _globals['_GETUSERREQUEST']._serialized_end=522
-  _globals['_GETUSERRESPONSE']._serialized_start=524
-  _globals['_GETUSERRESPONSE']._serialized_end=583
-  _globals['_LISTUSERSREQUEST']._serialized_start=585
-  _globals['_LISTUSERSREQUEST']._serialized_end=664
-  _globals['_LISTUSERSRESPONSE']._serialized_start=666
-  _globals['_LISTUSERSRESPONSE']._serialized_end=753
-  _globals['_UPDATEUSERREQUEST']._serialized_start=755
-  _globals['_UPDATEUSERREQUEST']._serialized_end=865
-  _globals['_UPDATEUSERRESPONSE']._serialized_start=867
-  _globals['_UPDATEUSERRESPONSE']._serialized_end=929
-  _globals['_DELETEUSERREQUEST']._serialized_start=931
-  _globals['_DELETEUSERREQUEST']._serialized_end=964
-  _globals['_DELETEUSERRESPONSE']._serialized_start=966
-  _globals['_DELETEUSERRESPONSE']._serialized_end=986
-  _globals['_USERSERVICE']._serialized_start=989
-  _globals['_USERSERVICE']._serialized_end=1540
+  _globals['_USER']._serialized_end=357
+  _globals['_CREATEUSERREQUEST']._serialized_start=360
+  _globals['_CREATEUSERREQUEST']._serialized_end=519
+  _globals['_CREATEUSERRESPONSE']._serialized_start=521
+  _globals['_CREATEUSERRESPONSE']._serialized_end=604
+  _globals['_GETUSERREQUEST']._serialized_start=606
+  _globals['_GETUSERREQUEST']._serialized_end=636
+  _globals['_GETUSERRESPONSE']._serialized_start=638
+  _globals['_GETUSERRESPONSE']._serialized_end=697
+  _globals['_LISTUSERSREQUEST']._serialized_start=699
+  _globals['_LISTUSERSREQUEST']._serialized_end=778
+  _globals['_LISTUSERSRESPONSE']._serialized_start=780
+  _globals['_LISTUSERSRESPONSE']._serialized_end=867
+  _globals['_UPDATEUSERREQUEST']._serialized_start=869
+  _globals['_UPDATEUSERREQUEST']._serialized_end=979
+  _globals['_UPDATEUSERRESPONSE']._serialized_start=981
+  _globals['_UPDATEUSERRESPONSE']._serialized_end=1043
+  _globals['_DELETEUSERREQUEST']._serialized_start=1045
+  _globals['_DELETEUSERREQUEST']._serialized_end=1078
+  _globals['_DELETEUSERRESPONSE']._serialized_start=1080
+  _globals['_DELETEUSERRESPONSE']._serialized_end=1100
+  _globals['_USERSERVICE']._serialized_start=1195
+  _globals['_USERSERVICE']._serialized_end=1746
 # @@protoc_insertion_point(module_scope)

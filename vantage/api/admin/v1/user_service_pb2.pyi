@@ -9,6 +9,7 @@ from google.protobuf import field_mask_pb2 as _field_mask_pb2
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -19,6 +20,28 @@ else:
     from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+class _UserKind:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _UserKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_UserKind.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    USER_KIND_UNSPECIFIED: _UserKind.ValueType  # 0
+    USER_KIND_PERSON: _UserKind.ValueType  # 1
+    """A person: logs in with a password, at an identity provider, or with a certified key."""
+    USER_KIND_SERVICE_ACCOUNT: _UserKind.ValueType  # 2
+    """A program: logs in with a certified key only."""
+
+class UserKind(_UserKind, metaclass=_UserKindEnumTypeWrapper):
+    """Kind of a user."""
+
+USER_KIND_UNSPECIFIED: UserKind.ValueType  # 0
+USER_KIND_PERSON: UserKind.ValueType  # 1
+"""A person: logs in with a password, at an identity provider, or with a certified key."""
+USER_KIND_SERVICE_ACCOUNT: UserKind.ValueType  # 2
+"""A program: logs in with a certified key only."""
+Global___UserKind: _TypeAlias = UserKind  # noqa: Y015
 
 @_typing.final
 class User(_message.Message):
@@ -32,6 +55,7 @@ class User(_message.Message):
     DISPLAY_NAME_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     ETAG_FIELD_NUMBER: _builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """users/{user}; the last part is the login name: 2 to 40 characters of a-z, 0-9, dot, hyphen, underscore."""
     organization: _builtins.str
@@ -40,6 +64,8 @@ class User(_message.Message):
     """For people."""
     etag: _builtins.str
     """Changes with what an update can change. In an update: the version that the change was made over, or empty."""
+    kind: Global___UserKind.ValueType
+    """Person or service account."""
     @_builtins.property
     def roles(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Roles, roles/{role} or organizations/{organization}/roles/{role} of the user's organization."""
@@ -57,10 +83,11 @@ class User(_message.Message):
         display_name: _builtins.str = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
         etag: _builtins.str = ...,
+        kind: Global___UserKind.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "display_name", b"display_name", "etag", b"etag", "name", b"name", "organization", b"organization", "roles", b"roles"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "display_name", b"display_name", "etag", b"etag", "kind", b"kind", "name", b"name", "organization", b"organization", "roles", b"roles"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -77,6 +104,7 @@ class CreateUserRequest(_message.Message):
     ROLES_FIELD_NUMBER: _builtins.int
     DISPLAY_NAME_FIELD_NUMBER: _builtins.int
     PASSWORD_FIELD_NUMBER: _builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
     user_id: _builtins.str
     """Login name."""
     organization: _builtins.str
@@ -84,7 +112,9 @@ class CreateUserRequest(_message.Message):
     display_name: _builtins.str
     """For people."""
     password: _builtins.str
-    """At least 12 characters."""
+    """At least 12 characters. Empty for service accounts, and for persons who set it themselves with a reset token."""
+    kind: Global___UserKind.ValueType
+    """Unspecified means a person. A service account belongs to an organization, which certifies its key."""
     @_builtins.property
     def roles(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Roles, of the server or of the organization; the caller must hold every permission of them."""
@@ -97,10 +127,11 @@ class CreateUserRequest(_message.Message):
         roles: _abc.Iterable[_builtins.str] | None = ...,
         display_name: _builtins.str = ...,
         password: _builtins.str = ...,
+        kind: Global___UserKind.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["display_name", b"display_name", "organization", b"organization", "password", b"password", "roles", b"roles", "user_id", b"user_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["display_name", b"display_name", "kind", b"kind", "organization", b"organization", "password", b"password", "roles", b"roles", "user_id", b"user_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -113,6 +144,9 @@ class CreateUserResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     USER_FIELD_NUMBER: _builtins.int
+    RESET_TOKEN_FIELD_NUMBER: _builtins.int
+    reset_token: _builtins.str
+    """For ResetPassword, when a person was created without a password; works once, for three days."""
     @_builtins.property
     def user(self) -> Global___User:
         """What was created."""
@@ -121,10 +155,11 @@ class CreateUserResponse(_message.Message):
         self,
         *,
         user: Global___User | None = ...,
+        reset_token: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["user", b"user"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["user", b"user"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["reset_token", b"reset_token", "user", b"user"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -49,6 +49,7 @@ class GetServerInfoResponse(_message.Message):
     MAX_PAYLOAD_BYTES_FIELD_NUMBER: _builtins.int
     SERVER_TIME_FIELD_NUMBER: _builtins.int
     BOOTSTRAP_PENDING_FIELD_NUMBER: _builtins.int
+    IDENTITY_PROVIDER_FIELD_NUMBER: _builtins.int
     version: _builtins.str
     """Version of the server, semantic versioning."""
     audience: _builtins.str
@@ -63,6 +64,10 @@ class GetServerInfoResponse(_message.Message):
     def server_time(self) -> _timestamp_pb2.Timestamp:
         """The server's clock."""
 
+    @_builtins.property
+    def identity_provider(self) -> Global___IdentityProvider:
+        """Where users may log in instead of with a password; absent when the server has no identity provider."""
+
     def __init__(
         self,
         *,
@@ -72,14 +77,49 @@ class GetServerInfoResponse(_message.Message):
         max_payload_bytes: _builtins.int = ...,
         server_time: _timestamp_pb2.Timestamp | None = ...,
         bootstrap_pending: _builtins.bool = ...,
+        identity_provider: Global___IdentityProvider | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["server_time", b"server_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["identity_provider", b"identity_provider", "server_time", b"server_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["audience", b"audience", "bootstrap_pending", b"bootstrap_pending", "max_inline_payload_bytes", b"max_inline_payload_bytes", "max_payload_bytes", b"max_payload_bytes", "server_time", b"server_time", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["audience", b"audience", "bootstrap_pending", b"bootstrap_pending", "identity_provider", b"identity_provider", "max_inline_payload_bytes", b"max_inline_payload_bytes", "max_payload_bytes", b"max_payload_bytes", "server_time", b"server_time", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GetServerInfoResponse: _TypeAlias = GetServerInfoResponse  # noqa: Y015
+
+@_typing.final
+class IdentityProvider(_message.Message):
+    """An OpenID Connect provider. The client discovers its endpoints at issuer + "/.well-known/openid-configuration" and runs
+    the device flow (RFC 8628) or the authorization code flow with PKCE on a loopback redirect (RFC 8252) itself.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ISSUER_FIELD_NUMBER: _builtins.int
+    CLIENT_ID_FIELD_NUMBER: _builtins.int
+    SCOPES_FIELD_NUMBER: _builtins.int
+    issuer: _builtins.str
+    """Issuer identifier, an https URL."""
+    client_id: _builtins.str
+    """Client id of vantage's clients at the provider, a public client."""
+    @_builtins.property
+    def scopes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Scopes to ask for."""
+
+    def __init__(
+        self,
+        *,
+        issuer: _builtins.str = ...,
+        client_id: _builtins.str = ...,
+        scopes: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["client_id", b"client_id", "issuer", b"issuer", "scopes", b"scopes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___IdentityProvider: _TypeAlias = IdentityProvider  # noqa: Y015
 
 @_typing.final
 class TokenPair(_message.Message):
@@ -191,7 +231,7 @@ class LoginRequest(_message.Message):
     password: _builtins.str
     """Password."""
     one_time_code: _builtins.str
-    """One-time code, when the user has enrolled a second factor."""
+    """One-time code of the user's app, or one of their recovery codes; empty when none are enrolled."""
     def __init__(
         self,
         *,
@@ -242,16 +282,20 @@ class RefreshTokenRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     REFRESH_TOKEN_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
     refresh_token: _builtins.str
     """The latest refresh token of the session."""
+    request_id: _builtins.str
+    """UUID, chosen and kept by the client before it calls. Optional: without it a lost answer costs a new log-in."""
     def __init__(
         self,
         *,
         refresh_token: _builtins.str = ...,
+        request_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["refresh_token", b"refresh_token"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["refresh_token", b"refresh_token", "request_id", b"request_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -289,8 +333,8 @@ class ExchangeAssertionRequest(_message.Message):
 
     ASSERTION_FIELD_NUMBER: _builtins.int
     assertion: _builtins.str
-    """JWT, ES256, header x5c with the chain (leaf first); claims iss = sub = resource name, aud, iat, nbf, exp (at most
-    five minutes), jti.
+    """JWT, ES256, header x5c with the chain (leaf first); claims iss = sub = resource name in the certificate, which is
+    organizations/{organization}/users/{user} for users; aud, iat, nbf, exp (at most five minutes), jti.
     """
     def __init__(
         self,
@@ -314,7 +358,7 @@ class ExchangeAssertionResponse(_message.Message):
     PRINCIPAL_FIELD_NUMBER: _builtins.int
     TOKENS_FIELD_NUMBER: _builtins.int
     principal: _builtins.str
-    """Resource name of the principal, organizations/{organization}/nodes/{node}."""
+    """Resource name of the principal, organizations/{organization}/nodes/{node} or users/{user}."""
     @_builtins.property
     def tokens(self) -> Global___TokenPair:
         """Access token."""
@@ -332,6 +376,153 @@ class ExchangeAssertionResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ExchangeAssertionResponse: _TypeAlias = ExchangeAssertionResponse  # noqa: Y015
+
+@_typing.final
+class GetLoginNonceRequest(_message.Message):
+    """Question for GetLoginNonce."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetLoginNonceRequest: _TypeAlias = GetLoginNonceRequest  # noqa: Y015
+
+@_typing.final
+class GetLoginNonceResponse(_message.Message):
+    """Answer of GetLoginNonce."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NONCE_FIELD_NUMBER: _builtins.int
+    EXPIRE_TIME_FIELD_NUMBER: _builtins.int
+    nonce: _builtins.str
+    """For the parameter "nonce" of the authorization request or the device authorization request."""
+    @_builtins.property
+    def expire_time(self) -> _timestamp_pb2.Timestamp:
+        """Until when the ID token must be here."""
+
+    def __init__(
+        self,
+        *,
+        nonce: _builtins.str = ...,
+        expire_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["expire_time", b"expire_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["expire_time", b"expire_time", "nonce", b"nonce"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetLoginNonceResponse: _TypeAlias = GetLoginNonceResponse  # noqa: Y015
+
+@_typing.final
+class ExchangeIdentityTokenRequest(_message.Message):
+    """Question for ExchangeIdentityToken."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NONCE_FIELD_NUMBER: _builtins.int
+    ID_TOKEN_FIELD_NUMBER: _builtins.int
+    nonce: _builtins.str
+    """The nonce of GetLoginNonce."""
+    id_token: _builtins.str
+    """ID token of the provider, a JWT of at most 16 KiB."""
+    def __init__(
+        self,
+        *,
+        nonce: _builtins.str = ...,
+        id_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["id_token", b"id_token", "nonce", b"nonce"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExchangeIdentityTokenRequest: _TypeAlias = ExchangeIdentityTokenRequest  # noqa: Y015
+
+@_typing.final
+class ExchangeIdentityTokenResponse(_message.Message):
+    """Answer of ExchangeIdentityToken."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    USER_FIELD_NUMBER: _builtins.int
+    TOKENS_FIELD_NUMBER: _builtins.int
+    user: _builtins.str
+    """users/{user}."""
+    @_builtins.property
+    def tokens(self) -> Global___TokenPair:
+        """Tokens of the new session."""
+
+    def __init__(
+        self,
+        *,
+        user: _builtins.str = ...,
+        tokens: Global___TokenPair | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["tokens", b"tokens"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["tokens", b"tokens", "user", b"user"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExchangeIdentityTokenResponse: _TypeAlias = ExchangeIdentityTokenResponse  # noqa: Y015
+
+@_typing.final
+class ResetPasswordRequest(_message.Message):
+    """Question for ResetPassword."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RESET_TOKEN_FIELD_NUMBER: _builtins.int
+    NEW_PASSWORD_FIELD_NUMBER: _builtins.int
+    reset_token: _builtins.str
+    """What the admin handed over."""
+    new_password: _builtins.str
+    """At least 12 characters."""
+    def __init__(
+        self,
+        *,
+        reset_token: _builtins.str = ...,
+        new_password: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["new_password", b"new_password", "reset_token", b"reset_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ResetPasswordRequest: _TypeAlias = ResetPasswordRequest  # noqa: Y015
+
+@_typing.final
+class ResetPasswordResponse(_message.Message):
+    """Answer of ResetPassword."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    USER_FIELD_NUMBER: _builtins.int
+    user: _builtins.str
+    """users/{user}, to log in."""
+    def __init__(
+        self,
+        *,
+        user: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["user", b"user"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ResetPasswordResponse: _TypeAlias = ResetPasswordResponse  # noqa: Y015
 
 @_typing.final
 class LogoutRequest(_message.Message):
@@ -385,19 +576,23 @@ class ChangePasswordRequest(_message.Message):
 
     CURRENT_PASSWORD_FIELD_NUMBER: _builtins.int
     NEW_PASSWORD_FIELD_NUMBER: _builtins.int
+    ONE_TIME_CODE_FIELD_NUMBER: _builtins.int
     current_password: _builtins.str
     """The password so far."""
     new_password: _builtins.str
     """At least 12 characters."""
+    one_time_code: _builtins.str
+    """One-time code or recovery code, when enrolled."""
     def __init__(
         self,
         *,
         current_password: _builtins.str = ...,
         new_password: _builtins.str = ...,
+        one_time_code: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["current_password", b"current_password", "new_password", b"new_password"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["current_password", b"current_password", "new_password", b"new_password", "one_time_code", b"one_time_code"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -60,6 +60,21 @@ class AuthServiceStub(object):
                 request_serializer=vantage_dot_api_dot_identity_dot_v1_dot_auth__service__pb2.ExchangeAssertionRequest.SerializeToString,
                 response_deserializer=vantage_dot_api_dot_identity_dot_v1_dot_auth__service__pb2.ExchangeAssertionResponse.FromString,
                 _registered_method=True)
+        self.GetLoginNonce = channel.unary_unary(
+                '/vantage.api.identity.v1.AuthService/GetLoginNonce',
+                request_serializer=vantage_dot_api_dot_identity_dot_v1_dot_auth__service__pb2.GetLoginNonceRequest.SerializeToString,
+                response_deserializer=vantage_dot_api_dot_identity_dot_v1_dot_auth__service__pb2.GetLoginNonceResponse.FromString,
+                _registered_method=True)
+        self.ExchangeIdentityToken = channel.unary_unary(
+                '/vantage.api.identity.v1.AuthService/ExchangeIdentityToken',
+                request_serializer=vantage_dot_api_dot_identity_dot_v1_dot_auth__service__pb2.ExchangeIdentityTokenRequest.SerializeToString,
+                response_deserializer=vantage_dot_api_dot_identity_dot_v1_dot_auth__service__pb2.ExchangeIdentityTokenResponse.FromString,
+                _registered_method=True)
+        self.ResetPassword = channel.unary_unary(
+                '/vantage.api.identity.v1.AuthService/ResetPassword',
+                request_serializer=vantage_dot_api_dot_identity_dot_v1_dot_auth__service__pb2.ResetPasswordRequest.SerializeToString,
+                response_deserializer=vantage_dot_api_dot_identity_dot_v1_dot_auth__service__pb2.ResetPasswordResponse.FromString,
+                _registered_method=True)
         self.Logout = channel.unary_unary(
                 '/vantage.api.identity.v1.AuthService/Logout',
                 request_serializer=vantage_dot_api_dot_identity_dot_v1_dot_auth__service__pb2.LogoutRequest.SerializeToString,
@@ -101,16 +116,19 @@ class AuthServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def Login(self, request, context):
-        """Logs a user in with a password.
+        """Logs a user in with a password and, when the user has enrolled one-time codes, with such a code.
         Who: anyone.
-        Errors: CREDENTIALS_INVALID (also for unknown users), LOCKED_OUT (wait as RetryInfo tells).
+        Errors: CREDENTIALS_INVALID (also for unknown users and wrong codes), ONE_TIME_CODE_REQUIRED (the password was right:
+        ask for the code and call again with both), LOCKED_OUT (wait as RetryInfo tells; codes count like passwords).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def RefreshToken(self, request, context):
-        """Exchanges a refresh token for new tokens. A refresh token works once; using it again ends the whole session.
+        """Exchanges a refresh token for new tokens. A refresh token works once; using it again ends the whole session. The one
+        exception: a call whose answer was lost may be repeated with the same request_id within two minutes, and gets the
+        same refresh token, as long as that one has not been used.
         Who: anyone who holds a refresh token.
         Errors: TOKEN_INVALID, TOKEN_EXPIRED, TOKEN_REUSED (log in again).
         """
@@ -120,9 +138,39 @@ class AuthServiceServicer(object):
 
     def ExchangeAssertion(self, request, context):
         """Exchanges a JWT assertion signed with a certified key (RFC 7523, header x5c) for an access token.
-        Who: a node whose certificate chains to a certificate authority of its organization.
+        Who: a node, a service account or a person whose certificate chains to a certificate authority of their organization.
         Errors: ASSERTION_INVALID (the message says which check failed), ASSERTION_REPLAYED, CLOCK_SKEWED,
-        CERTIFICATE_UNTRUSTED, PRINCIPAL_UNKNOWN (create the node first).
+        CERTIFICATE_UNTRUSTED, PRINCIPAL_UNKNOWN (create the node or user first, in the organization of the certificate).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetLoginNonce(self, request, context):
+        """Returns a nonce for a log-in at the server's identity provider: the client puts it into its request to the provider,
+        so that the ID token counts for this log-in only. The server keeps nothing.
+        Who: anyone.
+        Errors: IDENTITY_PROVIDER_MISSING.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ExchangeIdentityToken(self, request, context):
+        """Logs in the user whom the identity provider's ID token is linked to. An ID token and a nonce work once.
+        Who: anyone.
+        Errors: IDENTITY_PROVIDER_MISSING, IDENTITY_PROVIDER_UNAVAILABLE (try again), IDENTITY_TOKEN_INVALID (the message says
+        which check failed), IDENTITY_TOKEN_REPLAYED, IDENTITY_UNKNOWN (link the identity to a user first).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ResetPassword(self, request, context):
+        """Sets a new password with the one-time token that an admin issued, and ends all sessions of the user. Does not log in:
+        one-time codes stay as they are.
+        Who: anyone who holds a reset token.
+        Errors: RESET_TOKEN_INVALID (wrong, used or expired: after a lost answer try to log in first), PASSWORD_TOO_WEAK.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -140,7 +188,7 @@ class AuthServiceServicer(object):
     def ChangePassword(self, request, context):
         """Changes the caller's password and ends the caller's other sessions.
         Who: users.
-        Errors: CREDENTIALS_INVALID (current password wrong), LOCKED_OUT, PASSWORD_TOO_WEAK.
+        Errors: CREDENTIALS_INVALID (current password or code wrong), ONE_TIME_CODE_REQUIRED, LOCKED_OUT, PASSWORD_TOO_WEAK.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -182,6 +230,21 @@ def add_AuthServiceServicer_to_server(servicer, server):
                     servicer.ExchangeAssertion,
                     request_deserializer=vantage_dot_api_dot_identity_dot_v1_dot_auth__service__pb2.ExchangeAssertionRequest.FromString,
                     response_serializer=vantage_dot_api_dot_identity_dot_v1_dot_auth__service__pb2.ExchangeAssertionResponse.SerializeToString,
+            ),
+            'GetLoginNonce': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetLoginNonce,
+                    request_deserializer=vantage_dot_api_dot_identity_dot_v1_dot_auth__service__pb2.GetLoginNonceRequest.FromString,
+                    response_serializer=vantage_dot_api_dot_identity_dot_v1_dot_auth__service__pb2.GetLoginNonceResponse.SerializeToString,
+            ),
+            'ExchangeIdentityToken': grpc.unary_unary_rpc_method_handler(
+                    servicer.ExchangeIdentityToken,
+                    request_deserializer=vantage_dot_api_dot_identity_dot_v1_dot_auth__service__pb2.ExchangeIdentityTokenRequest.FromString,
+                    response_serializer=vantage_dot_api_dot_identity_dot_v1_dot_auth__service__pb2.ExchangeIdentityTokenResponse.SerializeToString,
+            ),
+            'ResetPassword': grpc.unary_unary_rpc_method_handler(
+                    servicer.ResetPassword,
+                    request_deserializer=vantage_dot_api_dot_identity_dot_v1_dot_auth__service__pb2.ResetPasswordRequest.FromString,
+                    response_serializer=vantage_dot_api_dot_identity_dot_v1_dot_auth__service__pb2.ResetPasswordResponse.SerializeToString,
             ),
             'Logout': grpc.unary_unary_rpc_method_handler(
                     servicer.Logout,
@@ -335,6 +398,87 @@ class AuthService(object):
             '/vantage.api.identity.v1.AuthService/ExchangeAssertion',
             vantage_dot_api_dot_identity_dot_v1_dot_auth__service__pb2.ExchangeAssertionRequest.SerializeToString,
             vantage_dot_api_dot_identity_dot_v1_dot_auth__service__pb2.ExchangeAssertionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetLoginNonce(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/vantage.api.identity.v1.AuthService/GetLoginNonce',
+            vantage_dot_api_dot_identity_dot_v1_dot_auth__service__pb2.GetLoginNonceRequest.SerializeToString,
+            vantage_dot_api_dot_identity_dot_v1_dot_auth__service__pb2.GetLoginNonceResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ExchangeIdentityToken(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/vantage.api.identity.v1.AuthService/ExchangeIdentityToken',
+            vantage_dot_api_dot_identity_dot_v1_dot_auth__service__pb2.ExchangeIdentityTokenRequest.SerializeToString,
+            vantage_dot_api_dot_identity_dot_v1_dot_auth__service__pb2.ExchangeIdentityTokenResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ResetPassword(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/vantage.api.identity.v1.AuthService/ResetPassword',
+            vantage_dot_api_dot_identity_dot_v1_dot_auth__service__pb2.ResetPasswordRequest.SerializeToString,
+            vantage_dot_api_dot_identity_dot_v1_dot_auth__service__pb2.ResetPasswordResponse.FromString,
             options,
             channel_credentials,
             insecure,

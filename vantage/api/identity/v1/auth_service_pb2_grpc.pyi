@@ -28,20 +28,41 @@ class AuthServiceStub:
     Errors: BOOTSTRAP_TOKEN_INVALID (wrong, or used already), PASSWORD_TOO_WEAK.
     """
     Login: _aio.UnaryUnaryMultiCallable[_auth_service_pb2.LoginRequest, _auth_service_pb2.LoginResponse]
-    """Logs a user in with a password.
+    """Logs a user in with a password and, when the user has enrolled one-time codes, with such a code.
     Who: anyone.
-    Errors: CREDENTIALS_INVALID (also for unknown users), LOCKED_OUT (wait as RetryInfo tells).
+    Errors: CREDENTIALS_INVALID (also for unknown users and wrong codes), ONE_TIME_CODE_REQUIRED (the password was right:
+    ask for the code and call again with both), LOCKED_OUT (wait as RetryInfo tells; codes count like passwords).
     """
     RefreshToken: _aio.UnaryUnaryMultiCallable[_auth_service_pb2.RefreshTokenRequest, _auth_service_pb2.RefreshTokenResponse]
-    """Exchanges a refresh token for new tokens. A refresh token works once; using it again ends the whole session.
+    """Exchanges a refresh token for new tokens. A refresh token works once; using it again ends the whole session. The one
+    exception: a call whose answer was lost may be repeated with the same request_id within two minutes, and gets the
+    same refresh token, as long as that one has not been used.
     Who: anyone who holds a refresh token.
     Errors: TOKEN_INVALID, TOKEN_EXPIRED, TOKEN_REUSED (log in again).
     """
     ExchangeAssertion: _aio.UnaryUnaryMultiCallable[_auth_service_pb2.ExchangeAssertionRequest, _auth_service_pb2.ExchangeAssertionResponse]
     """Exchanges a JWT assertion signed with a certified key (RFC 7523, header x5c) for an access token.
-    Who: a node whose certificate chains to a certificate authority of its organization.
+    Who: a node, a service account or a person whose certificate chains to a certificate authority of their organization.
     Errors: ASSERTION_INVALID (the message says which check failed), ASSERTION_REPLAYED, CLOCK_SKEWED,
-    CERTIFICATE_UNTRUSTED, PRINCIPAL_UNKNOWN (create the node first).
+    CERTIFICATE_UNTRUSTED, PRINCIPAL_UNKNOWN (create the node or user first, in the organization of the certificate).
+    """
+    GetLoginNonce: _aio.UnaryUnaryMultiCallable[_auth_service_pb2.GetLoginNonceRequest, _auth_service_pb2.GetLoginNonceResponse]
+    """Returns a nonce for a log-in at the server's identity provider: the client puts it into its request to the provider,
+    so that the ID token counts for this log-in only. The server keeps nothing.
+    Who: anyone.
+    Errors: IDENTITY_PROVIDER_MISSING.
+    """
+    ExchangeIdentityToken: _aio.UnaryUnaryMultiCallable[_auth_service_pb2.ExchangeIdentityTokenRequest, _auth_service_pb2.ExchangeIdentityTokenResponse]
+    """Logs in the user whom the identity provider's ID token is linked to. An ID token and a nonce work once.
+    Who: anyone.
+    Errors: IDENTITY_PROVIDER_MISSING, IDENTITY_PROVIDER_UNAVAILABLE (try again), IDENTITY_TOKEN_INVALID (the message says
+    which check failed), IDENTITY_TOKEN_REPLAYED, IDENTITY_UNKNOWN (link the identity to a user first).
+    """
+    ResetPassword: _aio.UnaryUnaryMultiCallable[_auth_service_pb2.ResetPasswordRequest, _auth_service_pb2.ResetPasswordResponse]
+    """Sets a new password with the one-time token that an admin issued, and ends all sessions of the user. Does not log in:
+    one-time codes stay as they are.
+    Who: anyone who holds a reset token.
+    Errors: RESET_TOKEN_INVALID (wrong, used or expired: after a lost answer try to log in first), PASSWORD_TOO_WEAK.
     """
     Logout: _aio.UnaryUnaryMultiCallable[_auth_service_pb2.LogoutRequest, _auth_service_pb2.LogoutResponse]
     """Ends the session of the access token: its refresh tokens and access tokens stop to work at once.
@@ -51,7 +72,7 @@ class AuthServiceStub:
     ChangePassword: _aio.UnaryUnaryMultiCallable[_auth_service_pb2.ChangePasswordRequest, _auth_service_pb2.ChangePasswordResponse]
     """Changes the caller's password and ends the caller's other sessions.
     Who: users.
-    Errors: CREDENTIALS_INVALID (current password wrong), LOCKED_OUT, PASSWORD_TOO_WEAK.
+    Errors: CREDENTIALS_INVALID (current password or code wrong), ONE_TIME_CODE_REQUIRED, LOCKED_OUT, PASSWORD_TOO_WEAK.
     """
     GetPrincipal: _aio.UnaryUnaryMultiCallable[_auth_service_pb2.GetPrincipalRequest, _auth_service_pb2.GetPrincipalResponse]
     """Tells who the caller is and what they may do.
@@ -91,9 +112,10 @@ class AuthServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _auth_service_pb2.LoginRequest,
         context: _aio.ServicerContext[_auth_service_pb2.LoginRequest, _abc.Awaitable[_auth_service_pb2.LoginResponse]],
     ) -> _abc.Awaitable[_auth_service_pb2.LoginResponse]:
-        """Logs a user in with a password.
+        """Logs a user in with a password and, when the user has enrolled one-time codes, with such a code.
         Who: anyone.
-        Errors: CREDENTIALS_INVALID (also for unknown users), LOCKED_OUT (wait as RetryInfo tells).
+        Errors: CREDENTIALS_INVALID (also for unknown users and wrong codes), ONE_TIME_CODE_REQUIRED (the password was right:
+        ask for the code and call again with both), LOCKED_OUT (wait as RetryInfo tells; codes count like passwords).
         """
 
     @_abc_1.abstractmethod
@@ -102,7 +124,9 @@ class AuthServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _auth_service_pb2.RefreshTokenRequest,
         context: _aio.ServicerContext[_auth_service_pb2.RefreshTokenRequest, _abc.Awaitable[_auth_service_pb2.RefreshTokenResponse]],
     ) -> _abc.Awaitable[_auth_service_pb2.RefreshTokenResponse]:
-        """Exchanges a refresh token for new tokens. A refresh token works once; using it again ends the whole session.
+        """Exchanges a refresh token for new tokens. A refresh token works once; using it again ends the whole session. The one
+        exception: a call whose answer was lost may be repeated with the same request_id within two minutes, and gets the
+        same refresh token, as long as that one has not been used.
         Who: anyone who holds a refresh token.
         Errors: TOKEN_INVALID, TOKEN_EXPIRED, TOKEN_REUSED (log in again).
         """
@@ -114,9 +138,45 @@ class AuthServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_auth_service_pb2.ExchangeAssertionRequest, _abc.Awaitable[_auth_service_pb2.ExchangeAssertionResponse]],
     ) -> _abc.Awaitable[_auth_service_pb2.ExchangeAssertionResponse]:
         """Exchanges a JWT assertion signed with a certified key (RFC 7523, header x5c) for an access token.
-        Who: a node whose certificate chains to a certificate authority of its organization.
+        Who: a node, a service account or a person whose certificate chains to a certificate authority of their organization.
         Errors: ASSERTION_INVALID (the message says which check failed), ASSERTION_REPLAYED, CLOCK_SKEWED,
-        CERTIFICATE_UNTRUSTED, PRINCIPAL_UNKNOWN (create the node first).
+        CERTIFICATE_UNTRUSTED, PRINCIPAL_UNKNOWN (create the node or user first, in the organization of the certificate).
+        """
+
+    @_abc_1.abstractmethod
+    def GetLoginNonce(
+        self,
+        request: _auth_service_pb2.GetLoginNonceRequest,
+        context: _aio.ServicerContext[_auth_service_pb2.GetLoginNonceRequest, _abc.Awaitable[_auth_service_pb2.GetLoginNonceResponse]],
+    ) -> _abc.Awaitable[_auth_service_pb2.GetLoginNonceResponse]:
+        """Returns a nonce for a log-in at the server's identity provider: the client puts it into its request to the provider,
+        so that the ID token counts for this log-in only. The server keeps nothing.
+        Who: anyone.
+        Errors: IDENTITY_PROVIDER_MISSING.
+        """
+
+    @_abc_1.abstractmethod
+    def ExchangeIdentityToken(
+        self,
+        request: _auth_service_pb2.ExchangeIdentityTokenRequest,
+        context: _aio.ServicerContext[_auth_service_pb2.ExchangeIdentityTokenRequest, _abc.Awaitable[_auth_service_pb2.ExchangeIdentityTokenResponse]],
+    ) -> _abc.Awaitable[_auth_service_pb2.ExchangeIdentityTokenResponse]:
+        """Logs in the user whom the identity provider's ID token is linked to. An ID token and a nonce work once.
+        Who: anyone.
+        Errors: IDENTITY_PROVIDER_MISSING, IDENTITY_PROVIDER_UNAVAILABLE (try again), IDENTITY_TOKEN_INVALID (the message says
+        which check failed), IDENTITY_TOKEN_REPLAYED, IDENTITY_UNKNOWN (link the identity to a user first).
+        """
+
+    @_abc_1.abstractmethod
+    def ResetPassword(
+        self,
+        request: _auth_service_pb2.ResetPasswordRequest,
+        context: _aio.ServicerContext[_auth_service_pb2.ResetPasswordRequest, _abc.Awaitable[_auth_service_pb2.ResetPasswordResponse]],
+    ) -> _abc.Awaitable[_auth_service_pb2.ResetPasswordResponse]:
+        """Sets a new password with the one-time token that an admin issued, and ends all sessions of the user. Does not log in:
+        one-time codes stay as they are.
+        Who: anyone who holds a reset token.
+        Errors: RESET_TOKEN_INVALID (wrong, used or expired: after a lost answer try to log in first), PASSWORD_TOO_WEAK.
         """
 
     @_abc_1.abstractmethod
@@ -138,7 +198,7 @@ class AuthServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _abc.Awaitable[_auth_service_pb2.ChangePasswordResponse]:
         """Changes the caller's password and ends the caller's other sessions.
         Who: users.
-        Errors: CREDENTIALS_INVALID (current password wrong), LOCKED_OUT, PASSWORD_TOO_WEAK.
+        Errors: CREDENTIALS_INVALID (current password or code wrong), ONE_TIME_CODE_REQUIRED, LOCKED_OUT, PASSWORD_TOO_WEAK.
         """
 
     @_abc_1.abstractmethod

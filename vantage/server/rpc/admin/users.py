@@ -6,6 +6,8 @@ from typing import Any
 
 from vantage.api.admin.v1 import user_service_pb2 as pb
 from vantage.api.admin.v1 import user_service_pb2_grpc
+from vantage.common.errors import Reason, error
+from vantage.server.domain.principals import UserKind
 from vantage.server.rpc.admin.common import changed_fields, time_to_proto
 from vantage.server.rpc.context import current_user
 from vantage.server.services.users import UserChange, Users
@@ -21,15 +23,16 @@ class UserServicer(user_service_pb2_grpc.UserServiceServicer):
         self._users = users
 
     async def CreateUser(self, request: pb.CreateUserRequest, context: Context) -> pb.CreateUserResponse:
-        made = await self._users.create(
+        made, reset_token = await self._users.create(
             current_user(),
             request.user_id,
             request.organization,
             request.roles,
             request.display_name,
             request.password,
+            _kind(request.kind),
         )
-        return pb.CreateUserResponse(user=user_to_proto(made))
+        return pb.CreateUserResponse(user=user_to_proto(made), reset_token=reset_token)
 
     async def GetUser(self, request: pb.GetUserRequest, context: Context) -> pb.GetUserResponse:
         return pb.GetUserResponse(user=user_to_proto(await self._users.get(current_user(), request.name)))
@@ -55,6 +58,13 @@ class UserServicer(user_service_pb2_grpc.UserServiceServicer):
         return pb.DeleteUserResponse()
 
 
+def _kind(kind: int) -> UserKind:
+    try:
+        return UserKind(kind or UserKind.PERSON.value)
+    except ValueError:
+        raise error(Reason.INVALID_ARGUMENT, "kind must be a known kind of users", field="kind") from None
+
+
 def user_to_proto(each: User) -> pb.User:
     """A user to send."""
     return pb.User(
@@ -64,4 +74,5 @@ def user_to_proto(each: User) -> pb.User:
         display_name=each.display_name,
         create_time=time_to_proto(each.created),
         etag=each.etag,
+        kind=pb.UserKind.ValueType(each.kind.value),
     )

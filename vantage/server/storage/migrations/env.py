@@ -2,7 +2,7 @@
 
 from alembic import context
 
-from vantage.server.storage import schema, task_schema  # noqa: F401  # the tables join the metadata
+from vantage.server.storage import credential_schema, schema, task_schema  # noqa: F401  # the tables join the metadata
 
 context.configure(
     connection=context.config.attributes["connection"], target_metadata=schema.metadata, render_as_batch=True
