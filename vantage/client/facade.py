@@ -14,11 +14,13 @@ from vantage.client.handles import AsyncTaskHandle
 from vantage.client.images import AsyncImages
 from vantage.client.loop import LoopThread
 from vantage.client.models import (
+    Answer,
     Collaboration,
     Event,
     Node,
     Organization,
     Principal,
+    Question,
     Result,
     Role,
     ServerInfo,
@@ -500,6 +502,23 @@ class Tasks:
             ),
             self._loop,
         )
+
+    def run_many(self, questions: Iterable[Question]) -> Iterator[Answer]:
+        """Ask many questions over one stream, which is several times as fast as asking one by one.
+
+        Lost connections are made again, and no question is asked twice. A question that the server does not take is
+        answered with its failure, and the others go on.
+
+        Args:
+            questions: taken as there is room; at most 500 are under way at once.
+
+        Returns:
+            The answers, in the order in which they come to be.
+
+        Raises:
+            VantageError: the server takes no questions from you at all.
+        """
+        return self._loop.iterate(self._inner.run_many(questions))
 
     def get(self, name: str) -> Task:
         """One task with its runs.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from typing import Any
 
 from vantage.api.task.v1 import task_pb2
@@ -120,7 +121,7 @@ class AsyncTaskHandle:
             UnavailableError: DEADLINE_EXCEEDED, the task has not ended in time; it goes on.
         """
         await self._finished(timeout)
-        return [await self._open(self._runs[run.name]) for run in self._task.runs]
+        return [await opened(self._payloads, self._runs[run.name]) for run in self._task.runs]
 
     async def result(self, timeout: float | None = None) -> Any:
         """Wait for the end and return the answer of the only organization that was asked.
@@ -169,16 +170,16 @@ class AsyncTaskHandle:
                 runs = tuple(self._runs[run.name] for run in self._task.runs)
                 self._task = _ended(self._task, event, runs)
 
-    async def _open(self, run: Run) -> Result:
-        value: Any = None
-        media_type = ""
-        if run.content is not None:
-            media_type = run.content.media_type
-            value = decode(media_type, await self._payloads.fetch(run.content))
-        return Result(run.organization, run.name, run.state, value, run.failure, run.node, media_type)
+
+async def opened(payloads: Payloads, run: Run) -> Result:
+    """What an organization answered: its result fetched and opened, or its failure."""
+    value: Any = None
+    media_type = ""
+    if run.content is not None:
+        media_type = run.content.media_type
+        value = decode(media_type, await payloads.fetch(run.content))
+    return Result(run.organization, run.name, run.state, value, run.failure, run.node, media_type)
 
 
 def _ended(task: Task, event: TaskFinished, runs: tuple[Run, ...]) -> Task:
-    from dataclasses import replace
-
     return replace(task, state=event.state, runs=runs, finish_time=event.time, last_sequence=event.sequence)

@@ -1,0 +1,184 @@
+"""Many questions over one stream: what programs use that ask all day."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any
+
+import grpc
+
+from vantage.api.task.v1 import task_pb2
+from vantage.api.task.v1 import task_service_pb2 as pb
+from vantage.client import converters
+from vantage.client.caller import Caller, Patience
+from vantage.client.models import (
+    Answer,
+    Failure,
+    Question,
+    Result,
+    Run,
+    RunChanged,
+    RunFinished,
+    TaskFinished,
+    TaskSnapshot,
+)
+from vantage.common.errors import UnauthenticatedError, VantageError
+from vantage.common.rpc import error_from_rpc
+
+MAX_OPEN = 500
+"""Questions that are under way at once; further ones wait here."""
+
+Prepare = Callable[[Question], Awaitable[task_pb2.TaskSpec]]
+Open = Callable[[Run], Awaitable[Result]]
+
+
+@dataclass
+class _Pending:
+    """A question that has no answer yet."""
+
+    question: Question
+    request: pb.RunTasksRequest
+    task: str = ""
+    runs: dict[str, Run] = field(default_factory=dict)
+
+
+class Batch:
+    """One call of ``run_many``; goes on by itself after lost connections.
+
+    A question keeps its request id for its life, so asking again after a lost connection attaches to its task.
+
+    Args:
+        caller: makes the calls.
+        prepare: makes the message of a question, or raises what is wrong with it.
+        open_run: fetches the result of a run.
+    """
+
+    def __init__(self, caller: Caller, prepare: Prepare, open_run: Open) -> None:
+        self._caller = caller
+        self._prepare = prepare
+        self._open = open_run
+        self._pending: dict[str, _Pending] = {}
+        self._unsent: asyncio.Queue[_Pending | None] = asyncio.Queue()
+        self._answers: asyncio.Queue[_Pending | Answer | None] = asyncio.Queue()
+        self._room = asyncio.Semaphore(MAX_OPEN)
+        self._all_asked = False
+
+    async def answers(self, questions: Iterable[Question] | AsyncIterable[Question]) -> AsyncIterator[Answer]:
+        """The answers, in the order in which they come to be."""
+        workers = [asyncio.create_task(self._ask(questions)), asyncio.create_task(self._converse())]
+        for worker in workers:
+            worker.add_done_callback(self._failed)
+        try:
+            while (item := await self._answers.get()) is not None:
+                if isinstance(item, _Pending):
+                    results = [await self._open(run) for run in item.runs.values()]
+                    item = Answer(item.question, item.task, tuple(results))
+                yield item
+            for worker in workers:
+                if worker.done():
+                    worker.result()
+        finally:
+            for worker in workers:
+                worker.cancel()
+            await asyncio.gather(*workers, return_exceptions=True)
+
+    def _failed(self, worker: asyncio.Task[None]) -> None:
+        if not worker.cancelled() and worker.exception() is not None:
+            self._answers.put_nowait(None)
+
+    async def _ask(self, questions: Iterable[Question] | AsyncIterable[Question]) -> None:
+        """Take questions while there is room for them."""
+        async for question in _each(questions):
+            await self._room.acquire()
+            request_id = str(uuid.UUID(question.request_id)) if question.request_id else str(uuid.uuid4())
+            try:
+                spec = await self._prepare(question)
+            except VantageError as problem:
+                self._room.release()
+                failure = Failure(problem.reason.name, problem.message, problem.metadata)
+                self._answers.put_nowait(Answer(question, failure=failure))
+                continue
+            pending = _Pending(question, pb.RunTasksRequest(request_id=request_id, spec=spec))
+            self._pending[request_id] = pending
+            self._unsent.put_nowait(pending)
+        self._all_asked = True
+        self._unsent.put_nowait(None)
+
+    async def _converse(self) -> None:
+        """Ask and listen, over as many connections as it takes."""
+        patience = Patience()
+        while not (self._all_asked and not self._pending):
+            token, metadata = await self._caller.metadata()
+            stubs = await self._caller.stubs()
+            call = stubs.tasks.RunTasks(metadata=metadata)
+            writer = asyncio.create_task(self._write(call))
+            try:
+                async for response in call:
+                    patience.progressed()
+                    self._take(response)
+            except grpc.aio.AioRpcError as failure:
+                problem = error_from_rpc(failure)
+                if isinstance(problem, UnauthenticatedError):
+                    await self._caller.credentials.refused(token, problem)
+                else:
+                    await patience.wait_or_raise(problem)
+            finally:
+                writer.cancel()
+                call.cancel()
+                await asyncio.gather(writer, return_exceptions=True)
+        self._answers.put_nowait(None)
+
+    async def _write(self, call: Any) -> None:
+        """Ask what has no answer, then what comes; the call is over when a write fails, and the reader says why."""
+        with suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError):
+            sent = set()
+            for pending in list(self._pending.values()):
+                sent.add(pending.request.request_id)
+                await call.write(pending.request)
+            while not (self._all_asked and self._unsent.empty()):
+                following = await self._unsent.get()
+                if following is not None and following.request.request_id not in sent:
+                    await call.write(following.request)
+            await call.done_writing()
+
+    def _take(self, response: pb.RunTasksResponse) -> None:
+        pending = self._pending.get(response.request_id)
+        if pending is None:
+            return  # answered before the connection was lost
+        if response.WhichOneof("outcome") == "failure":
+            self._end(response.request_id, Answer(pending.question, failure=converters.failure(response.failure)))
+            return
+        match converters.event(response.event):
+            case TaskSnapshot(task=task):
+                pending.task = task.name
+                pending.runs = {run.name: run for run in task.runs}
+                if task.state.ended:
+                    self._end(response.request_id, pending)
+            case RunChanged(run=run) | RunFinished(run=run):
+                pending.runs[run.name] = run
+            case TaskFinished():
+                self._end(response.request_id, pending)
+
+    def _end(self, request_id: str, answer: _Pending | Answer) -> None:
+        del self._pending[request_id]
+        self._room.release()
+        self._answers.put_nowait(answer)
+
+
+async def _each(questions: Iterable[Question] | AsyncIterable[Question]) -> AsyncIterator[Question]:
+    if isinstance(questions, AsyncIterable):
+        async for question in questions:
+            yield question
+        return
+    if isinstance(questions, Sequence):
+        for question in questions:
+            yield question
+        return
+    # A generator may take its time: the loop must not wait for it.
+    iterator = iter(questions)
+    while (following := await asyncio.to_thread(next, iterator, None)) is not None:
+        yield following
