@@ -12,7 +12,10 @@ import pytest
 
 from tests.cli.conftest import Run
 from vantage.common import cosign, oci
+from vantage.testing.declared import push_declaration
 from vantage.testing.registry import Registry
+
+pytestmark = pytest.mark.docker
 
 PASSWORD = "correct horse"
 CREDENTIALS = "registry password"
@@ -47,31 +50,9 @@ def logged_in(registry: Registry, tmp_path: Path) -> None:
 
 
 def push(registry: Registry, content: str, tag: str = "latest") -> str:
-    """Push the smallest image there is and return its reference."""
-
-    async def run() -> str:
-        config = {
-            "os": "linux",
-            "config": {"Labels": {"org.vantage.declaration": json.dumps(DECLARATION)}, "Env": [content]},
-        }
-        text = json.dumps(config).encode()
-        access = oci.RegistryAccess("clara", CREDENTIALS)
-        async with oci.connect(registry.address, "algorithms/count", access) as repository:
-            return await repository.put_manifest(
-                tag,
-                {
-                    "schemaVersion": 2,
-                    "mediaType": "application/vnd.oci.image.manifest.v1+json",
-                    "config": {
-                        "mediaType": "application/vnd.oci.image.config.v1+json",
-                        "size": len(text),
-                        "digest": await repository.put_blob(text),
-                    },
-                    "layers": [],
-                },
-            )
-
-    return f"{registry.address}/algorithms/count@{asyncio.run(run())}"
+    """Push an image that differs by its content, and return its reference."""
+    access = oci.RegistryAccess("clara", CREDENTIALS)
+    return asyncio.run(push_declaration(registry.address, "algorithms/count", DECLARATION, content, tag, access))
 
 
 @pytest.fixture

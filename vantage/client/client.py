@@ -46,14 +46,15 @@ class AsyncClient:
         transfer: Transfer | None = None,
         clock: Clock | None = None,
     ) -> None:
-        self._caller = Caller(transport, token_store or MemoryTokenStore(), clock or SystemClock())
+        clock = clock or SystemClock()
+        self._caller = Caller(transport, token_store or MemoryTokenStore(), clock)
         self.auth = AsyncAuth(self._caller)
         self.organizations = AsyncOrganizations(self._caller)
         self.users = AsyncUsers(self._caller)
         self.collaborations = AsyncCollaborations(self._caller)
         self.nodes = AsyncNodes(self._caller)
         self.roles = AsyncRoles(self._caller)
-        self.images = AsyncImages()
+        self.images = AsyncImages(clock)
         self.tasks = AsyncTasks(self._caller, Payloads(self._caller, transfer), self.images)
 
     @classmethod

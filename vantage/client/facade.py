@@ -441,6 +441,14 @@ class Images:
         """
         return self._loop.run(self._inner.resolve(image))
 
+    def declaration_if_known(self, image: str) -> Declaration | None:
+        """What an image says of itself, or None when it cannot be told soon; never raises for a registry's sake.
+
+        Raises:
+            InvalidArgumentError: IMAGE_NOT_BY_DIGEST.
+        """
+        return self._loop.run(self._inner.declaration_if_known(image))
+
 
 class Tasks:
     """Tasks: questions to the organizations of a collaboration."""

@@ -2,18 +2,36 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
+from datetime import datetime, timedelta
+
 from vantage.common import oci
+from vantage.common.clock import Clock, SystemClock
 from vantage.common.declaration import Declaration
+from vantage.common.errors import RefusedError, UnavailableError
 from vantage.common.image_lookup import read_declaration, resolve, split_tag
 
+log = logging.getLogger(__name__)
+
+PATIENCE = 3.0
+"""Seconds that a question waits for a registry: what it tells is of help, not needed."""
+FORGET = timedelta(minutes=5)
+"""How long a registry that could not be used is left alone by questions."""
 _MAX_CACHED = 100
 
 
 class AsyncImages:
-    """Asks registries, without the server."""
+    """Asks registries, without the server.
 
-    def __init__(self) -> None:
+    Args:
+        clock: the time.
+    """
+
+    def __init__(self, clock: Clock | None = None) -> None:
+        self._clock = clock or SystemClock()
         self._declarations: dict[str, Declaration] = {}
+        self._unusable: dict[str, datetime] = {}
 
     async def declaration(self, image: str) -> Declaration:
         """What an image says of itself: its functions, their arguments and data.
@@ -48,3 +66,27 @@ class AsyncImages:
         name, path, tag = split_tag(image)
         async with oci.connect(name, path, oci.RegistryAccess()) as registry:
             return str(await resolve(registry, name, path, tag))
+
+    async def declaration_if_known(self, image: str) -> Declaration | None:
+        """What an image says of itself, or None when it cannot be told soon; never raises for a registry's sake.
+
+        Raises:
+            InvalidArgumentError: IMAGE_NOT_BY_DIGEST.
+        """
+        registry = oci.ImageReference.parse(image).registry
+        now = self._clock.now()
+        since = self._unusable.get(registry)
+        if since is not None and now - since < FORGET:
+            return None
+        try:
+            async with asyncio.timeout(PATIENCE):
+                return await self.declaration(image)
+        except (UnavailableError, RefusedError, TimeoutError) as problem:
+            # Nodes may reach a registry that this machine does not, with credentials that this client does not have.
+            log.warning(
+                "the question goes out unchecked: the image's declaration cannot be read from here",
+                extra={"image": image, "problem": type(problem).__name__},
+            )
+            if not isinstance(problem, RefusedError):
+                self._unusable[registry] = now
+            return None

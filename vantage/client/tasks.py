@@ -24,7 +24,7 @@ from vantage.client.short_names import full, full_node
 from vantage.client.values import JSON, encode_arguments
 from vantage.common import names
 from vantage.common.declaration import Function, validate_arguments
-from vantage.common.errors import Reason, RefusedError, UnavailableError, VantageError, error
+from vantage.common.errors import Reason, UnavailableError, VantageError, error
 
 PAGE_SIZE = 100
 CREATE_ATTEMPTS = 5
@@ -244,10 +244,9 @@ class AsyncTasks:
 
     async def _check(self, question: Question, targets: Sequence[Target]) -> None:
         """Compare a question with what the image declares; say nothing when that cannot be known from here."""
-        try:
-            declaration = await self._images.declaration(question.image)
-        except (UnavailableError, RefusedError):
-            return  # nodes may reach a registry that this machine does not
+        declaration = await self._images.declaration_if_known(question.image)
+        if declaration is None:
+            return
         declared = declaration.function(question.function)
         for each in targets:
             given = each.arguments if each.arguments is not None else question.arguments

@@ -1,0 +1,69 @@
+"""A TCP proxy that loses connections when a test says so."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Self
+
+_BUFFER = 64 * 1024
+
+
+class Proxy:
+    """Forwards bytes to an address until it is told to break.
+
+    Attributes:
+        address: ``host:port`` that clients use.
+        connections: how many there have been.
+    """
+
+    def __init__(self, target: str) -> None:
+        host, _, port = target.rpartition(":")
+        self._target = (host, int(port))
+        self._writers: set[asyncio.StreamWriter] = set()
+        self.address = ""
+        self.connections = 0
+
+    @classmethod
+    @asynccontextmanager
+    async def to(cls, target: str) -> AsyncIterator[Self]:
+        """A proxy on a loopback port that the system picks."""
+        proxy = cls(target)
+        server = await asyncio.start_server(proxy._accept, "127.0.0.1", 0)
+        host, port = server.sockets[0].getsockname()[:2]
+        proxy.address = f"{host}:{port}"
+        try:
+            yield proxy
+        finally:
+            server.close()
+            proxy.cut()
+            await server.wait_closed()
+
+    def cut(self) -> None:
+        """Lose all connections at once; new ones are taken."""
+        for writer in self._writers:
+            writer.transport.abort()
+
+    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.connections += 1
+        far_reader, far_writer = await asyncio.open_connection(*self._target)
+        both = {writer, far_writer}
+        self._writers |= both
+        try:
+            async with asyncio.TaskGroup() as pumps:
+                pumps.create_task(_pump(reader, far_writer))
+                pumps.create_task(_pump(far_reader, writer))
+        finally:
+            self._writers -= both
+            for each in both:
+                each.close()
+
+
+async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    with contextlib.suppress(OSError):
+        while content := await reader.read(_BUFFER):
+            writer.write(content)
+            await writer.drain()
+    writer.transport.abort()
