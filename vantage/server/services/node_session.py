@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import AsyncIterator
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Protocol, assert_never
 
@@ -40,6 +41,14 @@ MAX_REPORTS = 256
 """Reports that wait for their commit; the stream is not read further until it is done."""
 _LINGER = 0.005
 """How long the news that an algorithm started waits for what follows: a short run then costs one commit, not two."""
+
+
+@dataclass(frozen=True)
+class _Claim:
+    """A search for work: how much was asked for, and how much there was."""
+
+    free: int
+    taken: asyncio.Future[int]
 
 
 class Board(Protocol):
@@ -87,12 +96,16 @@ class NodeSession:
         self._reported = asyncio.Event()
         self._room = asyncio.Event()
         self._vacancy = asyncio.Event()
+        self._claim: _Claim | None = None
         self._more = True
+        self._ready = False
         self._silent = False
 
     def offer(self) -> None:
-        """There may be work for the node."""
+        """There may be work for the node: look for it now, behind what has been submitted so far."""
         self._more = True
+        if self._claim is None:
+            self._claim = self._look()
         self._vacancy.set()
 
     def released(self) -> None:
@@ -141,6 +154,7 @@ class NodeSession:
                 "resent": len(found.resent),
             },
         )
+        self._ready = True
         self.offer()
 
     async def _carry_out(self, effect: Effect) -> None:
@@ -202,10 +216,22 @@ class NodeSession:
         while True:
             await self._vacancy.wait()
             self._vacancy.clear()
-            free = min(self._state.slots - self._board.book.count(self.node.name), MAX_CLAIM)
-            if free < 1 or self.outbox.ended:
+            if self._claim is None and self._more:
+                self._claim = self._look()
+            if (claim := self._claim) is None:
                 continue
-            self._more = False
             # The runs reach the outbox with the changes of the commit.
-            if await self._commits.commit(assignment.claim, self.node, free, self._clock.now()) == free:
-                self.offer()
+            taken = await asyncio.shield(claim.taken)
+            self._claim = None
+            if taken == claim.free:
+                self._more = True
+            if self._more:
+                self._vacancy.set()
+
+    def _look(self) -> _Claim | None:
+        """Begin to claim runs, as many as the node has room for; one claim at a time."""
+        free = min(self._state.slots - self._board.book.count(self.node.name), MAX_CLAIM)
+        if free < 1 or self.outbox.ended or not self._ready:
+            return None
+        self._more = False
+        return _Claim(free, self._commits.submit(assignment.claim, self.node, free, self._clock.now()))

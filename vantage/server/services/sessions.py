@@ -32,7 +32,7 @@ from vantage.server.services.commits import Commits
 from vantage.server.services.node_session import NodeSession
 from vantage.server.services.outbox import ServerMessage
 from vantage.server.storage import lifecycle, presence_store, run_store
-from vantage.server.storage.lifecycle import Changes
+from vantage.server.storage.lifecycle import Changes, Vacancy
 from vantage.server.storage.presence_store import UNKNOWN, Presence
 
 log = logging.getLogger(__name__)
@@ -74,6 +74,7 @@ class Sessions:
         self._watch_leases: asyncio.Task[None] | None = None
         self._stopping = False
         commits.listen(self._on_changes)
+        commits.herald(self._seek)
 
     async def start(self) -> None:
         """Take up what a former process left: every node that holds runs gets a full lease to come back."""
@@ -255,7 +256,11 @@ class Sessions:
         for node, lease, reason in changes.revoked:
             if (session := self._open.get(node)) is not None:
                 session.outbox.put(CancelRun(lease, reason))
-        for vacancy in changes.queued:
+        self._seek(changes.queued)
+
+    def _seek(self, vacancies: Iterable[Vacancy]) -> None:
+        """Let the nodes that can take these runs look for them."""
+        for vacancy in vacancies:
             nodes = (vacancy.node,) if vacancy.node else tuple(self._by_organization.get(vacancy.organization, ()))
             for node in nodes:
                 if (session := self._open.get(node)) is not None:

@@ -21,7 +21,7 @@ from vantage.server.events.timers import Timers
 from vantage.server.services import task_access
 from vantage.server.services.commits import Commits
 from vantage.server.storage import creation, event_store, pages, task_queries, task_store
-from vantage.server.storage.lifecycle import Changes
+from vantage.server.storage.lifecycle import Changes, Vacancy
 from vantage.server.storage.task_store import Listing
 
 
@@ -77,7 +77,11 @@ class Tasks:
 
     async def create_many(self, principal: Principal, requests: Sequence[creation.Request]) -> list[creation.Outcome]:
         """Create prepared tasks in one unit; each has its own outcome."""
-        outcomes = await self._commits.commit(creation.create_tasks, requests, self._clock.now())
+        created = self._commits.submit(creation.create_tasks, requests, self._clock.now())
+        self._commits.announce(
+            {Vacancy(target.organization, target.node) for each in requests for target in each.spec.targets}
+        )
+        outcomes = await asyncio.shield(created)
         for request in requests:
             if request.call is not None:
                 request.call.written = True  # each task has its own entry, written with it

@@ -28,7 +28,7 @@ from vantage.server.domain.tasks import (
     deadline_of,
 )
 from vantage.server.storage import audit_store, key_store, payload_store, run_store, study_store, task_store
-from vantage.server.storage.lifecycle import Changes, Vacancy
+from vantage.server.storage.lifecycle import Changes
 from vantage.server.storage.task_schema import ARGUMENTS
 
 _FEW = 8 * 72
@@ -313,7 +313,6 @@ def _insert(connection: Connection, changes: Changes, made: Sequence[tuple[Task,
     more: dict[str, int] = {}
     for task in tasks:
         changes.created.append((task.name, task.deadline))
-        changes.queued.update(Vacancy(run.organization, run.wanted_node) for run in task.runs)
         if task.spec.parent_run:
             more[task.spec.parent_run] = more.get(task.spec.parent_run, 0) + 1
     if more:

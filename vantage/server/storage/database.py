@@ -13,8 +13,9 @@ import logging
 import queue
 import sqlite3
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -87,6 +88,7 @@ class Database:
         self._engine = sqlite_engine(path)
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._readers = ThreadPoolExecutor(READERS, thread_name_prefix="database-reader")
+        self._writing: Connection | None = None
         self._closed = False
         self.on_commit: Callable[[], None] | None = None
         """Called on the event loop after each commit; must not wait."""
@@ -147,6 +149,12 @@ class Database:
             raise _translate(problem) from problem
 
     def _write_loop(self) -> None:
+        try:
+            self._write_until_closed()
+        finally:
+            self._let_go()
+
+    def _write_until_closed(self) -> None:
         stopping = False
         while not stopping:
             first = self._jobs.get()
@@ -168,20 +176,38 @@ class Database:
     def _commit(self, group: Sequence[_Job]) -> None:
         """Run the units of a group in one transaction; leave outcome or problem in each."""
         try:
-            with self._engine.connect().execution_options(writing=True) as connection, connection.begin():
+            # One connection for as long as it is good: this thread is the only one that writes.
+            if self._writing is None:
+                self._writing = self._engine.connect().execution_options(writing=True)
+            connection = self._writing
+            with connection.begin():
                 alone = len(group) == 1
                 for job in group:
                     self._run(connection, job, alone=alone)
+                    if not _raw(connection).in_transaction:
+                        # SQLite itself undid everything, e.g. because the disk is full: what follows must not be
+                        # committed by itself.
+                        raise _LostError(job.problem)
                 if alone and group[0].problem is not None:
                     raise _UndoError
         except _UndoError:
             pass
+        except _LostError as problem:
+            self._let_go()
+            for job in group:
+                job.problem = job.problem or problem.cause
         except DBAPIError as problem:
             # The commit itself failed: nothing of the group happened.
             log.error("database commit failed", extra={"units": len(group), "cause": type(problem.orig).__name__})
+            self._let_go()
             translated = _translate(problem)
             for job in group:
                 job.problem = job.problem or translated
+
+    def _let_go(self) -> None:
+        connection, self._writing = self._writing, None
+        if connection is not None:
+            connection.close()
 
     @staticmethod
     def _run(connection: Connection, job: _Job, *, alone: bool) -> None:
@@ -189,9 +215,9 @@ class Database:
             if alone:
                 job.outcome = job.unit(connection)
             else:
-                with connection.begin_nested():
+                with _savepoint(connection):
                     job.outcome = job.unit(connection)
-        except OperationalError as problem:
+        except (OperationalError, sqlite3.Error) as problem:
             job.problem = _translate(problem)
         except DBAPIError as problem:
             job.problem = problem
@@ -212,6 +238,35 @@ def _audited(unit: Unit[T], call: audit.Call) -> Unit[T]:
         return value
 
     return both
+
+
+class _LostError(Exception):
+    """The transaction is gone."""
+
+    def __init__(self, cause: BaseException | None) -> None:
+        super().__init__()
+        self.cause = cause or error(Reason.DATABASE_UNAVAILABLE, "the server's database lost a transaction: try again")
+
+
+def _raw(connection: Connection) -> sqlite3.Connection:
+    found = connection.connection.driver_connection
+    assert isinstance(found, sqlite3.Connection)  # noqa: S101  # the engine is one for SQLite
+    return found
+
+
+@contextmanager
+def _savepoint(connection: Connection) -> Iterator[None]:
+    """Undo what is done inside when it raises. Through the driver: SQLAlchemy's own costs as much as a statement."""
+    raw = _raw(connection)
+    raw.execute("SAVEPOINT unit")
+    try:
+        yield
+    except BaseException:
+        if raw.in_transaction:
+            raw.execute("ROLLBACK TO unit")
+            raw.execute("RELEASE unit")
+        raise
+    raw.execute("RELEASE unit")
 
 
 def _deliver(group: Sequence[_Job], then: Callable[[], None] | None) -> None:
@@ -238,8 +293,8 @@ def _settle(jobs: Sequence[_Job], then: Callable[[], None] | None) -> None:
             job.future.set_result(job.outcome)
 
 
-def _translate(problem: DBAPIError) -> VantageError:
-    text = str(problem.orig)
+def _translate(problem: DBAPIError | sqlite3.Error) -> VantageError:
+    text = str(problem.orig if isinstance(problem, DBAPIError) else problem)
     if "full" in text:
         return error(
             Reason.STORAGE_FULL, "the server's disk is full: nothing was changed; its operator must make space"

@@ -42,7 +42,7 @@ class Changes:
     Attributes:
         events: in the order of their sequences within each task.
         created: new tasks with their deadlines.
-        queued: runs that wait for a node now.
+        queued: runs that wait for a node again; new ones are announced when their unit is submitted.
         granted: leases that began, or that their nodes confirmed.
         assigned: what must be sent to nodes.
         released: leases that ended, with their nodes.
