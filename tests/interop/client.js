@@ -55,7 +55,7 @@ async function main() {
 
   const asked = await all(tasks.RunTask({ request_id: crypto.randomUUID(), spec: questions[0] }, metadata));
   const name = asked[0].event.snapshot.task.name;
-  const watched = await all(tasks.WatchTask({ name, after_sequence: 1 }, metadata));
+  const watched = await all(tasks.WatchTask({ name, after_sequence: asked[0].event.sequence }, metadata));
 
   const stream = tasks.RunTasks(metadata);
   for (const spec of questions) stream.write({ request_id: crypto.randomUUID(), spec });

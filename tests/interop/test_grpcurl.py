@@ -106,7 +106,8 @@ async def test_log_in_ask_and_watch(network: Installation) -> None:
     assert json.loads(base64.b64decode(finished["result"]["inline"])) == {"value": 42}
     assert asked[-1]["event"]["task_finished"] == {"state": "TASK_STATE_SUCCEEDED", "succeeded_runs": 1}
 
-    watched = await call(network, "task.v1.TaskService/WatchTask", {"name": task["name"], "after_sequence": 1}, token)
+    again = {"name": task["name"], "after_sequence": asked[0]["event"]["sequence"]}
+    watched = await call(network, "task.v1.TaskService/WatchTask", again, token)
     assert watched[0]["event"]["snapshot"]["task"]["state"] == "TASK_STATE_SUCCEEDED"
     assert watched[1:] == [each for each in asked[1:] if "sequence" in each["event"]]
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+import threading
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
@@ -101,3 +102,29 @@ async def test_cancelling_a_caller_harms_nobody_else(database: Database) -> None
     first.cancel()
     await database.write(insert(2))
     assert 2 in await database.read(ids)
+
+
+async def test_a_lost_transaction_takes_the_whole_group_and_nothing_is_committed_behind_it(database: Database) -> None:
+    def lose(connection: Connection) -> None:
+        # As SQLite does by itself when the disk is full: everything so far is undone, and no transaction is left.
+        connection.execute(text("ROLLBACK"))
+        raise sqlite3.OperationalError("database or disk is full")
+
+    # One unit occupies the writer until the others are queued, so that these share a group.
+    occupied, queued = asyncio.Event(), threading.Event()
+    loop = asyncio.get_running_loop()
+
+    def occupy(_connection: Connection) -> None:
+        loop.call_soon_threadsafe(occupied.set)
+        assert queued.wait(10)
+
+    first = asyncio.create_task(database.write(occupy))
+    await occupied.wait()
+    group = [asyncio.ensure_future(database.submit(unit)) for unit in (insert(1), lose, insert(2))]
+    queued.set()
+    await first
+    outcomes = await asyncio.gather(*group, return_exceptions=True)
+    assert [getattr(each, "reason", None) for each in outcomes] == [Reason.STORAGE_FULL] * 3
+    assert await database.read(ids) == []
+    assert await database.write(insert(4)) == 4
+    assert await database.read(ids) == [4]

@@ -33,6 +33,8 @@ _BLOCK = 2**32
 """Sequences per process: each takes a block of its own, so that a number that was only in memory never comes again."""
 _LAZY_SECONDS = 0.05
 """How long what nobody waits for (acknowledged messages) waits for a commit to share."""
+_HURRY = 8
+"""Beyond so many waiting messages the node says less."""
 
 Unit = Callable[[sqlite3.Connection], object]
 
@@ -45,11 +47,13 @@ class Entry:
         assign: what the server sent.
         started: whether its algorithm may have begun to run.
         final: sequence of the message that ends it, once there is one.
+        said: sequence of the latest message about it that can be sent.
     """
 
     assign: pb.Assign
     started: bool = False
     final: int | None = None
+    said: int = 0
 
 
 @dataclass
@@ -194,10 +198,34 @@ class Journal:
         self._enqueue(self._take_sequence(message), lease_id, message)
 
     def unsent(self, after: int) -> Iterator[pb.ConnectRequest]:
-        """Messages to send with a sequence above ``after``, in order."""
-        for sequence in [each for each in self._state.outgoing if each > after]:
-            if (found := self._state.outgoing.get(sequence)) is not None:
-                yield found[1]
+        """Messages to send with a sequence above ``after``, in order.
+
+        When many wait, those are left out that a later one of the same attempt implies: Accepted before anything else,
+        Started before a result.
+        """
+        waiting = [each for each in self._state.outgoing if each > after]
+        hurry = len(waiting) > _HURRY
+        for sequence in waiting:
+            if (found := self._state.outgoing.get(sequence)) is None:
+                continue
+            lease_id, message = found
+            if hurry and self._is_implied(lease_id, sequence, message):
+                del self._state.outgoing[sequence]
+                continue
+            yield message
+
+    def _is_implied(self, lease_id: str, sequence: int, message: pb.ConnectRequest) -> bool:
+        entry = self._state.entries.get(lease_id)
+        if entry is None or entry.said <= sequence:
+            return False
+        match message.WhichOneof("message"):
+            case "accepted":
+                return True
+            case "started":
+                later = self._state.outgoing.get(entry.said)
+                return later is not None and later[1].completed.HasField("result")
+            case _:
+                return False
 
     def acknowledge(self, sequence: int) -> None:
         """The server has everything up to a sequence."""
@@ -256,6 +284,8 @@ class Journal:
             sequence = self._take_sequence(message)
             if (entry := self._state.entries.get(lease_id)) is not None and entry.final is not None:
                 entry.final = sequence
+        if (entry := self._state.entries.get(lease_id)) is not None:
+            entry.said = sequence
         self._latest = sequence
         self._state.outgoing[sequence] = (lease_id, message)
         self.changed.set()

@@ -153,3 +153,39 @@ async def test_a_journal_that_is_not_one_is_a_clear_error(tmp_path: Path, conten
         path.write_bytes(content)
     with pytest.raises(ConfigurationError, match=r"journal\.db"):
         await Journal.open(path)
+
+
+async def test_in_a_hurry_it_leaves_out_what_a_later_message_implies(tmp_path: Path) -> None:
+    journal = await Journal.open(tmp_path / "journal.db")
+    kinds: dict[str, list[str]] = {}
+    for end in ("result", "failure", "none") * 3:
+        assign = assignment()
+        lease, name = assign.lease, f"{end} {assign.lease.lease_id}"
+        kinds[lease.lease_id] = [name]
+        await journal.accept(assign)
+        journal.say(lease.lease_id, pb.ConnectRequest(accepted=pb.Accepted(lease=lease)))
+        journal.say(lease.lease_id, pb.ConnectRequest(started=pb.Started(lease=lease)))
+        message = completed(assign)
+        if end != "none":
+            getattr(message.completed, end).SetInParent()
+            await journal.finish(lease.lease_id, message)
+    for message in journal.unsent(0):
+        kind = str(message.WhichOneof("message"))
+        kinds[getattr(message, kind).lease.lease_id].append(kind)
+    expected = {"result": ["completed"], "failure": ["started", "completed"], "none": ["started"]}
+    for name, *said in kinds.values():
+        assert said == expected[name.split()[0]]
+    assert len(list(journal.unsent(0))) == 3 * 4  # what was left out is not sent later either
+    await journal.close()
+
+
+async def test_with_time_it_says_everything(tmp_path: Path) -> None:
+    journal = await Journal.open(tmp_path / "journal.db")
+    assign = assignment()
+    await journal.accept(assign)
+    journal.say(assign.lease.lease_id, pb.ConnectRequest(accepted=pb.Accepted(lease=assign.lease)))
+    journal.say(assign.lease.lease_id, pb.ConnectRequest(started=pb.Started(lease=assign.lease)))
+    await journal.finish(assign.lease.lease_id, completed(assign))
+    kinds = [message.WhichOneof("message") for message in journal.unsent(0)]
+    assert kinds == ["accepted", "started", "completed"]
+    await journal.close()

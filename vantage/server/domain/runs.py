@@ -195,6 +195,7 @@ def moved(
         result=result,
         failure=failure,
         statement=statement,
-        start_time=now if event is RunEvent.START else run.start_time,
+        # A node in a hurry says only that it has succeeded.
+        start_time=now if event is RunEvent.START else run.start_time or (now if event is RunEvent.SUCCEED else None),
         finish_time=None if state in OPEN else now,
     )

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from vantage.server.domain.runs import OPEN, Run
-from vantage.server.domain.tasks import TaskState
+from vantage.server.domain.tasks import Task, TaskState
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,3 +70,14 @@ class Event:
         if isinstance(body, RunMoved) and body.run.result is not None and body.run.result.inline is not None:
             return 512 + len(body.run.result.inline)
         return 512
+
+
+def folded(task: Task, events: Iterable[Event]) -> Task:
+    """The task after moves of its runs that follow it without a gap."""
+    runs = {run.name: run for run in task.runs}
+    sequence = task.last_sequence
+    for event in events:
+        assert isinstance(event.body, RunMoved)  # noqa: S101  # the caller takes no others
+        runs[event.body.run.name] = event.body.run
+        sequence = event.sequence
+    return replace(task, runs=tuple(runs.values()), last_sequence=sequence)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 
-from vantage.server.domain.task_events import Event, TaskEnded
+from vantage.server.domain.task_events import Event, RunMoved, TaskEnded
 from vantage.server.events.bus import Bus
 from vantage.server.events.mailbox import Mailbox
 
@@ -43,6 +44,22 @@ class Follower:
         if task not in self._cursors:
             self._cursors[task] = None
             self._bus.subscribe(task, self._mailbox)
+
+    def early(self, task: str, sequence: int) -> list[Event]:
+        """Take the moves of an expected task that have come already and follow ``sequence``: its snapshot may as well
+        include them. What ends a run stays an event of its own."""
+        for event in self._mailbox.pluck(lambda name: self._cursors.get(name, 0) is None):
+            self._early.setdefault(event.task, []).append(event)
+        waiting = deque(self._early.pop(task, ()))
+        found: list[Event] = []
+        while waiting and waiting[0].sequence == sequence + len(found) + 1:
+            body = waiting[0].body
+            if not isinstance(body, RunMoved) or body.ended:
+                break
+            found.append(waiting.popleft())
+        if waiting:
+            self._early[task] = list(waiting)
+        return found
 
     def start(self, task: str, sequence: int, *, behind: bool = False) -> None:
         """Hand out the events of an expected task after ``sequence``; ``behind``: there are such in the database."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Callable
 
 from vantage.server.domain.task_events import Event
 
@@ -42,6 +43,14 @@ class Mailbox:
         """Wait until something was put, or somebody called ``wake``."""
         await self._filled.wait()
         self._filled.clear()
+
+    def pluck(self, wanted: Callable[[str], bool]) -> list[Event]:
+        """Take only the events of tasks that are wanted; the others stay."""
+        found = [event for event in self._events if wanted(event.task)]
+        if found:
+            self._events = deque(event for event in self._events if not wanted(event.task))
+            self._weight -= sum(event.weight for event in found)
+        return found
 
     def take(self) -> tuple[list[Event], set[str]]:
         """All events in their order, and the tasks that lag; the mailbox is empty afterwards."""

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from vantage.common.errors import VantageError
 from vantage.server.domain.principals import Principal
-from vantage.server.domain.task_events import Event
+from vantage.server.domain.task_events import Event, folded
 from vantage.server.domain.tasks import Task, TaskState
 from vantage.server.services.tasks import Question, Snapshot, Tasks
 from vantage.server.storage.creation import Existing, Request
@@ -136,7 +136,8 @@ class TaskStream:
             outcomes = [problem] * len(prepared)  # the commit failed: nothing of it happened
         for (question, request), outcome in zip(prepared, outcomes, strict=True):
             if isinstance(outcome, Task):
-                self._open(question.request_id, outcome, outcome.last_sequence)
+                task = folded(outcome, self._follower.early(outcome.name, outcome.last_sequence))
+                self._open(question.request_id, task, task.last_sequence)
                 continue
             self._follower.forget(request.name)
             if isinstance(outcome, Existing):

@@ -13,7 +13,7 @@ from vantage.common.clock import Clock
 from vantage.common.errors import Reason, VantageError, error
 from vantage.server.domain.audit import current_call
 from vantage.server.domain.principals import Principal, UserPrincipal
-from vantage.server.domain.task_events import Event, RunMoved
+from vantage.server.domain.task_events import Event, RunMoved, folded
 from vantage.server.domain.tasks import Task, TaskSpec, TaskState, validate_spec
 from vantage.server.events.bus import Bus
 from vantage.server.events.follower import Follower
@@ -125,8 +125,10 @@ class Tasks:
             if isinstance(outcome, VantageError):
                 raise outcome
             if isinstance(outcome, Task):
-                yield Snapshot(outcome, outcome.created)
-                follower.start(outcome.name, outcome.last_sequence)
+                # A node that was free has it already: the snapshot says so.
+                task = folded(outcome, follower.early(outcome.name, outcome.last_sequence))
+                yield Snapshot(task, task.created)
+                follower.start(task.name, task.last_sequence)
                 stream = _follow(follower, results=True)
             else:
                 follower.forget(request.name)

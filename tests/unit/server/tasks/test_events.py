@@ -124,3 +124,24 @@ def test_timers_forget_what_was_cancelled() -> None:
         timers.set(str(number), NOW + timedelta(hours=1))
         timers.cancel(str(number))
     assert len(timers._heap) < 200
+
+
+async def test_a_snapshot_may_include_what_has_come_already() -> None:
+    bus, rows = Bus(), Rows()
+    follower = Follower(bus, rows.after)
+    follower.expect(TASK)
+    bus.publish([moved(2), moved(3), ended(4)])
+    assert [event.sequence for event in follower.early(TASK, 1)] == [2, 3]
+    follower.start(TASK, 3)
+    assert await collect(follower) == [4]  # what ends is an event of its own
+
+
+async def test_a_snapshot_does_not_include_what_follows_a_gap() -> None:
+    bus, rows = Bus(), Rows()
+    follower = Follower(bus, rows.after)
+    follower.expect(TASK)
+    bus.publish([moved(3)])
+    assert follower.early(TASK, 1) == []
+    rows.events = [moved(2), moved(3), ended(4)]
+    follower.start(TASK, 1)
+    assert await collect(follower) == [2, 3, 4]

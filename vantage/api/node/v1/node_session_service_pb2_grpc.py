@@ -52,7 +52,8 @@ class NodeSessionServiceServicer(object):
 
         Delivery: messages with a sequence above 0 are kept by the node until the server acknowledges them (ack of any server
         message, cumulative) and are sent again, with the same sequence, after a reconnect; the server applies each once.
-        Assign and cancel are repeated by the server after a reconnect until the node has answered.
+        Assign and cancel are repeated by the server after a reconnect until the node has answered. A node may leave out what a
+        later message of the same attempt implies: Accepted before any other, Started before a result.
         Who: nodes.
         Errors: UNAUTHENTICATED (sign a new assertion), PERMISSION_DENIED (not admitted: tell the admin, do not retry),
         INVALID_ARGUMENT when the first message is not Hello or the order of messages is broken; any other: reconnect with
