@@ -5,10 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from vantage.algorithm.errors import AUTHOR_REASONS, AlgorithmError
 from vantage.common.errors import Reason
+
+if TYPE_CHECKING:
+    from vantage.algorithm.peers import Peers
 
 
 @dataclass(frozen=True)
@@ -67,6 +70,9 @@ class Door(Protocol):
     def subtask(self, subtask: Subtask) -> list[SubtaskResult]:
         """Ask, and wait for all answers."""
 
+    def peers(self) -> Peers:
+        """Talk to the other runs of the job."""
+
 
 class Context:
     """Handed to a function that has a parameter of this type.
@@ -123,6 +129,14 @@ class Context:
             raise AlgorithmError("a subtask needs at least one organization, and each once")
         name = function if isinstance(function, str) else function.__name__
         return self._door.subtask(Subtask(name, arguments or {}, tuple(asked), datasets or {}, title, timeout))
+
+    def peers(self) -> Peers:
+        """Talk to the other runs of the job: ``async with ctx.peers() as peers: ...``; for asynchronous functions.
+
+        Raises:
+            AlgorithmError: there is no node here that connects runs.
+        """
+        return self._door.peers()
 
     async def subtask_async(
         self,

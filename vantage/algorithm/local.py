@@ -8,9 +8,10 @@ import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, NoReturn
 
 from vantage.algorithm.context import Context, Failure, Subtask, SubtaskResult
+from vantage.algorithm.errors import AlgorithmError
 from vantage.algorithm.functions import Function, described, find
 from vantage.algorithm.invoke import Source, failure_of, invoke
 from vantage.algorithm.schema import invalid
@@ -84,6 +85,9 @@ class _Network:
 
     def progress(self, fraction: float, message: str) -> None:
         print(f"{fraction:4.0%} {message}", file=sys.stderr)
+
+    def peers(self) -> NoReturn:
+        raise AlgorithmError("runs talk to each other through their nodes: there are none in the local runner")
 
     def subtask(self, subtask: Subtask) -> list[SubtaskResult]:
         function = find(self._module, subtask.function)

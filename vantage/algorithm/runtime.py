@@ -10,7 +10,7 @@ import sys
 import uuid
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import grpc
 
@@ -23,6 +23,9 @@ from vantage.api.algorithm.v1 import algorithm_service_pb2 as pb
 from vantage.api.algorithm.v1 import algorithm_service_pb2_grpc
 from vantage.api.task.v1 import task_pb2
 from vantage.api.types.v1 import types_pb2
+
+if TYPE_CHECKING:
+    from vantage.algorithm.peers import Peers
 
 CHUNK = 64 * 1024
 _MAX_MESSAGE = 16 * 1024 * 1024
@@ -47,7 +50,7 @@ def main(environment: Mapping[str, str]) -> int:
         return 2
     options = [("grpc.max_receive_message_length", _MAX_MESSAGE), ("grpc.enable_http_proxy", 0)]
     with grpc.insecure_channel(f"unix:{environment['VANTAGE_SOCKET']}", options=options) as channel:
-        door = GrpcDoor(channel, environment["VANTAGE_TOKEN"])
+        door = GrpcDoor(channel, environment["VANTAGE_TOKEN"], f"unix:{environment['VANTAGE_SOCKET']}")
         try:
             return _run(door, environment["VANTAGE_MODULE"])
         except grpc.RpcError as problem:
@@ -81,9 +84,12 @@ class GrpcDoor:
     Args:
         channel: to the socket of the run.
         token: of the run.
+        target: the socket again, for channels of other kinds.
     """
 
-    def __init__(self, channel: grpc.Channel, token: str) -> None:
+    def __init__(self, channel: grpc.Channel, token: str, target: str) -> None:
+        self._token = token
+        self._target = target
         # The generated types know the asynchronous stub only; this is the synchronous one.
         self._stub: Any = algorithm_service_pb2_grpc.AlgorithmServiceStub(channel)  # type: ignore[arg-type]
         self._metadata = (("authorization", f"Bearer {token}"),)
@@ -112,6 +118,12 @@ class GrpcDoor:
         """Report that there is none."""
         request = pb.SubmitFailureRequest(reason=failure.reason.name, message=failure.message[:4000])
         self._stub.SubmitFailure(request, metadata=self._metadata)
+
+    def peers(self) -> Peers:
+        """See ``Door``."""
+        from vantage.algorithm.peers import Peers  # here, since most algorithms have none
+
+        return Peers(self._target, self._token)
 
     def subtask(self, subtask: Subtask) -> list[SubtaskResult]:
         """See ``Door``: one stream, attached again to the same subtask when it breaks."""

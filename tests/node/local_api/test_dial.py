@@ -99,10 +99,14 @@ async def test_bytes_go_both_ways_and_each_side_ends_by_itself(served: Served) -
         answer = await call.read()
         assert isinstance(answer, pb.DialResponse)
         assert answer.data == data
+    await call.write(pb.DialRequest(finished=pb.DialFinished()))
     await call.done_writing()
-    last = await call.read()
-    assert isinstance(last, pb.DialResponse)
-    assert last.HasField("finished")
+    said = set()
+    for _ in range(2):
+        last = await call.read()
+        assert isinstance(last, pb.DialResponse)
+        said.add(last.WhichOneof("part"))
+    assert said == {"sent", "finished"}
     assert await call.read() is grpc.aio.EOF
     assert await call.code() is grpc.StatusCode.OK
     assert echo(served).targets == [TARGET.target]
@@ -158,6 +162,8 @@ async def test_a_target_that_does_not_read_stops_the_run(served: Served) -> None
         [pb.DialRequest(target=pb.DialTarget())],
         [TARGET, TARGET],
         [TARGET, pb.DialRequest(data=bytes(1024 * 1024 + 1))],
+        [TARGET, pb.DialRequest()],
+        [TARGET, pb.DialRequest(data=b"no end in order")],
         [],
     ],
 )

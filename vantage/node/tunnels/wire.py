@@ -7,6 +7,7 @@ from typing import Protocol
 
 import grpc
 
+from vantage.common.data_field import decode_data, encode_data
 from vantage.common.errors import Reason, VantageError, error
 from vantage.common.rpc import ServerTrust, bearer, error_from_rpc, open_channel
 
@@ -14,7 +15,6 @@ METHOD = "/vantage.api.relay.v1.RelayService/Open"
 MAX_DATA = 1024 * 1024
 MEET_SECONDS = 30.0
 """How long to wait for the other side at the relay."""
-_TAG = 0x0A  # field 1, length-delimited: OpenRequest.data and OpenResponse.data
 
 
 class Wire(Protocol):
@@ -80,11 +80,11 @@ class RelayWire:
         """See ``Wire``."""
         try:
             if len(data) <= MAX_DATA:
-                await self._call.write(frame(data))
+                await self._call.write(encode_data(data))
                 return
             view = memoryview(data)
             for start in range(0, len(view), MAX_DATA):
-                await self._call.write(frame(view[start : start + MAX_DATA]))
+                await self._call.write(encode_data(view[start : start + MAX_DATA]))
         except (grpc.aio.AioRpcError, asyncio.InvalidStateError, asyncio.CancelledError) as problem:
             if isinstance(problem, asyncio.CancelledError) and not self._call.cancelled():
                 raise
@@ -96,7 +96,7 @@ class RelayWire:
             message = await self._call.read()
         except grpc.aio.AioRpcError as problem:
             raise _translate(problem) from None
-        return unframe(message) if isinstance(message, bytes) else b""
+        return _unframe(message) if isinstance(message, bytes) else b""
 
     async def close(self) -> None:
         """See ``Wire``."""
@@ -118,32 +118,11 @@ class RelayWire:
         raise error(Reason.RELAY_PEER_LOST, "the connection to the relay was closed")
 
 
-def frame(data: bytes | memoryview) -> bytes:
-    """``OpenRequest(data=data).SerializeToString()`` in one copy."""
-    header = bytearray((_TAG,))
-    size = len(data)
-    while size > 0x7F:
-        header.append(size & 0x7F | 0x80)
-        size >>= 7
-    header.append(size)
-    return b"".join((header, data))
-
-
-def unframe(message: bytes) -> memoryview:
-    """``OpenResponse.FromString(message).data`` without a copy.
-
-    Raises:
-        PermissionDeniedError: RELAY_TAMPERED, it is no such message: relays hand on what nodes sent.
-    """
-    size = shift = 0
-    for position in range(1, min(len(message), 6)):
-        size |= (message[position] & 0x7F) << shift
-        if message[position] < 0x80:
-            if message[0] == _TAG and len(message) == position + 1 + size:
-                return memoryview(message)[position + 1 :]
-            break
-        shift += 7
-    raise error(Reason.RELAY_TAMPERED, "the relay handed on what no node sends")
+def _unframe(message: bytes) -> memoryview:
+    data = decode_data(message)
+    if data is None:
+        raise error(Reason.RELAY_TAMPERED, "the relay handed on what no node sends")
+    return data
 
 
 def _translate(problem: grpc.aio.AioRpcError) -> VantageError:

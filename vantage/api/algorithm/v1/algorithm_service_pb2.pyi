@@ -141,29 +141,35 @@ Global___DialTarget: _TypeAlias = DialTarget  # noqa: Y015
 
 @_typing.final
 class DialRequest(_message.Message):
-    """Target first, then data."""
+    """Target first, then data, then finished."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     DATA_FIELD_NUMBER: _builtins.int
     TARGET_FIELD_NUMBER: _builtins.int
+    FINISHED_FIELD_NUMBER: _builtins.int
     data: _builtins.bytes
     """At most 1 MiB, never empty."""
     @_builtins.property
     def target(self) -> Global___DialTarget:
         """First message."""
 
+    @_builtins.property
+    def finished(self) -> Global___DialFinished:
+        """Last message: no more comes. Requests that end without it break the connection."""
+
     def __init__(
         self,
         *,
         data: _builtins.bytes = ...,
         target: Global___DialTarget | None = ...,
+        finished: Global___DialFinished | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "part", b"part", "target", b"target"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "finished", b"finished", "part", b"part", "target", b"target"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "part", b"part", "target", b"target"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "finished", b"finished", "part", b"part", "target", b"target"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_part: _TypeAlias = _typing.Literal["data", "target"]  # noqa: Y015
+    _WhichOneofReturnType_part: _TypeAlias = _typing.Literal["data", "target", "finished"]  # noqa: Y015
     _WhichOneofArgType_part: _TypeAlias = _typing.Literal["part", b"part"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_part) -> _WhichOneofReturnType_part | None: ...
 
@@ -171,13 +177,14 @@ Global___DialRequest: _TypeAlias = DialRequest  # noqa: Y015
 
 @_typing.final
 class DialResponse(_message.Message):
-    """Opened first, then data, then finished."""
+    """Opened first, then data, then finished; sent once, after the request finished."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     DATA_FIELD_NUMBER: _builtins.int
     OPENED_FIELD_NUMBER: _builtins.int
     FINISHED_FIELD_NUMBER: _builtins.int
+    SENT_FIELD_NUMBER: _builtins.int
     data: _builtins.bytes
     """At most 1 MiB, never empty."""
     @_builtins.property
@@ -188,18 +195,23 @@ class DialResponse(_message.Message):
     def finished(self) -> Global___DialFinished:
         """The other side sends no more."""
 
+    @_builtins.property
+    def sent(self) -> Global___DialSent:
+        """Everything that was sent, and that it has ended, is on its way: cancelling the call does not take it back."""
+
     def __init__(
         self,
         *,
         data: _builtins.bytes = ...,
         opened: Global___DialOpened | None = ...,
         finished: Global___DialFinished | None = ...,
+        sent: Global___DialSent | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "finished", b"finished", "opened", b"opened", "part", b"part"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "finished", b"finished", "opened", b"opened", "part", b"part", "sent", b"sent"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "finished", b"finished", "opened", b"opened", "part", b"part"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "finished", b"finished", "opened", b"opened", "part", b"part", "sent", b"sent"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_part: _TypeAlias = _typing.Literal["data", "opened", "finished"]  # noqa: Y015
+    _WhichOneofReturnType_part: _TypeAlias = _typing.Literal["data", "opened", "finished", "sent"]  # noqa: Y015
     _WhichOneofArgType_part: _TypeAlias = _typing.Literal["part", b"part"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_part) -> _WhichOneofReturnType_part | None: ...
 
@@ -238,6 +250,23 @@ class DialFinished(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___DialFinished: _TypeAlias = DialFinished  # noqa: Y015
+
+@_typing.final
+class DialSent(_message.Message):
+    """Everything is on its way."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DialSent: _TypeAlias = DialSent  # noqa: Y015
 
 @_typing.final
 class ListenRequest(_message.Message):

@@ -54,9 +54,10 @@ class AlgorithmServiceStub:
     """
     Dial: _aio.StreamStreamMultiCallable[_algorithm_service_pb2.DialRequest, _algorithm_service_pb2.DialResponse]
     """Opens a stream of bytes to a target: a peer, or a connection that Listen announced. First message: target; the node
-    answers opened; then both sides send data. Ending the requests tells the other side that no more comes; finished
-    tells the same in the other direction, and the call ends when both have said so. Cancelling the call breaks the
-    connection. A side that does not read stops the side that writes.
+    answers opened; then both sides send data. finished tells the other side that no more comes, and is answered by sent;
+    the response finished tells the same in the other direction, and the call ends when both have said so. Cancelling the
+    call, or ending the requests without finished, breaks the connection. A side that does not read stops the side that
+    writes.
     Who: the running algorithm.
     Errors: PEERS_REFUSED (by the policy of either node), NOT_FOUND (no such peer, or connection), PEER_NOT_READY (it did
     not begin, or did not listen, in time), PEER_ENDED, PEER_LOST (the connection broke and could not be resumed),
@@ -154,9 +155,10 @@ class AlgorithmServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_abc.AsyncIterator[_algorithm_service_pb2.DialRequest], _abc.AsyncIterator[_algorithm_service_pb2.DialResponse]],
     ) -> _abc.AsyncIterator[_algorithm_service_pb2.DialResponse]:
         """Opens a stream of bytes to a target: a peer, or a connection that Listen announced. First message: target; the node
-        answers opened; then both sides send data. Ending the requests tells the other side that no more comes; finished
-        tells the same in the other direction, and the call ends when both have said so. Cancelling the call breaks the
-        connection. A side that does not read stops the side that writes.
+        answers opened; then both sides send data. finished tells the other side that no more comes, and is answered by sent;
+        the response finished tells the same in the other direction, and the call ends when both have said so. Cancelling the
+        call, or ending the requests without finished, breaks the connection. A side that does not read stops the side that
+        writes.
         Who: the running algorithm.
         Errors: PEERS_REFUSED (by the policy of either node), NOT_FOUND (no such peer, or connection), PEER_NOT_READY (it did
         not begin, or did not listen, in time), PEER_ENDED, PEER_LOST (the connection broke and could not be resumed),
