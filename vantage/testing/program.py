@@ -18,8 +18,7 @@ PATIENCE = 30.0
 
 def vantage(*arguments: str | Path) -> list[str]:
     """Command line of ``vantage`` with this interpreter, whatever PATH says."""
-    noun, *rest = (str(each) for each in arguments)
-    return [sys.executable, "-c", f"from vantage.{noun}.cli import {noun}; {noun}()", *rest]
+    return [sys.executable, "-m", "vantage", *(str(each) for each in arguments)]
 
 
 class Program:

@@ -1,0 +1,1 @@
+"""What ``scripts/demo`` does once the machine has what it needs."""
