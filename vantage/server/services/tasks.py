@@ -20,6 +20,7 @@ from vantage.server.events.follower import Follower
 from vantage.server.events.timers import Timers
 from vantage.server.services import task_access
 from vantage.server.services.commits import Commits
+from vantage.server.services.gathering import Gathering
 from vantage.server.storage import creation, event_store, pages, task_queries, task_store
 from vantage.server.storage.lifecycle import Changes, Vacancy
 from vantage.server.storage.task_store import Listing
@@ -61,6 +62,7 @@ class Tasks:
         self._bus = bus
         self.deadlines = Timers(clock, self._expire)
         self._watch_clock: asyncio.Task[None] | None = None
+        self._creations: Gathering[creation.Request, creation.Outcome] = Gathering(self._create)
         commits.listen(self._on_changes)
 
     async def start(self) -> None:
@@ -76,16 +78,19 @@ class Tasks:
             await asyncio.gather(self._watch_clock, return_exceptions=True)
 
     async def create_many(self, principal: Principal, requests: Sequence[creation.Request]) -> list[creation.Outcome]:
-        """Create prepared tasks in one unit; each has its own outcome."""
+        """Create prepared tasks in one unit, perhaps with those of other callers; each has its own outcome."""
+        outcomes = await self._creations.ask(requests)
+        for request in requests:
+            if request.call is not None:
+                request.call.written = True  # each task has its own entry, written with it
+        return list(outcomes)
+
+    async def _create(self, requests: Sequence[creation.Request]) -> Sequence[creation.Outcome]:
         created = self._commits.submit(creation.create_tasks, requests, self._clock.now())
         self._commits.announce(
             {Vacancy(target.organization, target.node) for each in requests for target in each.spec.targets}
         )
-        outcomes = await asyncio.shield(created)
-        for request in requests:
-            if request.call is not None:
-                request.call.written = True  # each task has its own entry, written with it
-        return outcomes
+        return await created
 
     def prepare(self, principal: Principal, question: Question) -> creation.Request:
         """Check a question and give its task a name.
