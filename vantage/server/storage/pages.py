@@ -42,7 +42,8 @@ def decode(token: str, query: str) -> str | None:
         return None
     try:
         fingerprint, key = json.loads(base64.urlsafe_b64decode(token.encode("ascii")))
-    except (ValueError, TypeError, binascii.Error):
+        key.encode()  # half a surrogate is no text for a database
+    except (ValueError, TypeError, AttributeError, RecursionError, binascii.Error):
         fingerprint, key = None, None
     if fingerprint != _fingerprint(query) or not isinstance(key, str):
         raise error(
