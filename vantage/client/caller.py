@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import uuid
 from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
 from typing import TypeVar
@@ -147,11 +148,13 @@ class Caller:
         )
 
     async def _renew(self, tokens: Tokens) -> Tokens:
-        # Not repeated: an answer that was lost on its way means that the token is used up.
+        # The request id makes it safe to ask again after a lost answer: the token is used up, but not for this call.
+        request_id = str(uuid.uuid4())
         answer = await self.unary(
             lambda stubs: stubs.auth.RefreshToken,
-            auth_pb.RefreshTokenRequest(refresh_token=tokens.refresh_token),
+            auth_pb.RefreshTokenRequest(refresh_token=tokens.refresh_token, request_id=request_id),
             anonymous=True,
+            repeatable=True,
         )
         return self.tokens(tokens.user, answer.tokens)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import builtins
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,10 @@ from vantage.client.loop import LoopThread
 from vantage.client.models import (
     Answer,
     Collaboration,
+    DeviceCode,
+    Enrolment,
     Event,
+    LoginSession,
     Node,
     Organization,
     Principal,
@@ -293,16 +296,145 @@ class Auth:
         Args:
             username: login name.
             password: its password.
-            one_time_code: when a second factor is enrolled.
+            one_time_code: one-time code or recovery code, when enrolled.
 
         Returns:
             users/{user}.
 
         Raises:
-            UnauthenticatedError: CREDENTIALS_INVALID, also for unknown users.
-            LimitExceededError: LOCKED_OUT, after too many wrong passwords.
+            UnauthenticatedError: CREDENTIALS_INVALID, also for unknown users; ONE_TIME_CODE_REQUIRED, the password was
+                right: call again with the code.
+            LimitExceededError: LOCKED_OUT, after too many wrong passwords or codes.
         """
         return self._loop.run(self._inner.login(username, password, one_time_code))
+
+    def login_at_provider(
+        self, show: Callable[[DeviceCode], None] | None = None, open_browser: Callable[[str], None] | None = None
+    ) -> str:
+        """Log in at the server's identity provider: with a browser on this machine, or on any device.
+
+        Args:
+            show: tells the user where to go; for the device flow.
+            open_browser: opens a page; for the flow with a browser on this machine, which is taken when this is given.
+
+        Returns:
+            users/{user}.
+
+        Raises:
+            InvalidArgumentError: IDENTITY_PROVIDER_MISSING.
+            UnauthenticatedError: CREDENTIALS_INVALID, the user refused or took too long; IDENTITY_TOKEN_INVALID.
+            PermissionDeniedError: IDENTITY_UNKNOWN, nobody is linked to this identity.
+            UnavailableError: IDENTITY_PROVIDER_UNAVAILABLE.
+        """
+        return self._loop.run(self._inner.login_at_provider(show, open_browser))
+
+    def link_identity(
+        self,
+        password: str,
+        one_time_code: str = "",
+        show: Callable[[DeviceCode], None] | None = None,
+        open_browser: Callable[[str], None] | None = None,
+    ) -> str:
+        """Let the caller log in with an identity at the server's provider from now on.
+
+        Args:
+            password: the caller's; empty when they have none.
+            one_time_code: when enrolled.
+            show: as for ``login_at_provider``.
+            open_browser: as for ``login_at_provider``.
+
+        Returns:
+            The subject that was linked.
+
+        Raises:
+            ConflictError: ALREADY_EXISTS, it is linked to another user.
+            UnauthenticatedError: as for ``login`` and ``login_at_provider``.
+        """
+        return self._loop.run(self._inner.link_identity(password, one_time_code, show, open_browser))
+
+    def begin_one_time_codes(self, password: str) -> Enrolment:
+        """Begin to enrol one-time codes; nothing changes until they are confirmed.
+
+        Args:
+            password: the caller's.
+
+        Raises:
+            UnauthenticatedError: CREDENTIALS_INVALID.
+            ConflictError: ENROLMENT_STATE, enrolled already.
+        """
+        return self._loop.run(self._inner.begin_one_time_codes(password))
+
+    def confirm_one_time_codes(self, one_time_code: str) -> builtins.list[str]:
+        """Ask for a code at each log-in from now on, and end the caller's other sessions.
+
+        Args:
+            one_time_code: that the app shows.
+
+        Returns:
+            Recovery codes, each of which replaces a code once.
+
+        Raises:
+            InvalidArgumentError: ONE_TIME_CODE_INVALID.
+            ConflictError: ENROLMENT_STATE, not begun, or confirmed already.
+        """
+        return self._loop.run(self._inner.confirm_one_time_codes(one_time_code))
+
+    def disable_one_time_codes(self, password: str, one_time_code: str) -> None:
+        """Ask for codes no more.
+
+        Args:
+            password: the caller's.
+            one_time_code: or a recovery code.
+
+        Raises:
+            UnauthenticatedError: CREDENTIALS_INVALID.
+            ConflictError: ENROLMENT_STATE, not enrolled.
+        """
+        self._loop.run(self._inner.disable_one_time_codes(password, one_time_code))
+
+    def renew_recovery_codes(self, password: str, one_time_code: str) -> builtins.list[str]:
+        """Replace all recovery codes.
+
+        Args:
+            password: the caller's.
+            one_time_code: or a recovery code.
+
+        Raises:
+            UnauthenticatedError: CREDENTIALS_INVALID.
+            ConflictError: ENROLMENT_STATE, not enrolled.
+        """
+        return self._loop.run(self._inner.renew_recovery_codes(password, one_time_code))
+
+    def sessions(self) -> builtins.list[LoginSession]:
+        """The caller's sessions, the latest first; at most 500."""
+        return self._loop.run(self._inner.sessions())
+
+    def end_session(self, session_id: str) -> None:
+        """End one of the caller's sessions; its tokens stop to work at once.
+
+        Args:
+            session_id: as ``sessions`` tells.
+
+        Raises:
+            NotFoundError: the caller has no such session.
+        """
+        self._loop.run(self._inner.end_session(session_id))
+
+    def reset_password(self, reset_token: str, new_password: str) -> str:
+        """Set a password with a token that an admin issued.
+
+        Args:
+            reset_token: works once.
+            new_password: at least 12 characters.
+
+        Returns:
+            users/{user}, who can now log in.
+
+        Raises:
+            UnauthenticatedError: RESET_TOKEN_INVALID.
+            InvalidArgumentError: PASSWORD_TOO_WEAK.
+        """
+        return self._loop.run(self._inner.reset_password(reset_token, new_password))
 
     def logout(self, all_sessions: bool = False) -> int:
         """End the session at the server and forget its tokens.
@@ -318,12 +450,13 @@ class Auth:
         """
         return self._loop.run(self._inner.logout(all_sessions))
 
-    def change_password(self, current_password: str, new_password: str) -> int:
+    def change_password(self, current_password: str, new_password: str, one_time_code: str = "") -> int:
         """Change the password and end the user's other sessions.
 
         Args:
             current_password: the password so far.
             new_password: at least 12 characters.
+            one_time_code: when enrolled.
 
         Returns:
             How many other sessions ended.
@@ -332,7 +465,7 @@ class Auth:
             UnauthenticatedError: CREDENTIALS_INVALID, the current password is wrong.
             InvalidArgumentError: PASSWORD_TOO_WEAK.
         """
-        return self._loop.run(self._inner.change_password(current_password, new_password))
+        return self._loop.run(self._inner.change_password(current_password, new_password, one_time_code))
 
     def whoami(self) -> Principal:
         """Who is logged in, with roles and collaborations.

@@ -475,6 +475,77 @@ class Principal:
 
 
 @dataclass(frozen=True)
+class IdentityProvider:
+    """An OpenID Connect provider at which users may log in.
+
+    Attributes:
+        issuer: its issuer identifier.
+        client_id: what clients call themselves there.
+        scopes: what they ask for.
+    """
+
+    issuer: str
+    client_id: str
+    scopes: tuple[str, ...] = ("openid",)
+
+
+@dataclass(frozen=True)
+class DeviceCode:
+    """What a user needs to log in at an identity provider on any device.
+
+    Attributes:
+        address: page to open.
+        code: what to type there.
+        complete_address: page that knows the code already; empty when the provider has none.
+        expires_in: seconds that the code works.
+    """
+
+    address: str
+    code: str
+    complete_address: str
+    expires_in: float
+
+
+@dataclass(frozen=True)
+class Enrolment:
+    """What an app needs to show one-time codes.
+
+    Attributes:
+        secret: in base32, to type.
+        uri: otpauth:// address, for a QR code.
+    """
+
+    secret: str
+    uri: str
+
+    def __repr__(self) -> str:
+        return "Enrolment(…)"
+
+
+@dataclass(frozen=True)
+class LoginSession:
+    """A log-in that has not ended.
+
+    Attributes:
+        id: of the session.
+        method: how it began: password, identity, key or bootstrap.
+        peer: address that it came from.
+        created: when it began.
+        refreshed: when its tokens were last renewed; None before that.
+        expires: when it ends unless it is renewed.
+        current: whether this client's calls belong to it.
+    """
+
+    id: str
+    method: str
+    peer: str
+    created: datetime | None
+    refreshed: datetime | None
+    expires: datetime | None
+    current: bool
+
+
+@dataclass(frozen=True)
 class ServerInfo:
     """What a server tells everybody.
 
@@ -485,6 +556,7 @@ class ServerInfo:
         max_payload_bytes: largest payload.
         server_time: its clock.
         bootstrap_pending: whether it waits for its first user.
+        identity_provider: where users may log in instead of with a password; None when it has none.
     """
 
     version: str
@@ -493,3 +565,4 @@ class ServerInfo:
     max_payload_bytes: int
     server_time: datetime | None
     bootstrap_pending: bool
+    identity_provider: IdentityProvider | None = None

@@ -3,30 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from vantage.common import names
 from vantage.common.errors import Reason, error
+from vantage.common.web import is_web_address
 from vantage.server.domain.identity_tokens import ALGORITHMS
 from vantage.server.relay.directory import RelayEntry
 from vantage.server.relay.limits import RelayLimits
 
 FILE = "server.yaml"
-
-
-def is_web_address(text: str) -> bool:
-    """Whether a text is an https address, or http on this machine."""
-    try:
-        parts = urlsplit(text)
-        host = parts.hostname
-        return bool(host) and (
-            parts.scheme == "https" or (parts.scheme == "http" and host in ("localhost", "127.0.0.1", "::1"))
-        )
-    except ValueError:
-        return False
 
 
 class IdentityProviderConfig(BaseModel):

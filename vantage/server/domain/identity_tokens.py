@@ -180,7 +180,10 @@ def verify(text: str, key: Mapping[str, Any], expected: Expected, nonce: Nonce, 
     # (7)
     said = claims.get("nonce")
     if said is None and expected.nonce_required:
-        raise _invalid("it carries no nonce: send the one of GetLoginNonce to the provider")
+        raise _invalid(
+            "it carries no nonce: the client sends the one of GetLoginNonce to the provider; for one that leaves it "
+            "out in the device flow the server's operator sets require_nonce: false"
+        )
     if said is not None and not (isinstance(said, str) and hmac.compare_digest(said.encode(), nonce.text.encode())):
         raise _invalid("it was issued for another log-in")
     # (8)

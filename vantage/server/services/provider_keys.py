@@ -15,7 +15,7 @@ import httpx
 
 from vantage.common.clock import Clock
 from vantage.common.errors import Reason, VantageError, error
-from vantage.server.config import is_web_address
+from vantage.common.web import is_web_address
 from vantage.server.domain.identity_tokens import Header
 
 log = logging.getLogger(__name__)
