@@ -17,7 +17,7 @@ from docker.errors import ImageNotFound
 
 from vantage.common import oci
 from vantage.common.image_signing import sign_image
-from vantage.testing.engine import BASE_IMAGE
+from vantage.testing.engine import BASE_IMAGE, docker_client
 
 DOCKERFILE = f"""\
 FROM {BASE_IMAGE}
@@ -76,3 +76,10 @@ async def sign(image: str, key: ec.EllipticCurvePrivateKey) -> None:
     reference = oci.ImageReference.parse(image)
     async with oci.connect(reference.registry, reference.path, oci.RegistryAccess()) as registry:
         await sign_image(registry, reference, key)
+
+
+def forget(repository: str) -> None:
+    """Remove the images of a repository from the engine, if there are any."""
+    with docker_client() as engine:
+        for image in engine.images.list(name=repository):
+            engine.images.remove(str(image.id), force=True)
