@@ -16,7 +16,7 @@ from vantage.client.cli.servers import DEFAULT, checked, recognised, trust_optio
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from vantage.client import Client
+    from vantage.client import Client, DeviceCode
     from vantage.client.profiles import Profile
 
 _SERVER = click.option("--server", metavar="HOST:PORT", help="A server that no profile names yet: makes the profile.")
@@ -24,7 +24,7 @@ _USERNAME = click.option("--username", metavar="NAME", help="Login name; that of
 _PASSWORD = click.option("--password-stdin", is_flag=True, help="Read the password from stdin.")
 
 
-def _profile(
+def profile_of(
     name: str | None,
     server: str | None,
     fingerprint: str | None,
@@ -80,7 +80,7 @@ def _enter(call: Call, name: str, profile: Profile, who: str, log_in: Callable[[
     ) as client:
         user = log_in(client)
     with profiles.changing() as box:
-        box[0] = box[0].put(name, replace(profile, username=who)).use(name)
+        box[0] = box[0].put(name, replace(profile, username=who or short(user))).use(name)
     call.output.done(
         f"logged in to {profile.address} as {short(user)} (profile {name})",
         {"user": user, "server": profile.address, "profile": name},
@@ -93,12 +93,16 @@ def _enter(call: Call, name: str, profile: Profile, who: str, log_in: Callable[[
     "vantage login --server example.org:7600 --fingerprint sha256:HEX --username alice",
     "vantage login",
     "pass show vantage | vantage login --username alice --password-stdin",
+    "vantage login --provider",
+    "vantage login --provider --device",
 )
 @_SERVER
 @trust_options
 @_USERNAME
 @_PASSWORD
-@click.option("--one-time-code", default="", metavar="CODE", help="Of the second factor, for users who have one.")
+@click.option("--one-time-code", default="", metavar="CODE", help="Of your app, or a recovery code.")
+@click.option("--provider", is_flag=True, help="Log in at the server's identity provider, with your browser.")
+@click.option("--device", is_flag=True, help="With --provider: with the browser of another device, as over SSH.")
 def login(
     call: Call,
     server: str | None,
@@ -108,16 +112,49 @@ def login(
     username: str | None,
     password_stdin: bool,
     one_time_code: str,
+    provider: bool,
+    device: bool,
 ) -> None:
-    """Log in with a password.
+    """Log in with a password, or at an identity provider.
 
     The first time, name the server: it is kept in a profile, with how to recognise it and who you are. The session
     lasts until 'vantage logout', or until it has not been used for some days.
     """
-    name, profile = _profile(call.profile, server, fingerprint, ca, insecure, username)
+    name, profile = profile_of(call.profile, server, fingerprint, ca, insecure, username)
+    if device and not provider:
+        raise click.UsageError("--device goes with --provider")
+    if provider:
+        if username or password_stdin or one_time_code:
+            raise click.UsageError("--provider takes no user name, password or code: the provider asks for them")
+        _enter(call, name, profile, "", lambda client: _at_provider(client, device=device))
+        return
     who = _username(profile)
     password = terminal.secret(f"Password of {who}", from_stdin=password_stdin, option="--password-stdin")
-    _enter(call, name, profile, who, lambda client: client.auth.login(who, password, one_time_code))
+    _enter(call, name, profile, who, lambda client: _with_password(client, who, password, one_time_code))
+
+
+def _with_password(client: Client, who: str, password: str, code: str) -> str:
+    from vantage.common.errors import Reason, UnauthenticatedError
+
+    try:
+        return client.auth.login(who, password, code)
+    except UnauthenticatedError as problem:
+        if problem.reason is not Reason.ONE_TIME_CODE_REQUIRED or not terminal.is_interactive():
+            raise
+    return client.auth.login(who, password, click.prompt("One-time code", err=True))
+
+
+def _at_provider(client: Client, *, device: bool) -> str:
+    import webbrowser
+
+    def show(code: DeviceCode) -> None:
+        click.echo(f"open {code.complete_address or code.address}\ncode: {code.code}", err=True)
+
+    def open_browser(address: str) -> None:
+        click.echo(f"open {address}", err=True)
+        webbrowser.open(address)
+
+    return client.auth.login_at_provider(show) if device else client.auth.login_at_provider(open_browser=open_browser)
 
 
 @command(
@@ -149,7 +186,7 @@ def bootstrap(
 
     The user has the role root. The password has at least 12 characters.
     """
-    name, profile = _profile(call.profile, server, fingerprint, ca, insecure, username or "root")
+    name, profile = profile_of(call.profile, server, fingerprint, ca, insecure, username or "root")
     who = _username(profile)
     if token is None:
         if not terminal.is_interactive():

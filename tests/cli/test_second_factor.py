@@ -1,0 +1,107 @@
+"""One-time codes, a log-in at a provider and a reset token, by the command line alone: real processes throughout."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pyotp
+import pytest
+import yaml
+
+from vantage.testing import commands
+from vantage.testing.commands import call, call_json
+
+INTEROP = Path(__file__).resolve().parents[1] / "interop"
+PASSWORD = "seven wet horses sing"
+
+
+@pytest.fixture
+def issuer() -> Iterator[str]:
+    """npm oidc-provider."""
+    with subprocess.Popen(
+        ["node", "identity_provider.mjs"],
+        cwd=INTEROP,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    ) as running:
+        try:
+            assert running.stdout is not None
+            yield running.stdout.readline().strip()
+        finally:
+            running.kill()
+
+
+@pytest.fixture
+def server(tmp_path: Path, issuer: str) -> Iterator[tuple[str, ...]]:
+    """A server with that provider, where root has logged in; its options."""
+    data = tmp_path / "server"
+    said = dict(line.split(": ", 1) for line in call("server", "init", "--data", data)[0].splitlines())
+    settings = yaml.safe_load((data / "server.yaml").read_text())
+    settings["identity_provider"] = {
+        "issuer": issuer,
+        "client_id": "vantage",
+        "require_nonce": False,
+        "claim": "sub",
+        "claim_users": {"root@clara.example": "root"},
+    }
+    (data / "server.yaml").write_text(yaml.safe_dump(settings))
+    with commands.running("server", "start", "--data", data, "--listen", "127.0.0.1:0", ready="ready: ") as ready:
+        options = ("--server", ready.split()[1], "--fingerprint", said["fingerprint"])
+        token = ("--token", said["bootstrap-token"])
+        call("bootstrap", *options, *token, "--password-stdin", stdin=f"{PASSWORD}\n")
+        yield options
+
+
+def test_codes_are_enrolled_used_and_disabled(server: tuple[str, ...]) -> None:
+    program = commands.start("totp", "enrol", "--stdin", "--output", "json")
+    try:
+        assert program.stdin is not None
+        assert program.stderr is not None
+        program.stdin.write(f"{PASSWORD}\n")
+        program.stdin.flush()
+        secret = program.stderr.readline().removeprefix("secret: ").strip()
+        out, err = program.communicate(f"{pyotp.TOTP(secret).now()}\n", commands.PATIENCE)
+    finally:
+        program.kill()
+        program.communicate()
+    assert program.returncode == 0, err
+    codes = json.loads(out)["recovery_codes"]
+    assert len(codes) == 10
+    login = ("login", *server, "--username", "root", "--password-stdin")
+    refused = json.loads(call(*login, "--output", "json", stdin=f"{PASSWORD}\n", code=3)[1])
+    assert refused["error"]["reason"] == "ONE_TIME_CODE_REQUIRED"
+    call(*login, "--one-time-code", codes[0], stdin=f"{PASSWORD}\n")
+    renewed = call_json("totp", "recovery-codes", "--stdin", stdin=f"{PASSWORD}\n{codes[1]}\n")["recovery_codes"]
+    assert not set(renewed) & set(codes)
+    call("totp", "disable", "--stdin", stdin=f"{PASSWORD}\n{renewed[0]}\n")
+    call(*login, stdin=f"{PASSWORD}\n")
+
+
+async def test_a_log_in_by_another_device(server: tuple[str, ...]) -> None:
+    from tests.rpc.identity.providers import browse
+
+    call("logout")
+    program = commands.start("login", *server, "--provider", "--device", "--output", "json")
+    try:
+        assert program.stderr is not None
+        found = re.match(r"open (\S+)", program.stderr.readline())
+        assert found is not None
+        await browse(found[1], "root@clara.example")
+        out, err = program.communicate("", commands.PATIENCE)
+    finally:
+        program.kill()
+        program.communicate()
+    assert program.returncode == 0, err
+    assert json.loads(out)["user"] == "users/root"
+    assert call_json("whoami")["name"] == "users/root"
+
+
+def test_a_wrong_reset_token_is_refused(server: tuple[str, ...]) -> None:
+    said = call("password", "reset", *server, "--stdin", stdin="wrong\nfour unrelated wooden thoughts\n", code=3)[1]
+    assert "RESET_TOKEN_INVALID" in said or "reset token is wrong" in said
