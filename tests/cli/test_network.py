@@ -18,6 +18,7 @@ import yaml
 from tests.cli.conftest import Run
 from vantage.testing import commands
 from vantage.testing.commands import call, call_json
+from vantage.testing.terminal import Terminal
 
 ROOT_PASSWORD = "seven wet horses sing"
 PASSWORD = "nine calm otters swim"
@@ -54,7 +55,7 @@ def network(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Network]:
 
 def _set_up(directory: Path, stack: ExitStack) -> Network:
     data = directory / "server"
-    said = dict(line.split(": ", 1) for line in call("server", "init", "--data", data)[0].splitlines())
+    said = dict(line.split(": ", 1) for line in call("server", "init", "--data", data, "--trial")[0].splitlines())
     ready = stack.enter_context(
         commands.running("server", "start", "--data", data, "--listen", "127.0.0.1:0", ready="ready: ")
     )
@@ -314,3 +315,69 @@ def test_whoever_reads_enough_may_close_the_pipe(network: Network) -> None:
     )
     assert done.stdout == "[\n"
     assert done.stderr == ""
+
+
+def test_a_person_at_a_terminal(network: Network, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VANTAGE_CONFIG_DIR", str(tmp_path))
+    with Terminal.with_("login", "--server", network.address, "--username", "rosa") as terminal:
+        terminal.wait_for("Does its operator see the same")
+        assert network.fingerprint in terminal.shown
+        terminal.type("y")
+        terminal.wait_for("Password of rosa")
+        terminal.type(PASSWORD)
+        assert terminal.end() == 0
+        assert f"logged in to {network.address} as rosa" in terminal.shown
+        assert PASSWORD not in terminal.shown
+    assert yaml.safe_load((tmp_path / "profiles.yaml").read_text())["profiles"]["default"]["fingerprint"] == (
+        network.fingerprint
+    )
+    with Terminal.with_(*ASK, "count", "--organization", "clara", "--dataset", "table=lung") as terminal:
+        assert terminal.end() == 0
+        assert "clara" in terminal.shown
+        assert "succeeded" in terminal.shown
+        assert '"rows": 3' in terminal.shown
+    with Terminal.with_(*ASK, "hold", "--arguments", '{"gate": "c"}', "--organization", "clara") as terminal:
+        terminal.wait_for("running")
+        terminal.process.send_signal(signal.SIGINT)
+        assert terminal.end() == 130
+        name = terminal.shown.replace("\r\n", "").partition("vantage task cancel ")[2][:36]
+    with Terminal.with_("task", "cancel", name) as terminal:
+        assert terminal.end() == 0
+
+
+def test_a_person_who_does_not_trust_the_server(
+    network: Network, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VANTAGE_CONFIG_DIR", str(tmp_path))
+    with Terminal.with_("login", "--server", network.address, "--username", "rosa") as terminal:
+        terminal.wait_for("Does its operator see the same")
+        terminal.type("n")
+        assert terminal.end() == 130
+    assert not (tmp_path / "profiles.yaml").exists()
+
+
+def test_an_organization_answers_for_itself(network: Network, tmp_path: Path) -> None:
+    root = ("--profile", "root")
+    for name, organization, role in (("cora", "dora", "collaboration-admin"), ("carl", "clara", "organization-admin")):
+        call("user", "create", name, "--organization", organization, "--role", role, *root, "--password-stdin",
+             stdin=PASSWORD)  # fmt: skip
+        call("login", "--server", network.address, "--fingerprint", network.fingerprint, "--profile", name,
+             "--username", name, "--password-stdin", stdin=PASSWORD)  # fmt: skip
+    call("profile", "use", "rosa")
+    cora, carl = ("--profile", "cora"), ("--profile", "carl")
+    made = call_json("collaboration", "create", "answers", "--organization", "clara", *cora)
+    assert (made["organizations"], [each["state"] for each in made["members"]]) == ([], ["INVITED"])
+    (invitation,) = call_json("collaboration", "invitations", *carl)
+    assert (invitation["collaboration"], invitation["invited_by"]) == ("collaborations/answers", "users/cora")
+    assert "answers" in call("collaboration", "invitations", *carl)[0]
+    assert failure("collaboration", "accept", "answers", "--organization", "clara", *cora, code=3)
+    assert call_json("collaboration", "accept", "answers", *carl)["state"] == "ACTIVE"
+    assert call_json("collaboration", "invitations", *carl) == []
+    assert call_json("collaboration", "suspend", "answers", *carl)["state"] == "SUSPENDED"
+    assert "clara (suspended)" in call("collaboration", "get", "answers", *carl)[0]
+    assert call_json("collaboration", "resume", "answers", *carl)["state"] == "ACTIVE"
+    assert failure("collaboration", "decline", "answers", *carl, code=1)["reason"] == "IN_USE"
+    call("collaboration", "leave", "answers", "--yes", *carl)
+    call("collaboration", "add-member", "answers", "clara", *cora)
+    call("collaboration", "decline", "answers", *carl)
+    call("collaboration", "delete", "answers", "--yes", *cora)

@@ -14,7 +14,7 @@ from vantage.client import AsyncClient, AsyncTaskHandle, Client, TaskHandle, fac
 from vantage.client.connection import GrpcTransport, ServerAddress
 
 ROOT = Path(__file__).resolve().parents[2]
-NOUNS = ("auth", "organizations", "users", "collaborations", "nodes", "roles", "images", "tasks")
+NOUNS = ("auth", "organizations", "users", "collaborations", "memberships", "nodes", "roles", "images", "tasks")
 
 
 def public(of: type) -> dict[str, object]:

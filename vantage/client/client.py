@@ -12,6 +12,7 @@ from vantage.client.auth import AsyncAuth
 from vantage.client.caller import Caller
 from vantage.client.connection import GrpcTransport, ServerAddress, Transport
 from vantage.client.images import AsyncImages
+from vantage.client.memberships import AsyncMemberships
 from vantage.client.payloads import Payloads, Transfer
 from vantage.client.tasks import AsyncTasks
 from vantage.client.tokens import FileTokenStore, MemoryTokenStore, TokenStore
@@ -32,6 +33,7 @@ class AsyncClient:
         organizations: organizations.
         users: users.
         collaborations: collaborations.
+        memberships: what your organization answers to collaborations.
         nodes: nodes.
         roles: roles.
         images: what algorithm images say of themselves.
@@ -52,6 +54,7 @@ class AsyncClient:
         self.organizations = AsyncOrganizations(self._caller)
         self.users = AsyncUsers(self._caller)
         self.collaborations = AsyncCollaborations(self._caller)
+        self.memberships = AsyncMemberships(self._caller)
         self.nodes = AsyncNodes(self._caller)
         self.roles = AsyncRoles(self._caller)
         self.images = AsyncImages(clock)

@@ -12,6 +12,7 @@ from typing import Protocol
 import grpc
 
 from vantage.api.admin.v1 import collaboration_service_pb2_grpc as collaboration_grpc
+from vantage.api.admin.v1 import membership_service_pb2_grpc as membership_grpc
 from vantage.api.admin.v1 import node_service_pb2_grpc as node_grpc
 from vantage.api.admin.v1 import organization_service_pb2_grpc as organization_grpc
 from vantage.api.admin.v1 import role_service_pb2_grpc as role_grpc
@@ -152,6 +153,10 @@ class Stubs:
     @cached_property
     def collaborations(self) -> collaboration_grpc.CollaborationServiceStub:
         return collaboration_grpc.CollaborationServiceStub(self.channel)
+
+    @cached_property
+    def memberships(self) -> membership_grpc.MembershipServiceStub:
+        return membership_grpc.MembershipServiceStub(self.channel)
 
     @cached_property
     def nodes(self) -> node_grpc.NodeServiceStub:

@@ -9,6 +9,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from vantage.api.access.v1 import access_pb2
 from vantage.api.admin.v1 import (
     collaboration_service_pb2,
+    membership_service_pb2,
     node_service_pb2,
     organization_service_pb2,
     role_service_pb2,
@@ -149,7 +150,33 @@ def user(message: user_service_pb2.User) -> models.User:
 def collaboration(message: collaboration_service_pb2.Collaboration) -> models.Collaboration:
     """A collaboration."""
     return models.Collaboration(
-        message.name, message.display_name, tuple(message.organizations), moment(message.create_time)
+        message.name,
+        message.display_name,
+        tuple(message.organizations),
+        moment(message.create_time),
+        tuple(member(each) for each in message.members),
+    )
+
+
+def member(message: collaboration_service_pb2.Member) -> models.Member:
+    """An organization in a collaboration."""
+    try:
+        name = collaboration_service_pb2.MembershipState.Name(message.state)
+        state = models.MembershipState(name.removeprefix("MEMBERSHIP_STATE_"))
+    except ValueError:
+        state = models.MembershipState.UNKNOWN
+    return models.Member(message.organization, state, message.invited_by, moment(message.since))
+
+
+def invitation(message: membership_service_pb2.Invitation) -> models.Invitation:
+    """An open invitation."""
+    return models.Invitation(
+        message.organization,
+        message.collaboration,
+        message.display_name,
+        tuple(member(each) for each in message.members),
+        message.invited_by,
+        moment(message.invite_time),
     )
 
 

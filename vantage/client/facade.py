@@ -13,13 +13,16 @@ from vantage.client.auth import AsyncAuth
 from vantage.client.handles import AsyncTaskHandle
 from vantage.client.images import AsyncImages
 from vantage.client.loop import LoopThread
+from vantage.client.memberships import AsyncMemberships
 from vantage.client.models import (
     Answer,
     Collaboration,
     DeviceCode,
     Enrolment,
     Event,
+    Invitation,
     LoginSession,
+    Member,
     Node,
     Organization,
     Principal,
@@ -581,6 +584,82 @@ class Images:
             InvalidArgumentError: IMAGE_NOT_BY_DIGEST.
         """
         return self._loop.run(self._inner.declaration_if_known(image))
+
+
+class Memberships:
+    """What an organization answers to collaborations: only its own users can, with the permission to edit it."""
+
+    def __init__(self, inner: AsyncMemberships, loop: LoopThread) -> None:
+        self._inner = inner
+        self._loop = loop
+
+    def invitations(self) -> Iterator[Invitation]:
+        """Open invitations of your organization, with who else is in the collaboration."""
+        return self._loop.iterate(self._inner.invitations())
+
+    def accept(self, collaboration: str, organization: str = "") -> Member:
+        """Become a member; harmless when it is one.
+
+        Args:
+            collaboration: that invited.
+            organization: that answers; yours when empty.
+
+        Raises:
+            NotFoundError: there is no such invitation.
+            PermissionDeniedError: you do not speak for the organization.
+        """
+        return self._loop.run(self._inner.accept(collaboration, organization))
+
+    def decline(self, collaboration: str, organization: str = "") -> None:
+        """Say no to an invitation, which is then gone.
+
+        Args:
+            collaboration: that invited.
+            organization: that answers; yours when empty.
+
+        Raises:
+            NotFoundError: there is no such invitation.
+            ConflictError: IN_USE, it is a member already: leave instead.
+        """
+        self._loop.run(self._inner.decline(collaboration, organization))
+
+    def suspend(self, collaboration: str, organization: str = "") -> Member:
+        """Take no part for a while: nothing new is asked of the organization, what runs goes on.
+
+        Args:
+            collaboration: in which it is a member.
+            organization: that answers; yours when empty.
+
+        Raises:
+            NotFoundError: there is no such membership.
+            ConflictError: IN_USE, it is no member yet.
+        """
+        return self._loop.run(self._inner.suspend(collaboration, organization))
+
+    def resume(self, collaboration: str, organization: str = "") -> Member:
+        """Take part again; harmless when it does.
+
+        Args:
+            collaboration: in which it is a member.
+            organization: that answers; yours when empty.
+
+        Raises:
+            NotFoundError: there is no such membership.
+            ConflictError: IN_USE, it is no member yet.
+        """
+        return self._loop.run(self._inner.resume(collaboration, organization))
+
+    def leave(self, collaboration: str, organization: str = "") -> None:
+        """End the membership: the organization's open runs are cancelled.
+
+        Args:
+            collaboration: in which it is a member.
+            organization: that answers; yours when empty.
+
+        Raises:
+            NotFoundError: there is no such membership.
+        """
+        self._loop.run(self._inner.leave(collaboration, organization))
 
 
 class Tasks:

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import threading
 from collections.abc import AsyncIterator, Coroutine, Iterator
 from typing import Any, TypeVar
 
 T = TypeVar("T")
+
+GRACE = 5.0
+"""Seconds that a call which is interrupted has to end."""
 
 
 class LoopThread:
@@ -23,11 +27,30 @@ class LoopThread:
         if self._loop.is_closed():
             coroutine.close()
             raise RuntimeError("the client is closed")
-        future = asyncio.run_coroutine_threadsafe(coroutine, self._loop)
+        outcome: concurrent.futures.Future[T] = concurrent.futures.Future()
+        started: list[asyncio.Task[T]] = []
+
+        def start() -> None:
+            task = self._loop.create_task(coroutine)
+            started.append(task)
+            task.add_done_callback(lambda ended: _hand_over(ended, outcome))
+
+        def cancel() -> None:
+            if started:
+                started[0].cancel()
+            else:  # interrupted before it was handed to the loop
+                coroutine.close()
+                outcome.cancel()
+
         try:
-            return future.result()
+            # Within: the interrupt may come as soon as the other thread has begun.
+            self._loop.call_soon_threadsafe(start)
+            return outcome.result()
         except BaseException:
-            future.cancel()
+            if not outcome.done():
+                # What the caller does next (close a generator, or the client) must find this ended.
+                self._loop.call_soon_threadsafe(cancel)
+                concurrent.futures.wait([outcome], GRACE)
             raise
 
     def iterate(self, items: AsyncIterator[T]) -> Iterator[T]:
@@ -51,6 +74,15 @@ class LoopThread:
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
+
+
+def _hand_over(ended: asyncio.Task[T], outcome: concurrent.futures.Future[T]) -> None:
+    if ended.cancelled():
+        outcome.set_exception(concurrent.futures.CancelledError())
+    elif (problem := ended.exception()) is not None:
+        outcome.set_exception(problem)
+    else:
+        outcome.set_result(ended.result())
 
 
 async def _next(items: AsyncIterator[T]) -> T:

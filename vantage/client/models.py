@@ -391,6 +391,36 @@ class User:
     create_time: datetime | None
 
 
+class MembershipState(StrEnum):
+    """Where an organization stands in a collaboration."""
+
+    INVITED = "INVITED"
+    """Has not answered: no member."""
+    ACTIVE = "ACTIVE"
+    """Takes part."""
+    SUSPENDED = "SUSPENDED"
+    """Takes no part for a while."""
+    UNKNOWN = "UNKNOWN"
+    """A state of a newer server."""
+
+
+@dataclass(frozen=True)
+class Member:
+    """An organization in a collaboration.
+
+    Attributes:
+        organization: organizations/{organization}.
+        state: where it stands.
+        invited_by: who invited it.
+        since: since when it stands there.
+    """
+
+    organization: str
+    state: MembershipState
+    invited_by: str
+    since: datetime | None
+
+
 @dataclass(frozen=True)
 class Collaboration:
     """Organizations that agreed to compute together.
@@ -398,14 +428,37 @@ class Collaboration:
     Attributes:
         name: collaborations/{collaboration}.
         display_name: for people.
-        organizations: its members.
+        organizations: its members that take part.
         create_time: when it was created.
+        members: all that were invited, and where they stand.
     """
 
     name: str
     display_name: str
     organizations: tuple[str, ...]
     create_time: datetime | None
+    members: tuple[Member, ...] = ()
+
+
+@dataclass(frozen=True)
+class Invitation:
+    """An open invitation to a collaboration.
+
+    Attributes:
+        organization: organizations/{organization} that is asked.
+        collaboration: collaborations/{collaboration}.
+        display_name: its name for people.
+        members: who else is in it or invited.
+        invited_by: who invited.
+        invite_time: when.
+    """
+
+    organization: str
+    collaboration: str
+    display_name: str
+    members: tuple[Member, ...]
+    invited_by: str
+    invite_time: datetime | None
 
 
 @dataclass(frozen=True)

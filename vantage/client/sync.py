@@ -11,6 +11,7 @@ from vantage.client.facade import (
     Auth,
     Collaborations,
     Images,
+    Memberships,
     Nodes,
     Organizations,
     Roles,
@@ -33,6 +34,7 @@ class Client:
         organizations: organizations.
         users: users.
         collaborations: collaborations.
+        memberships: what your organization answers to collaborations.
         nodes: nodes.
         roles: roles.
         images: what algorithm images say of themselves.
@@ -46,6 +48,7 @@ class Client:
         self.organizations = Organizations(client.organizations, loop)
         self.users = Users(client.users, loop)
         self.collaborations = Collaborations(client.collaborations, loop)
+        self.memberships = Memberships(client.memberships, loop)
         self.nodes = Nodes(client.nodes, loop)
         self.roles = Roles(client.roles, loop)
         self.images = Images(client.images, loop)

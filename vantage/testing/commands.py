@@ -11,6 +11,8 @@ from typing import Any
 
 PATIENCE = 60.0
 """Seconds until a command that does not end is given up."""
+GRACE = 10.0
+"""Seconds until a program that was asked to end is asked again."""
 
 
 def start(*arguments: object) -> subprocess.Popen[str]:
@@ -65,7 +67,10 @@ def running(*arguments: object, ready: str) -> Iterator[str]:
     finally:
         program.terminate()
         try:
-            program.communicate(timeout=PATIENCE)  # what it says until its end must not block it
+            program.communicate(timeout=GRACE)  # what it says until its end must not block it
+        except subprocess.TimeoutExpired:
+            program.terminate()  # a node first lets its runs end
+            program.communicate(timeout=PATIENCE)
         finally:
             _end(program)
 
