@@ -102,6 +102,18 @@ async def test_a_log_in_by_another_device(server: tuple[str, ...]) -> None:
     assert call_json("whoami")["name"] == "users/root"
 
 
+def test_an_admin_helps_a_user_who_is_locked_out(server: tuple[str, ...]) -> None:
+    new = "four unrelated wooden thoughts"
+    call("user", "create", "olga", "--role", "viewer", "--password-stdin", stdin=f"{PASSWORD}\n")
+    call("user", "link-identity", "olga", "olga@clara.example")
+    call("user", "remove-codes", "olga", "--yes")
+    token = call_json("user", "reset-password", "olga")["reset_token"]
+    assert call_json("password", "reset", *server, "--stdin", stdin=f"{token}\n{new}\n")["user"] == "users/olga"
+    call("login", *server, "--username", "olga", "--password-stdin", stdin=f"{new}\n")
+    call("login", *server, "--username", "root", "--password-stdin", stdin=f"{PASSWORD}\n")
+    assert call_json("user", "revoke-sessions", "olga")["ended_sessions"] == 1
+
+
 def test_a_wrong_reset_token_is_refused(server: tuple[str, ...]) -> None:
     said = call("password", "reset", *server, "--stdin", stdin="wrong\nfour unrelated wooden thoughts\n", code=3)[1]
     assert "RESET_TOKEN_INVALID" in said or "reset token is wrong" in said

@@ -9,6 +9,7 @@ from vantage.api.admin.v1 import collaboration_service_pb2 as collaboration_pb
 from vantage.api.admin.v1 import node_service_pb2 as node_pb
 from vantage.api.admin.v1 import organization_service_pb2 as organization_pb
 from vantage.api.admin.v1 import role_service_pb2 as role_pb
+from vantage.api.admin.v1 import user_credential_service_pb2 as user_credential_pb
 from vantage.api.admin.v1 import user_service_pb2 as user_pb
 from vantage.client import converters
 from vantage.client.caller import Caller
@@ -175,6 +176,79 @@ class AsyncUsers:
         async for page in pages(fetch):
             for each in page.users:
                 yield converters.user(each)
+
+    async def create_service_account(
+        self, name: str, organization: str, roles: Iterable[str] = (), display_name: str = ""
+    ) -> User:
+        """Create a user for a program, which logs in with a key that its organization certifies.
+
+        Args:
+            name: login name.
+            organization: to which it belongs.
+            roles: what it may do; you must hold every permission of them.
+            display_name: for people.
+
+        Raises:
+            ConflictError: ALREADY_EXISTS.
+            PermissionDeniedError: ROLE_EXCEEDS_OWN, or you may not create users there.
+        """
+        request = user_pb.CreateUserRequest(
+            user_id=bare("users", name),
+            organization=full("organizations", organization, field="organization"),
+            roles=[full("roles", each, field="roles") for each in roles],
+            display_name=display_name,
+            kind=user_pb.USER_KIND_SERVICE_ACCOUNT,
+        )
+        answer = await self._caller.unary(lambda stubs: stubs.users.CreateUser, request)
+        return converters.user(answer.user)
+
+    async def issue_password_reset(self, name: str) -> str:
+        """A token with which a user sets a password, once, within three days.
+
+        Raises:
+            NotFoundError: there is none, or you may not see them.
+            PermissionDeniedError: you may not edit them, or they may more than you.
+        """
+        request = user_credential_pb.IssuePasswordResetRequest(user=full("users", name))
+        answer = await self._caller.unary(lambda stubs: stubs.user_credentials.IssuePasswordReset, request)
+        return answer.reset_token
+
+    async def revoke_sessions(self, name: str) -> int:
+        """End all sessions of a user at once; returns how many ended.
+
+        Raises:
+            NotFoundError: there is none, or you may not see them.
+            PermissionDeniedError: you may not edit them, or they may more than you.
+        """
+        request = user_credential_pb.RevokeSessionsRequest(user=full("users", name))
+        answer = await self._caller.unary(lambda stubs: stubs.user_credentials.RevokeSessions, request)
+        return answer.ended_sessions
+
+    async def remove_one_time_codes(self, name: str) -> int:
+        """Remove the one-time codes of a user who lost them, and end their sessions; returns how many ended.
+
+        Raises:
+            NotFoundError: there is none, or you may not see them.
+            PermissionDeniedError: you may not edit them, or they may more than you.
+        """
+        request = user_credential_pb.RemoveOneTimeCodesRequest(user=full("users", name))
+        answer = await self._caller.unary(lambda stubs: stubs.user_credentials.RemoveOneTimeCodes, request)
+        return answer.ended_sessions
+
+    async def link_identity(self, name: str, subject: str) -> None:
+        """Let a user log in with an identity at the server's provider.
+
+        Args:
+            name: the user.
+            subject: their id at the provider.
+
+        Raises:
+            NotFoundError: there is none, or you may not see them.
+            PermissionDeniedError: you may not edit them, or they may more than you.
+            ConflictError: ALREADY_EXISTS, the identity is linked to another user.
+        """
+        request = user_credential_pb.LinkUserIdentityRequest(user=full("users", name), subject=subject)
+        await self._caller.unary(lambda stubs: stubs.user_credentials.LinkUserIdentity, request)
 
     async def delete(self, name: str) -> None:
         """Delete a user and end their sessions.

@@ -137,6 +137,64 @@ class Users:
         """
         return self._loop.iterate(self._inner.list(organization))
 
+    def create_service_account(
+        self, name: str, organization: str, roles: Iterable[str] = (), display_name: str = ""
+    ) -> User:
+        """Create a user for a program, which logs in with a key that its organization certifies.
+
+        Args:
+            name: login name.
+            organization: to which it belongs.
+            roles: what it may do; you must hold every permission of them.
+            display_name: for people.
+
+        Raises:
+            ConflictError: ALREADY_EXISTS.
+            PermissionDeniedError: ROLE_EXCEEDS_OWN, or you may not create users there.
+        """
+        return self._loop.run(self._inner.create_service_account(name, organization, roles, display_name))
+
+    def issue_password_reset(self, name: str) -> str:
+        """A token with which a user sets a password, once, within three days.
+
+        Raises:
+            NotFoundError: there is none, or you may not see them.
+            PermissionDeniedError: you may not edit them, or they may more than you.
+        """
+        return self._loop.run(self._inner.issue_password_reset(name))
+
+    def revoke_sessions(self, name: str) -> int:
+        """End all sessions of a user at once; returns how many ended.
+
+        Raises:
+            NotFoundError: there is none, or you may not see them.
+            PermissionDeniedError: you may not edit them, or they may more than you.
+        """
+        return self._loop.run(self._inner.revoke_sessions(name))
+
+    def remove_one_time_codes(self, name: str) -> int:
+        """Remove the one-time codes of a user who lost them, and end their sessions; returns how many ended.
+
+        Raises:
+            NotFoundError: there is none, or you may not see them.
+            PermissionDeniedError: you may not edit them, or they may more than you.
+        """
+        return self._loop.run(self._inner.remove_one_time_codes(name))
+
+    def link_identity(self, name: str, subject: str) -> None:
+        """Let a user log in with an identity at the server's provider.
+
+        Args:
+            name: the user.
+            subject: their id at the provider.
+
+        Raises:
+            NotFoundError: there is none, or you may not see them.
+            PermissionDeniedError: you may not edit them, or they may more than you.
+            ConflictError: ALREADY_EXISTS, the identity is linked to another user.
+        """
+        self._loop.run(self._inner.link_identity(name, subject))
+
     def delete(self, name: str) -> None:
         """Delete a user and end their sessions.
 

@@ -35,14 +35,31 @@ add_delete(user, "users", "alice", "Their sessions end.")
     "create",
     "vantage user create alice --organization clara --role researcher",
     "pass show alice | vantage user create alice --organization clara --role researcher --password-stdin",
+    "vantage user create importer --organization clara --role researcher --service-account",
 )
 @click.argument("name")
 @click.option("--organization", default="", metavar="NAME", help="Theirs; without it, a user of the server itself.")
 @click.option("--role", "roles", multiple=True, required=True, metavar="NAME", help="Role; repeatable.")
 @click.option("--title", default="", help="Name for people.")
 @click.option("--password-stdin", is_flag=True, help="Read the password, at least 12 characters, from stdin.")
-def create(call: Call, name: str, organization: str, roles: tuple[str, ...], title: str, password_stdin: bool) -> None:
+@click.option("--service-account", is_flag=True, help="A program: it has a certified key and no password.")
+def create(
+    call: Call,
+    name: str,
+    organization: str,
+    roles: tuple[str, ...],
+    title: str,
+    password_stdin: bool,
+    service_account: bool,
+) -> None:
     """Create a user. You can give only what you may do yourself."""
+    if service_account:
+        if password_stdin or not organization:
+            raise click.UsageError("a service account has an --organization and no password")
+        with call.client() as client:
+            made = client.users.create_service_account(name, organization, list(roles), title)
+        call.output.done(f"created {made.name}", made)
+        return
     password = terminal.secret(
         f"Password for {name}", from_stdin=password_stdin, option="--password-stdin", confirm=True
     )
@@ -51,3 +68,45 @@ def create(call: Call, name: str, organization: str, roles: tuple[str, ...], tit
             name, organization=organization, roles=list(roles), display_name=title, password=password
         )
     call.output.done(f"created {made.name}", made)
+
+
+@command(user, "reset-password", "vantage user reset-password alice")
+@click.argument("name")
+def reset_password(call: Call, name: str) -> None:
+    """Print a token with which a user sets a password, once, within three days.
+
+    Hand it over on a way that you trust: 'vantage password reset' asks for it.
+    """
+    with call.client() as client:
+        token = client.users.issue_password_reset(name)
+    call.output.done(token, {"reset_token": token})
+
+
+@command(user, "revoke-sessions", "vantage user revoke-sessions alice")
+@click.argument("name")
+def revoke_sessions(call: Call, name: str) -> None:
+    """End all sessions of a user at once."""
+    with call.client() as client:
+        ended = client.users.revoke_sessions(name)
+    call.output.done(f"sessions ended: {ended}", {"ended_sessions": ended})
+
+
+@command(user, "remove-codes", "vantage user remove-codes alice")
+@click.argument("name")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+def remove_codes(call: Call, name: str, yes: bool) -> None:
+    """Remove the one-time codes of a user who lost phone and recovery codes; their sessions end."""
+    terminal.confirm(f"From now on the password alone lets {name} in. Go on?", yes=yes)
+    with call.client() as client:
+        ended = client.users.remove_one_time_codes(name)
+    call.output.done(f"removed; sessions ended: {ended}", {"ended_sessions": ended})
+
+
+@command(user, "link-identity", "vantage user link-identity alice SUBJECT")
+@click.argument("name")
+@click.argument("subject")
+def link_identity(call: Call, name: str, subject: str) -> None:
+    """Let a user log in with an identity at the server's identity provider."""
+    with call.client() as client:
+        client.users.link_identity(name, subject)
+    call.output.done(f"linked to {name}", {"user": name, "subject": subject})
