@@ -92,7 +92,8 @@ def certify(station: NodeStation, authority: pki.CertificateAuthority, name: str
 
 def test_a_node_that_was_not_created_is_told_so(newcomer: NodeStation) -> None:
     assert newcomer.program.start().wait() == NOT_ADMITTED
-    assert "an admin of its organization creates the node first" in newcomer.program.said
+    assert "clara-9 is not known here" in newcomer.program.said
+    assert "PRINCIPAL_UNKNOWN" in newcomer.program.said
 
 
 def test_a_node_with_a_certificate_of_another_organization_does_not_start(
