@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import docker
@@ -38,7 +40,9 @@ def network(tmp_path_factory: pytest.TempPathFactory, registry: Registry) -> Ite
     (directory / "author.pub").write_bytes(cosign.public_pem(AUTHOR.public_key()))
     settings = {
         "policy": {
-            "images": [{"repository": f"{registry.address}/algorithms/*", "keys": [str(directory / "author.pub")]}]
+            "images": [{"repository": f"{registry.address}/algorithms/*", "keys": [str(directory / "author.pub")]}],
+            "peers": True,
+            "pin_peer_authorities": True,
         },
         "limits": {"memory": "256MiB", "scratch": "16MiB"},
     }
@@ -47,8 +51,10 @@ def network(tmp_path_factory: pytest.TempPathFactory, registry: Registry) -> Ite
         yield running
 
 
-def signed(engine: docker.DockerClient, registry: Registry, module: Path, name: str) -> Iterator[str]:
-    with images.pushed(engine, module, f"{registry.address}/algorithms/{name}") as image:
+def signed(
+    engine: docker.DockerClient, registry: Registry, module: Path, name: str, beside: Sequence[Path] = ()
+) -> Iterator[str]:
+    with images.pushed(engine, module, f"{registry.address}/algorithms/{name}", beside) as image:
         asyncio.run(images.sign(image, AUTHOR))
         yield image
 
@@ -61,6 +67,24 @@ def summary(engine: docker.DockerClient, registry: Registry) -> Iterator[str]:
 @pytest.fixture(scope="session")
 def kaplan_meier(engine: docker.DockerClient, registry: Registry) -> Iterator[str]:
     yield from signed(engine, registry, ROOT / "examples/kaplan-meier/algorithm.py", "kaplan-meier")
+
+
+@pytest.fixture(scope="session")
+def ring_allreduce(engine: docker.DockerClient, registry: Registry) -> Iterator[str]:
+    yield from signed(engine, registry, ROOT / "examples/ring-allreduce/algorithm.py", "ring-allreduce")
+
+
+@pytest.fixture(scope="session")
+def secure_sum(
+    engine: docker.DockerClient, registry: Registry, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[str]:
+    wheels = tmp_path_factory.mktemp("mpyc") / "wheels"
+    # As its README says; the wheel is fetched here, the image is built without a network.
+    subprocess.run(
+        [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", wheels, "mpyc==0.11"], check=True
+    )
+    example = ROOT / "examples/secure-sum"
+    yield from signed(engine, registry, example / "algorithm.py", "secure-sum", [wheels, example / "program.py"])
 
 
 @pytest.fixture(scope="session")

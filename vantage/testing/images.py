@@ -7,7 +7,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -43,7 +43,7 @@ def declare(directory: Path) -> str:
 
 
 @contextmanager
-def pushed(engine: docker.DockerClient, module: Path, repository: str) -> Iterator[str]:
+def pushed(engine: docker.DockerClient, module: Path, repository: str, beside: Sequence[Path] = ()) -> Iterator[str]:
     """Build the image of an algorithm and push it; yields ``repository@digest``.
 
     The engine forgets the image at once, so that nodes have to pull it, and again at the end.
@@ -52,10 +52,16 @@ def pushed(engine: docker.DockerClient, module: Path, repository: str) -> Iterat
         engine: builds and pushes.
         module: the algorithm; a Dockerfile beside it is used.
         repository: ``registry/path``.
+        beside: further files and directories that the Dockerfile copies.
     """
     with tempfile.TemporaryDirectory() as name:
         directory = Path(name)
         shutil.copyfile(module, directory / "algorithm.py")
+        for each in beside:
+            if each.is_dir():
+                shutil.copytree(each, directory / each.name)
+            else:
+                shutil.copyfile(each, directory / each.name)
         dockerfile = module.with_name("Dockerfile")
         (directory / "Dockerfile").write_text(dockerfile.read_text() if dockerfile.exists() else DOCKERFILE)
         built, _log = engine.images.build(path=name, buildargs={"DECLARATION": declare(directory)}, rm=True)
