@@ -95,17 +95,21 @@ async def partial_moments(ctx: Context, df: DataFrame, columns: list[str]) -> di
 
 
 @function
-def moments(ctx: Context, columns: list[str], dataset: str = "lung") -> dict[str, Any]:
+def moments(
+    ctx: Context, columns: list[str], organizations: list[str] | None = None, dataset: str = "lung"
+) -> dict[str, Any]:
     """Count, mean and sample variance over all organizations: starts the ring, and compares what its members say.
 
     Args:
         columns: numeric columns.
+        organizations: who takes part; all of the collaboration when left out.
         dataset: name of the dataset at the nodes.
     """
-    results = [
-        each.get()
-        for each in ctx.subtask(partial_moments, {"columns": columns}, datasets={"df": dataset}, title="ring")
-    ]
+    arguments = {"columns": columns}
+    answers = ctx.subtask(
+        partial_moments, arguments, organizations=organizations, datasets={"df": dataset}, title="ring"
+    )
+    results = [each.get() for each in answers]
     if any(each != results[0] for each in results):
         raise AlgorithmError("the members of the ring do not agree on the sum")
     answer: dict[str, Any] = results[0]

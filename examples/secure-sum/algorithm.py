@@ -57,17 +57,24 @@ async def partial_secure_mean(ctx: Context, df: DataFrame, column: str) -> dict[
 
 
 @function
-def secure_mean(ctx: Context, column: str, dataset: str = "lung") -> dict[str, Any]:
+def secure_mean(
+    ctx: Context, column: str, organizations: list[str] | None = None, dataset: str = "lung"
+) -> dict[str, Any]:
     """Count, sum and mean over all organizations, of which none sees the part of another.
 
     Args:
         column: a numeric column.
+        organizations: who takes part; all of the collaboration when left out.
         dataset: name of the dataset at the nodes.
     """
-    results = [
-        each.get()
-        for each in ctx.subtask(partial_secure_mean, {"column": column}, datasets={"df": dataset}, title="secure sum")
-    ]
+    answers = ctx.subtask(
+        partial_secure_mean,
+        {"column": column},
+        organizations=organizations,
+        datasets={"df": dataset},
+        title="secure sum",
+    )
+    results = [each.get() for each in answers]
     if any(each != results[0] for each in results):
         raise AlgorithmError("the parties do not agree on the sum")
     answer: dict[str, Any] = results[0]

@@ -27,7 +27,9 @@ async def test_a_ring_of_three_equals_the_pooled_computation(
 ) -> None:
     columns = ["age", "ph.karno"]
     async with network.researcher() as researcher:
-        run = await researcher.ask(ring_allreduce, "moments", {"columns": columns}, to=["clara"])
+        run = await researcher.ask(
+            ring_allreduce, "moments", {"columns": columns, "organizations": list(NAMES)}, to=["clara"]
+        )
     assert run.failure.message == ""
     answer = json.loads(run.result.inline)
     for column in columns:
@@ -42,7 +44,9 @@ async def test_an_unchanged_mpyc_program_computes_a_sum_that_nobody_sees_the_par
     network: ProcessNetwork, secure_sum: str, pooled: pd.DataFrame
 ) -> None:
     async with network.researcher() as researcher:
-        run = await researcher.ask(secure_sum, "secure_mean", {"column": "age"}, to=["hilda"])
+        run = await researcher.ask(
+            secure_sum, "secure_mean", {"column": "age", "organizations": list(NAMES)}, to=["hilda"]
+        )
     assert run.failure.message == ""
     values = pooled["age"].dropna()
     assert json.loads(run.result.inline) == {

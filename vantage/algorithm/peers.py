@@ -134,6 +134,7 @@ class Peers:
         Raises:
             PeerError: PEER_ENDED or NOT_FOUND, or PEER_NOT_READY when time is up.
         """
+        peers: tuple[Peer, ...] = ()
         try:
             async with asyncio.timeout(timeout), aclosing(self.watch()) as snapshots:
                 async for peers in snapshots:
@@ -142,7 +143,10 @@ class Peers:
                         return found
         except TimeoutError:
             pass
-        raise PeerError(Reason.PEER_NOT_READY, f"not all peers began within {timeout:g} s")
+        missing = {each.organization for each in peers if each.state == "waiting"}
+        raise PeerError(
+            Reason.PEER_NOT_READY, f"not all peers began within {timeout:g} s: {', '.join(sorted(missing))} did not"
+        )
 
     async def forward(
         self,
