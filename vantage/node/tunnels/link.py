@@ -33,6 +33,10 @@ _ACK_BYTES = 512 * 1024
 _ACK_FRAMES = 64
 HELLO_SECONDS = 15.0
 FAREWELL_SECONDS = 5.0
+BEAT_SECONDS = 10.0
+"""How often something is sent when there is nothing to say."""
+SILENCE_SECONDS = 35.0
+"""A connection over which nothing comes for so long is lost, whatever it looks like from here."""
 
 
 @dataclass(frozen=True)
@@ -93,6 +97,8 @@ class Link:
         self._held = 0
         self._received = 0
         self._unacknowledged = [0, 0]
+        self._beat_due = False
+        self._heard = 0.0
         self._wake = asyncio.Event()
         self._room = asyncio.Event()
         self._room.set()
@@ -198,9 +204,11 @@ class Link:
         self._wake.set()
         writer = asyncio.create_task(self._write(wire), name="link writer")
         reader = asyncio.create_task(self._read(wire, decoder, pending), name="link reader")
+        beat = asyncio.create_task(self._beat(), name="link beat")
+        tasks = (reader, writer, beat)
         try:
-            await asyncio.wait({writer, reader}, return_when=asyncio.FIRST_COMPLETED)
-            for task in (reader, writer):
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            for task in tasks:
                 if task.done() and not task.cancelled():
                     task.result()
         finally:
@@ -208,9 +216,9 @@ class Link:
             self._detached.set()
             # Closing the wire ends both; a write is never cancelled by itself, which would look like a fault.
             await wire.close()
-            for task in (reader, writer):
+            for task in tasks:
                 task.cancel()
-            await asyncio.gather(reader, writer, return_exceptions=True)
+            await asyncio.gather(*tasks, return_exceptions=True)
 
     def _hello(self) -> dict[str, Any]:
         parties = self.parties
@@ -274,13 +282,27 @@ class Link:
         self.fail(problem)
         return problem
 
+    async def _beat(self) -> None:
+        """Say something now and then, and notice when the other side does not."""
+        loop = asyncio.get_running_loop()
+        self._heard = loop.time()
+        while True:
+            await asyncio.sleep(BEAT_SECONDS)
+            self._beat_due = True
+            self._wake.set()
+            if loop.time() - self._heard > SILENCE_SECONDS:
+                raise error(
+                    Reason.RELAY_PEER_LOST, f"nothing came from {self.parties.peer_node} for {SILENCE_SECONDS:g} s"
+                )
+
     async def _write(self, wire: Wire) -> None:
         while True:
             await self._wake.wait()
             self._wake.clear()
             while True:
                 batch, size = [], 0
-                if self._unacknowledged[0] >= _ACK_FRAMES or self._unacknowledged[1] >= _ACK_BYTES:
+                if self._beat_due or self._unacknowledged[0] >= _ACK_FRAMES or self._unacknowledged[1] >= _ACK_BYTES:
+                    self._beat_due = False
                     self._unacknowledged = [0, 0]
                     batch.append(frames.encode_number(Kind.ACK, 0, self._received))
                 # Many small frames leave together: that is what makes small writes cheap.
@@ -302,6 +324,7 @@ class Link:
             data = await wire.receive()
             if not data:
                 raise error(Reason.RELAY_PEER_LOST, "the other node closed the connection in the middle")
+            self._heard = asyncio.get_running_loop().time()
             for kind, channel, payload in decoder.feed(bytes(data)):
                 self._take(kind, channel, payload)
             if self._unacknowledged[0] >= _ACK_FRAMES or self._unacknowledged[1] >= _ACK_BYTES:
