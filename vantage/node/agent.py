@@ -18,6 +18,8 @@ from vantage.api.node.v1 import node_session_service_pb2 as pb
 from vantage.common.backoff import Backoff
 from vantage.common.clock import Clock, SystemClock
 from vantage.common.errors import Reason, VantageError, error
+from vantage.node.audit import FILE as AUDIT_FILE
+from vantage.node.audit import NodeAudit
 from vantage.node.config import NodeConfig
 from vantage.node.connection import Connection, FatalError
 from vantage.node.executor.base import Executor
@@ -110,6 +112,8 @@ class Agent:
             identity = Identity.load(config.identity, self._clock)
             connection = Connection(config.server, identity, self._clock)
             journal = await Journal.open(config.data_dir / "journal.db")
+            audit = NodeAudit(config.data_dir / AUDIT_FILE, identity.key, self._clock)
+            audit.note("node.started", node=identity.name, server=config.server.address, instance=self._instance)
             news = News(config.limits.max_log_lines)
             reporter = Reporter(journal, news, self._clock)
             tunnels = build_tunnels(config, connection, news, self._clock)
@@ -121,6 +125,7 @@ class Agent:
                 self._parts.serve,
                 tunnels,
                 config.data_dir / "runs",
+                audit,
             )
             runner = Runner(config, journal, reporter, tools, self._clock)
             try:
@@ -129,6 +134,8 @@ class Agent:
             finally:
                 await runner.abandon()
                 await tunnels.close()
+                audit.note("node.stopped", node=identity.name, instance=self._instance)
+                await audit.close()
                 await journal.close()
                 await connection.close()
                 await self._parts.executor.close()

@@ -83,6 +83,11 @@ class Identity:
             )
         return cls(section.name, section.organization, tuple(chain), key)
 
+    @property
+    def key(self) -> ec.EllipticCurvePrivateKey:
+        """The private key, for signatures by the node."""
+        return self._key
+
     def assertion(self, audience: str, clock: Clock) -> str:
         """A fresh signed statement of who the node is, for one server."""
         return sign_assertion(self._key, self.chain, self.name, audience, clock)

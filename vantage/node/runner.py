@@ -15,6 +15,7 @@ from vantage.api.node.v1 import node_session_service_pb2 as pb
 from vantage.api.types.v1 import types_pb2
 from vantage.common.clock import Clock
 from vantage.common.errors import Reason, VantageError, error
+from vantage.node.audit import NodeAudit
 from vantage.node.config import NodeConfig
 from vantage.node.door import StoredResult
 from vantage.node.executor.base import Executor
@@ -58,6 +59,7 @@ class Tools:
         serve: the local API.
         tunnels: streams to peers.
         scratch: directory that holds the runs' own.
+        audit: what happened, for the node's admin.
     """
 
     source: CodeSource
@@ -67,6 +69,7 @@ class Tools:
     serve: Serve
     tunnels: Tunnels
     scratch: Path
+    audit: NodeAudit
 
 
 class Runner:
@@ -147,6 +150,7 @@ class Runner:
         left = self._journal.unfinished()
         for entry in left:
             if entry.started:
+                self._tools.audit.ended(entry.assign.lease, Reason.NODE_LOST.name)
                 await self._reporter.failed(
                     entry.assign.lease,
                     error(
@@ -203,12 +207,14 @@ class Runner:
         except asyncio.CancelledError:
             if active.stop is not None:
                 log.info("run stopped", extra={"run": lease.run, "reason": active.stop})
+                self._tools.audit.ended(lease, active.stop)
                 await self._reporter.cancelled(lease, active.stop)
             if not active.stopping:
                 raise
         except Exception:
             # Whatever fault this is, it is one run's: the node lives on and the researcher is told.
             log.exception("fault while running", extra={"run": lease.run})
+            self._tools.audit.ended(lease, Reason.INTERNAL.name)
             await self._reporter.failed(
                 lease,
                 error(Reason.INTERNAL, f"a fault of {self._config.identity.name}: its admin finds it in the log"),
@@ -238,8 +244,10 @@ class Runner:
                     order = await self._intake.prepare(assign)
                 except VantageError as problem:
                     log.info("run refused", extra={"run": lease.run, "reason": problem.reason.name})
+                    self._tools.audit.decided(assign, problem)
                     await self._reporter.refused(lease, problem)
                     return
+                self._tools.audit.decided(assign, None)
                 self._reporter.accepted(lease)
                 outcome = await self._answer(order)
         except TimeoutError:
@@ -248,6 +256,7 @@ class Runner:
             outcome = error(Reason.TASK_EXPIRED, "the task's time ended before the algorithm had answered")
         if isinstance(outcome, VantageError):
             log.info("run failed", extra={"run": lease.run, "reason": outcome.reason.name})
+            self._tools.audit.ended(lease, outcome.reason.name)
             await self._reporter.failed(lease, outcome)
         else:
             await self._reporter.succeeded(lease, outcome)
@@ -256,7 +265,12 @@ class Runner:
         """Run the algorithm and hand over its result; nothing of the run is left on disk when this returns."""
         try:
             outcome = await self._execute(order)
-            return outcome if isinstance(outcome, VantageError) else await self._deliver(order.assign.lease, outcome)
+            if isinstance(outcome, VantageError):
+                return outcome
+            # Before the first byte leaves, also of an upload.
+            self._tools.audit.leaves(order.assign.lease, outcome)
+            await self._tools.audit.settle()
+            return await self._deliver(order.assign.lease, outcome)
         except VantageError as problem:
             return problem
         finally:
