@@ -36,6 +36,7 @@ class Assertion:
         jti: id of the assertion; the server accepts each once.
         expires: until when the id must be remembered.
         certificate: leaf certificate of the signer.
+        authority: certificate of the authority that vouches for it.
     """
 
     principal: str
@@ -43,6 +44,7 @@ class Assertion:
     jti: str
     expires: datetime
     certificate: x509.Certificate
+    authority: x509.Certificate
 
 
 def sign_assertion(
@@ -108,7 +110,10 @@ def verify_assertion(
     now = clock.now()
     certified = pki.verify_chain(chain, roots, now)
     # (3) and (4); the times are checked below against the injected clock.
-    public_key = certified.certificate.public_key()
+    try:
+        public_key: object = certified.certificate.public_key()
+    except pki.MALFORMED:
+        public_key = None
     if not isinstance(public_key, ec.EllipticCurvePublicKey):
         raise _invalid("the certificate's key is not ECDSA P-256")
     try:
@@ -144,7 +149,9 @@ def verify_assertion(
     jti = claims["jti"]
     if not isinstance(jti, str) or not 8 <= len(jti) <= 100:
         raise _invalid("jti must have 8 to 100 characters")
-    return Assertion(certified.name, certified.organization, jti, expires + LEEWAY, certified.certificate)
+    return Assertion(
+        certified.name, certified.organization, jti, expires + LEEWAY, certified.certificate, certified.authority
+    )
 
 
 def _time(value: object) -> datetime:

@@ -139,6 +139,10 @@ class Reason(Enum):
     IDENTITY_UNKNOWN = 136
     IDENTITY_PROVIDER_MISSING = 137
     IDENTITY_PROVIDER_UNAVAILABLE = 138
+    CERTIFICATE_REVOKED = 116
+    CERTIFICATE_SUPERSEDED = 117
+    REVOCATION_LIST_INVALID = 118
+    REVOCATION_LIST_OUTDATED = 119
     # Tasks.
     ORGANIZATION_NOT_MEMBER = 200
     IMAGE_NOT_BY_DIGEST = 201
@@ -216,6 +220,7 @@ _GROUPS: dict[_Row, tuple[Reason, ...]] = {
         Reason.PASSWORD_TOO_WEAK,
         Reason.ONE_TIME_CODE_INVALID,
         Reason.CERTIFICATE_INVALID,
+        Reason.REVOCATION_LIST_INVALID,
         Reason.IMAGE_NOT_BY_DIGEST,
         Reason.FUNCTION_UNKNOWN,
         Reason.ARGUMENTS_INVALID,
@@ -254,6 +259,8 @@ _GROUPS: dict[_Row, tuple[Reason, ...]] = {
         Reason.PERMISSION_DENIED,
         Reason.CERTIFICATE_UNTRUSTED,
         Reason.RELAY_TAMPERED,
+        Reason.CERTIFICATE_REVOKED,
+        Reason.CERTIFICATE_SUPERSEDED,
         Reason.PRINCIPAL_UNKNOWN,
         Reason.IDENTITY_UNKNOWN,
         Reason.ROLE_EXCEEDS_OWN,
@@ -271,7 +278,11 @@ _GROUPS: dict[_Row, tuple[Reason, ...]] = {
         Reason.PEER_ENDED,
         Reason.ETAG_MISMATCH,
     ),
-    _row(ConflictError, "FAILED_PRECONDITION"): (Reason.IN_USE, Reason.ENROLMENT_STATE),
+    _row(ConflictError, "FAILED_PRECONDITION"): (
+        Reason.IN_USE,
+        Reason.ENROLMENT_STATE,
+        Reason.REVOCATION_LIST_OUTDATED,
+    ),
     _row(LimitExceededError, "RESOURCE_EXHAUSTED"): (
         Reason.RATE_LIMITED,
         Reason.LOCKED_OUT,

@@ -7,6 +7,7 @@ organization's authority signs its holders' certificates directly; its private k
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
@@ -31,6 +32,9 @@ AUTHORITY_LIFETIME = timedelta(days=3650)
 HOLDER_LIFETIME = timedelta(days=365)
 _BACKDATE = timedelta(minutes=5)
 """Certificates count from a little before they are made, so that a clock slightly behind does not refuse them."""
+MAX_REQUEST_BYTES = 65_536
+MALFORMED = (ValueError, TypeError, OverflowError, UnsupportedAlgorithm, x509.DuplicateExtension)
+"""What the library raises for a stranger's bytes; it parses late, so any access may raise them."""
 MAX_CHAIN = 4
 """Longest chain that is looked at: bounds the work that a stranger can cause."""
 
@@ -96,6 +100,14 @@ def fingerprint(certificate: x509.Certificate) -> str:
     return f"sha256:{certificate.fingerprint(hashes.SHA256()).hex()}"
 
 
+def key_id(certificate: x509.Certificate) -> str:
+    """Hexadecimal SHA-256 of the certificate's public key: the same for two certificates of one authority."""
+    spki = certificate.public_key().public_bytes(
+        serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
+    )
+    return hashlib.sha256(spki).hexdigest()
+
+
 def load_certificates(pem: str | bytes) -> list[x509.Certificate]:
     """Parse one or more PEM certificates.
 
@@ -104,7 +116,7 @@ def load_certificates(pem: str | bytes) -> list[x509.Certificate]:
     """
     try:
         return x509.load_pem_x509_certificates(pem.encode() if isinstance(pem, str) else pem)
-    except ValueError:
+    except MALFORMED:
         raise error(Reason.CERTIFICATE_INVALID, "not a certificate in PEM") from None
 
 
@@ -135,12 +147,63 @@ def requested_name(request: x509.CertificateSigningRequest) -> str:
 
 
 @dataclass(frozen=True)
+class SigningRequest:
+    """What a signing request asks for; only ``load_request`` builds it.
+
+    Attributes:
+        public_key: key to certify; whoever made the request holds its private key.
+        name: resource name in the request, or empty when it carries none.
+    """
+
+    public_key: ec.EllipticCurvePublicKey
+    name: str
+
+
+def load_request(content: bytes) -> SigningRequest:
+    """Read and check a signing request (PKCS#10, PEM or DER), ours or that of another tool.
+
+    Raises:
+        InvalidArgumentError: CERTIFICATE_INVALID, with what is wrong and what to do.
+    """
+    if len(content) > MAX_REQUEST_BYTES:
+        raise error(Reason.CERTIFICATE_INVALID, f"a signing request has at most {MAX_REQUEST_BYTES} bytes")
+    try:
+        request = (
+            x509.load_pem_x509_csr(content)
+            if content.lstrip().startswith(b"-----")
+            else x509.load_der_x509_csr(content)
+        )
+        key = request.public_key()
+        valid = request.is_signature_valid
+        extensions = request.extensions
+        named = any(isinstance(each.value, x509.SubjectAlternativeName) for each in extensions)
+    except MALFORMED:
+        raise error(Reason.CERTIFICATE_INVALID, "not a certificate signing request in PEM or DER") from None
+    if not isinstance(key, ec.EllipticCurvePublicKey) or not isinstance(key.curve, ec.SECP256R1):
+        raise error(
+            Reason.CERTIFICATE_INVALID,
+            "the signing request is for another kind of key: make it with an ECDSA P-256 key (prime256v1)",
+        )
+    if not valid:
+        raise error(Reason.CERTIFICATE_INVALID, "the signing request is not signed with the key that it carries")
+    return SigningRequest(key, _name_in(extensions) if named else "")
+
+
+@dataclass(frozen=True)
 class CertifiedName:
-    """A resource name that a chain to a trusted authority vouches for; only ``verify_chain`` builds it."""
+    """A resource name that a chain to a trusted authority vouches for; only ``verify_chain`` builds it.
+
+    Attributes:
+        name: the holder.
+        organization: whose authority vouches for it.
+        certificate: of the holder.
+        authority: certificate of the authority.
+    """
 
     name: str
     organization: str
     certificate: x509.Certificate
+    authority: x509.Certificate
 
 
 class CertificateAuthority:
@@ -149,7 +212,7 @@ class CertificateAuthority:
     def __init__(
         self, key: ec.EllipticCurvePrivateKey, certificate: x509.Certificate, clock: Clock | None = None
     ) -> None:
-        self._key = key
+        self.key = key
         self.certificate = certificate
         self.organization = _name_in(certificate.extensions)
         self._clock = clock or SystemClock()
@@ -172,21 +235,7 @@ class CertificateAuthority:
         names.parse(organization, "organizations", field="organization")
         now = (clock or SystemClock()).now()
         key = create_key()
-        subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, f"{organization} authority"[-64:])])
-        certificate = (
-            x509.CertificateBuilder()
-            .subject_name(subject)
-            .issuer_name(subject)
-            .public_key(key.public_key())
-            .serial_number(x509.random_serial_number())
-            .not_valid_before(now - _BACKDATE)
-            .not_valid_after(now + AUTHORITY_LIFETIME)
-            .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
-            .add_extension(_key_usage(authority=True), critical=True)
-            .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
-            .add_extension(_alternative_name(organization), critical=False)
-            .sign(key, hashes.SHA256())
-        )
+        certificate = self_signed(key, organization, now)
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         write_key(directory / CA_KEY_FILE, key, passphrase)
         (directory / CA_CERTIFICATE_FILE).write_text(to_pem(certificate))
@@ -207,6 +256,12 @@ class CertificateAuthority:
             certificate = load_certificates(path.read_bytes())[0]
         except OSError as problem:
             raise error(Reason.CERTIFICATE_INVALID, f"cannot read {path}: {problem.strerror}", path=str(path)) from None
+        if certificate.public_key() != key.public_key():
+            raise error(
+                Reason.CERTIFICATE_INVALID,
+                f"{path} is not the certificate of {directory / CA_KEY_FILE}",
+                path=str(path),
+            )
         return cls(key, certificate, clock)
 
     def issue(
@@ -245,10 +300,31 @@ class CertificateAuthority:
                 critical=False,
             )
             .add_extension(x509.SubjectKeyIdentifier.from_public_key(public_key), critical=False)
-            .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key()), critical=False)
+            .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(self.key.public_key()), critical=False)
             .add_extension(_alternative_name(name), critical=False)
-            .sign(self._key, hashes.SHA256())
+            .sign(self.key, hashes.SHA256())
         )
+
+
+def self_signed(
+    key: ec.EllipticCurvePrivateKey, organization: str, now: datetime, lifetime: timedelta = AUTHORITY_LIFETIME
+) -> x509.Certificate:
+    """A certificate by which the holder of a key is the authority of an organization."""
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, f"{organization} authority"[-64:])])
+    return (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(subject)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - _BACKDATE)
+        .not_valid_after(now + lifetime)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        .add_extension(_key_usage(authority=True), critical=True)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+        .add_extension(_alternative_name(organization), critical=False)
+        .sign(key, hashes.SHA256())
+    )
 
 
 def check_authority(certificate: x509.Certificate, organization: str) -> None:
@@ -265,7 +341,7 @@ def check_authority(certificate: x509.Certificate, organization: str) -> None:
             problem = "is not an authority certificate"
         elif (holder := _name_in(certificate.extensions)) != organization:
             problem = f"belongs to {holder}, not to {organization}"
-    except (ValueError, TypeError, InvalidSignature, x509.ExtensionNotFound):
+    except (*MALFORMED, InvalidSignature, x509.ExtensionNotFound):
         problem = "is not a self-signed authority certificate"
     if problem is not None:
         raise error(Reason.CERTIFICATE_INVALID, f"the certificate {fingerprint(certificate)} {problem}")
@@ -295,7 +371,7 @@ def verify_chain(chain: Sequence[bytes], roots: Sequence[x509.Certificate], at: 
         raise untrusted(f"the chain must have 1 to {MAX_CHAIN} certificates")
     try:
         leaf, *intermediates = [x509.load_der_x509_certificate(der) for der in chain]
-    except ValueError:
+    except MALFORMED:
         raise untrusted("the chain is malformed") from None
     if not roots:
         raise untrusted("its organization has no authority certificate: upload it with 'vantage organization set-ca'")
@@ -305,25 +381,49 @@ def verify_chain(chain: Sequence[bytes], roots: Sequence[x509.Certificate], at: 
         verified = verifier.verify(leaf, intermediates)
     except VerificationError:
         raise untrusted(
-            "it does not chain to the organization's authority, or is expired "
-            f"(valid {leaf.not_valid_before_utc:%Y-%m-%d} to {leaf.not_valid_after_utc:%Y-%m-%d})"
+            f"it does not chain to the organization's authority, or is expired ({_validity(leaf)})"
         ) from None
-    except ValueError:
+    except MALFORMED:
         raise untrusted("the chain is malformed") from None
     # (3)
     try:
         name = _name_in(leaf.extensions)
         authority = _name_in(verified.chain[-1].extensions)
-    except (VantageError, ValueError) as problem:
+    except (VantageError, *MALFORMED) as problem:
         raise untrusted("it names no resource") from problem
     # (4)
     if not name.startswith(f"{authority}/"):
         raise untrusted(f"the authority of {authority} cannot certify {name}")
-    return CertifiedName(name, authority, leaf)
+    return CertifiedName(name, authority, leaf, verified.chain[-1])
+
+
+def _validity(certificate: x509.Certificate) -> str:
+    try:
+        return f"valid {certificate.not_valid_before_utc:%Y-%m-%d} to {certificate.not_valid_after_utc:%Y-%m-%d}"
+    except MALFORMED:
+        return "its times are malformed"
+
+
+def serial_text(certificate: x509.Certificate) -> str:
+    """The serial number as people and tools write it: hexadecimal, lower case."""
+    return f"{certificate.serial_number:x}"
 
 
 def _alternative_name(name: str) -> x509.SubjectAlternativeName:
     return x509.SubjectAlternativeName([x509.UniformResourceIdentifier(URI_PREFIX + name)])
+
+
+def certified_name(certificate: x509.Certificate) -> str:
+    """The name in a certificate, whoever signed it.
+
+    Raises:
+        InvalidArgumentError: it names no resource or several.
+    """
+    try:
+        extensions = certificate.extensions
+    except MALFORMED:
+        raise error(Reason.CERTIFICATE_INVALID, "the certificate is malformed") from None
+    return _name_in(extensions)
 
 
 def _name_in(extensions: x509.Extensions) -> str:
@@ -331,6 +431,8 @@ def _name_in(extensions: x509.Extensions) -> str:
         value = extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     except x509.ExtensionNotFound:
         raise error(Reason.CERTIFICATE_INVALID, "the certificate names no vantage resource") from None
+    except MALFORMED:
+        raise error(Reason.CERTIFICATE_INVALID, "the certificate's names are malformed") from None
     uris = [uri for uri in value.get_values_for_type(x509.UniformResourceIdentifier) if uri.startswith(URI_PREFIX)]
     if len(uris) != 1:
         raise error(Reason.CERTIFICATE_INVALID, "the certificate must name exactly one vantage resource")

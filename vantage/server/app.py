@@ -26,6 +26,8 @@ from vantage.api.admin.v1 import (
     role_service_pb2_grpc,
     study_service_pb2,
     study_service_pb2_grpc,
+    trust_service_pb2,
+    trust_service_pb2_grpc,
     user_credential_service_pb2,
     user_credential_service_pb2_grpc,
     user_service_pb2,
@@ -73,6 +75,7 @@ from vantage.server.rpc.keys import KeyServicer
 from vantage.server.rpc.node_session import NodeSessionServicer
 from vantage.server.rpc.payloads import PayloadServicer
 from vantage.server.rpc.tasks import TaskServicer
+from vantage.server.rpc.trust import TrustServicer
 from vantage.server.services.assertions import Assertions
 from vantage.server.services.audit import Audit
 from vantage.server.services.auth import Auth
@@ -92,6 +95,7 @@ from vantage.server.services.roles import Roles
 from vantage.server.services.sessions import Sessions
 from vantage.server.services.studies import Studies
 from vantage.server.services.tasks import Tasks
+from vantage.server.services.trust import Trust, TrustVersion
 from vantage.server.services.user_credentials import UserCredentials
 from vantage.server.services.users import Users
 from vantage.server.storage import credential_store, settings_store
@@ -116,6 +120,7 @@ SERVICES = tuple(
         node_service_pb2,
         role_service_pb2,
         audit_service_pb2,
+        trust_service_pb2,
         task_service_pb2,
         node_session_service_pb2,
         payload_service_pb2,
@@ -220,7 +225,15 @@ class Server:
         )
         self.audit = Audit(database, self.data, clock)
         self.tasks = Tasks(commits, clock, bus)
-        self.sessions = Sessions(commits, clock, bus, settings)
+        self.sessions = Sessions(
+            commits,
+            clock,
+            bus,
+            settings,
+            reaffirm=directory.reaffirm,
+            trust_version=TrustVersion(database, directory),
+        )
+        trust = Trust(database, directory, self.sessions, clock)
         payloads = Payloads(database, PayloadFiles(self.data / "payloads"), clock, config.max_payload_bytes)
 
         self._server = server = grpc.aio.server(
@@ -243,7 +256,7 @@ class Server:
             UserCredentialServicer(user_credentials), server
         )
         organization_service_pb2_grpc.add_OrganizationServiceServicer_to_server(
-            OrganizationServicer(Organizations(database, directory, clock)), server
+            OrganizationServicer(Organizations(database, directory, clock, trust)), server
         )
         user_service_pb2_grpc.add_UserServiceServicer_to_server(
             UserServicer(Users(database, directory, self.passwords, clock)), server
@@ -260,6 +273,7 @@ class Server:
             NodeServicer(Nodes(database, directory, clock, self.sessions)), server
         )
         role_service_pb2_grpc.add_RoleServiceServicer_to_server(RoleServicer(Roles(database, directory, clock)), server)
+        trust_service_pb2_grpc.add_TrustServiceServicer_to_server(TrustServicer(trust), server)
         task_service_pb2_grpc.add_TaskServiceServicer_to_server(TaskServicer(self.tasks, self.sessions, inline), server)
         node_session_service_pb2_grpc.add_NodeSessionServiceServicer_to_server(
             NodeSessionServicer(self.sessions), server

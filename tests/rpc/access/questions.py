@@ -17,8 +17,11 @@ from vantage.api.admin.v1 import node_service_pb2 as node_pb
 from vantage.api.admin.v1 import organization_service_pb2 as organization_pb
 from vantage.api.admin.v1 import role_service_pb2 as role_pb
 from vantage.api.admin.v1 import study_service_pb2 as study_pb
+from vantage.api.admin.v1 import trust_service_pb2 as trust_pb
+from vantage.api.admin.v1 import user_credential_service_pb2 as user_credential_pb
 from vantage.api.admin.v1 import user_service_pb2 as user_pb
 from vantage.api.identity.v1 import auth_service_pb2 as auth_pb
+from vantage.api.identity.v1 import credential_service_pb2 as credential_pb
 from vantage.api.identity.v1 import key_service_pb2 as key_pb
 from vantage.api.node.v1 import node_session_service_pb2 as session_pb
 from vantage.api.payload.v1 import payload_service_pb2 as payload_pb
@@ -33,9 +36,29 @@ STALE = "stale"
 """An etag that no version has: whoever may change something learns that they do not know it, and it stays."""
 
 
-def _named(make: str, message: Any) -> Builder:
+def _named(make: str, message: Any, **fields: object) -> Builder:
     async def build(world: World, caller: Caller, relation: str) -> Any:
-        return message(name=await getattr(world, make)(caller, relation))
+        return message(name=await getattr(world, make)(caller, relation), **fields)
+
+    return build
+
+
+def _of_user(message: Any, **fields: object) -> Builder:
+    async def build(world: World, caller: Caller, relation: str) -> Any:
+        return message(user=await world.user(caller, relation), **fields)
+
+    return build
+
+
+async def _unlink_user(world: World, caller: Caller, relation: str) -> Any:
+    user = await world.user(caller, relation)
+    issuer, subject = await world.identity(user, caller)
+    return user_credential_pb.UnlinkUserIdentityRequest(user=user, issuer=issuer, subject=subject)
+
+
+def _of_organization(message: Any, **fields: object) -> Builder:
+    async def build(world: World, caller: Caller, relation: str) -> Any:
+        return message(organization=await world.organization(caller, relation), **fields)
 
     return build
 
@@ -132,6 +155,38 @@ REQUESTS: dict[str, Builder] = {
     "AuthService.Login": _fixed(lambda _: auth_pb.LoginRequest(username="nobody-here", password="wrong")),
     "AuthService.RefreshToken": _fixed(lambda _: auth_pb.RefreshTokenRequest(refresh_token="wrong")),
     "AuthService.ExchangeAssertion": _fixed(lambda _: auth_pb.ExchangeAssertionRequest(assertion="wrong")),
+    "AuthService.GetLoginNonce": _fixed(lambda _: auth_pb.GetLoginNonceRequest()),
+    "AuthService.ExchangeIdentityToken": _fixed(lambda _: auth_pb.ExchangeIdentityTokenRequest(id_token="wrong")),
+    "AuthService.ResetPassword": _fixed(
+        lambda _: auth_pb.ResetPasswordRequest(reset_token="wrong", new_password=PASSWORD)
+    ),
+    "CredentialService.GetCredentials": _fixed(lambda _: credential_pb.GetCredentialsRequest()),
+    "CredentialService.BeginOneTimeCodes": _fixed(lambda _: credential_pb.BeginOneTimeCodesRequest(password="wrong")),
+    "CredentialService.ConfirmOneTimeCodes": _fixed(
+        lambda _: credential_pb.ConfirmOneTimeCodesRequest(one_time_code="000000")
+    ),
+    "CredentialService.DisableOneTimeCodes": _fixed(
+        lambda _: credential_pb.DisableOneTimeCodesRequest(password="wrong")
+    ),
+    "CredentialService.RenewRecoveryCodes": _fixed(lambda _: credential_pb.RenewRecoveryCodesRequest(password="wrong")),
+    "CredentialService.LinkIdentity": _fixed(lambda _: credential_pb.LinkIdentityRequest(id_token="wrong")),
+    "CredentialService.UnlinkIdentity": _fixed(
+        lambda _: credential_pb.UnlinkIdentityRequest(issuer="https://id.example", subject="nobody")
+    ),
+    "CredentialService.ListSessions": _fixed(lambda _: credential_pb.ListSessionsRequest()),
+    "CredentialService.EndSession": _fixed(lambda _: credential_pb.EndSessionRequest(session_id=str(uuid.uuid4()))),
+    "UserCredentialService.GetUserCredentials": _of_user(user_credential_pb.GetUserCredentialsRequest),
+    "UserCredentialService.IssuePasswordReset": _of_user(user_credential_pb.IssuePasswordResetRequest),
+    "UserCredentialService.RemoveOneTimeCodes": _of_user(user_credential_pb.RemoveOneTimeCodesRequest),
+    "UserCredentialService.LinkUserIdentity": _of_user(user_credential_pb.LinkUserIdentityRequest, subject="somebody"),
+    "UserCredentialService.UnlinkUserIdentity": _unlink_user,
+    "UserCredentialService.RevokeSessions": _of_user(user_credential_pb.RevokeSessionsRequest),
+    "TrustService.AddCaCertificate": _of_organization(trust_pb.AddCaCertificateRequest, ca_certificate="wrong"),
+    "TrustService.RemoveCaCertificate": _of_organization(
+        trust_pb.RemoveCaCertificateRequest, fingerprint=f"sha256:{'0' * 64}"
+    ),
+    "TrustService.SetRevocationList": _of_organization(trust_pb.SetRevocationListRequest, revocation_list=b"wrong"),
+    "TrustService.GetTrustBundle": _fixed(lambda _: trust_pb.GetTrustBundleRequest()),
     "AuthService.Logout": _fixed(lambda _: auth_pb.LogoutRequest()),
     "AuthService.ChangePassword": _fixed(
         lambda _: auth_pb.ChangePasswordRequest(current_password="wrong", new_password="correct horse battery")
@@ -148,7 +203,10 @@ REQUESTS: dict[str, Builder] = {
     "OrganizationService.UpdateOrganization": _update(
         "organization", organization_pb.UpdateOrganizationRequest, "organization", "display_name"
     ),
-    "OrganizationService.SetCaCertificates": _named("organization", organization_pb.SetCaCertificatesRequest),
+    # Not accepted from anybody: the nodes of the world keep their authority.
+    "OrganizationService.SetCaCertificates": _named(
+        "organization", organization_pb.SetCaCertificatesRequest, ca_certificates=["wrong"]
+    ),
     "OrganizationService.DeleteOrganization": _named("organization", organization_pb.DeleteOrganizationRequest),
     "UserService.CreateUser": _create_user,
     "UserService.GetUser": _named("user", user_pb.GetUserRequest),

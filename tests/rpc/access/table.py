@@ -30,7 +30,23 @@ TABLE: dict[str, dict[str, str]] = {
     "AuthService.Login": {"anyone": "A"},
     "AuthService.RefreshToken": {"anyone": "A"},
     "AuthService.ExchangeAssertion": {"anyone": "A"},
+    **_same(("AuthService.GetLoginNonce", "AuthService.ExchangeIdentityToken"), {"anyone": "A"}),
+    "AuthService.ResetPassword": {"anyone": "A"},
     "AuthService.Logout": ALL_USERS,
+    **_same(
+        (
+            "CredentialService.GetCredentials",
+            "CredentialService.BeginOneTimeCodes",
+            "CredentialService.ConfirmOneTimeCodes",
+            "CredentialService.DisableOneTimeCodes",
+            "CredentialService.RenewRecoveryCodes",
+            "CredentialService.LinkIdentity",
+            "CredentialService.ListSessions",
+        ),
+        ALL_USERS,
+    ),
+    # Of one's own only; what the requests name is nobody's.
+    **_same(("CredentialService.UnlinkIdentity", "CredentialService.EndSession"), dict.fromkeys(USERS, "H")),
     "AuthService.ChangePassword": ALL_USERS,
     "AuthService.GetPrincipal": EVERYBODY,
     "KeyService.PublishKeys": EVERYBODY,
@@ -48,6 +64,11 @@ TABLE: dict[str, dict[str, str]] = {
     "OrganizationService.ListOrganizations": _members("AAAHH", collaboration_admin="A"),
     "OrganizationService.UpdateOrganization": {"root": "A", "server-operator": "A", "organization-admin": "AADHH"},
     "OrganizationService.SetCaCertificates": {"root": "A", "server-operator": "A", "organization-admin": "AADHH"},
+    **_same(
+        ("TrustService.AddCaCertificate", "TrustService.RemoveCaCertificate", "TrustService.SetRevocationList"),
+        {"root": "A", "server-operator": "A", "organization-admin": "AADHH"},
+    ),
+    "TrustService.GetTrustBundle": EVERYBODY,
     "OrganizationService.DeleteOrganization": {"root": "A", "server-operator": "A"},
     # Users.
     "UserService.CreateUser": {"root": "A", "organization-admin": "AADDD"},
@@ -55,6 +76,18 @@ TABLE: dict[str, dict[str, str]] = {
     "UserService.ListUsers": _members("AHHHH", organization_admin="AAHHH"),
     "UserService.UpdateUser": {"root": "A", "organization-admin": "AAHHH"},
     "UserService.DeleteUser": {"root": "A", "organization-admin": "AAHHH"},
+    **_same(
+        (
+            "UserCredentialService.GetUserCredentials",
+            "UserCredentialService.IssuePasswordReset",
+            "UserCredentialService.RemoveOneTimeCodes",
+            "UserCredentialService.RevokeSessions",
+        ),
+        {"root": "A", "organization-admin": "AAHHH"},
+    ),
+    "UserCredentialService.UnlinkUserIdentity": {"root": "A", "organization-admin": "AAHHH"},
+    # This server has no identity provider, and says so before it looks at the user.
+    "UserCredentialService.LinkUserIdentity": {"root": "A", "organization-admin": "A"},
     # Collaborations. Whoever made one sees it, also without being a member.
     "CollaborationService.CreateCollaboration": {"root": "A", "collaboration-admin": "A"},
     "CollaborationService.GetCollaboration": _members("AAAHH", node="AAAHH"),

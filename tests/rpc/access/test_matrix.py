@@ -43,6 +43,12 @@ PERMITTED = {
     Reason.BOOTSTRAP_TOKEN_INVALID,
     Reason.TOKEN_INVALID,
     Reason.ASSERTION_INVALID,
+    Reason.IDENTITY_PROVIDER_MISSING,
+    Reason.RESET_TOKEN_INVALID,
+    Reason.ENROLMENT_STATE,
+    Reason.ONE_TIME_CODE_INVALID,
+    Reason.CERTIFICATE_INVALID,
+    Reason.REVOCATION_LIST_INVALID,
 }
 """Reasons that only somebody learns who may do it."""
 TICKETS = ("RelayService.Open", "RelayService.WatchLoad")
@@ -127,7 +133,7 @@ def letter(answer: Answer) -> str:
 def test_every_rpc_has_a_row_and_a_request() -> None:
     assert set(METHODS) == set(TABLE)
     assert set(METHODS) == set(REQUESTS)
-    assert {name for name in METHODS if re.search(r"\.List(?!NodeKeys)", name)} == set(LISTED)
+    assert {name for name in METHODS if re.search(r"\.List(?!NodeKeys|Sessions)", name)} == set(LISTED)
 
 
 def test_every_row_names_roles_that_exist() -> None:
@@ -210,7 +216,7 @@ def _absent(request: Any) -> Any:
         other,
         *(value for field, value in other.ListFields() if field.message_type and not field.is_repeated),
     ):
-        for field in ("name", "holder", "collaboration", "organization"):
+        for field in ("name", "holder", "collaboration", "organization", "user"):
             value = getattr(holder, field, None)
             if isinstance(value, str) and (swapped := _swap(value)) != value:
                 setattr(holder, field, swapped)

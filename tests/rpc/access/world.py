@@ -24,7 +24,7 @@ from vantage.server.domain.audit import Entry, Verdict
 from vantage.server.domain.permissions import Reach
 from vantage.server.domain.tasks import Target, TaskSpec
 from vantage.server.domain.tokens import AccessTokens
-from vantage.server.storage import audit_store, creation, schema, settings_store, task_schema
+from vantage.server.storage import audit_store, creation, credential_schema, schema, settings_store, task_schema
 from vantage.server.storage.database import Connection
 from vantage.server.storage.lifecycle import Changes
 from vantage.testing.server import RunningServer
@@ -39,6 +39,9 @@ HOME, PARTNER, DISTANT, STRANGER = (f"organizations/{each}" for each in ("home",
 OWNED_BY = {"own": HOME, "organization": HOME, "collaboration": PARTNER, "other": DISTANT, "outside": STRANGER}
 IMAGE = "registry.example:5000/summary@sha256:" + "ab" * 32
 _NOW = datetime.now(UTC)
+_AUTHORITY = pki.self_signed(pki.create_key(), HOME, _NOW)
+_SERIAL = "1f"
+"""Serial number of the certificate that a node has shown."""
 
 
 @dataclass(frozen=True)
@@ -73,6 +76,8 @@ class World:
         def fill(connection: Connection) -> None:
             for name in (HOME, PARTNER, DISTANT, STRANGER):
                 connection.execute(insert(schema.organization).values(name=name, display_name="", created=_NOW))
+            certificate = {"organization": HOME, "position": 0, "pem": pki.to_pem(_AUTHORITY)}
+            connection.execute(insert(schema.organization_certificate).values(certificate))
 
         await database.write(fill)
         return world
@@ -94,7 +99,7 @@ class World:
         organization = None if role in GLOBAL_ROLES else HOME
         name = f"{HOME}/nodes/{self.id('node')}" if role == "node" else f"users/{self.id('user')}"
         session = None if role == "node" else str(uuid.uuid4())
-        token = self._tokens.issue(name, session)
+        token = self._tokens.issue(name, session, _SERIAL if role == "node" else "")
         return Caller(name, role, organization, (("authorization", f"Bearer {token}"), ("x-session", session or "-")))
 
     async def admit(self, caller: Caller) -> None:
@@ -126,6 +131,8 @@ class World:
     async def _admit_node(self, name: str) -> None:
         def unit(connection: Connection) -> None:
             connection.execute(insert(schema.node).values(name=name, organization=HOME, created=_NOW))
+            shown = {"holder": name, "serial": _SERIAL, "authority": pki.key_id(_AUTHORITY)}
+            connection.execute(insert(schema.used_certificate).values(**shown, not_before=_NOW, first_used=_NOW))
             for each in self._joined[-4:]:
                 connection.execute(insert(schema.node_collaboration).values(node=name, collaboration=each))
 
@@ -183,6 +190,20 @@ class World:
         organization = OWNED_BY[relation]
         await self.server.server.database.write(lambda connection: _insert_user(connection, name, organization, None))
         return name
+
+    async def identity(self, user: str, caller: Caller) -> tuple[str, str]:
+        """A user's link to somebody at an identity provider: issuer and subject."""
+        issuer, subject = "https://id.example", self.id("subject")
+
+        def unit(connection: Connection) -> None:
+            known = select(schema.user.c.name).where(schema.user.c.name == user)
+            if connection.execute(known).first() is None:
+                _insert_user(connection, user, caller.organization, caller.role)
+            link = {"issuer": issuer, "subject": subject, "user": user, "created": _NOW}
+            connection.execute(insert(credential_schema.identity_link).values(link))
+
+        await self.server.server.database.write(unit)
+        return issuer, subject
 
     async def study(self, caller: Caller, relation: str) -> str:
         """A study; the caller's own is in a collaboration of others."""

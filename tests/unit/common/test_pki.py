@@ -120,7 +120,10 @@ def test_a_leaf_cannot_issue(tmp_path: Path, authority: pki.CertificateAuthority
 
 
 def test_a_signing_request_carries_its_name(authority: pki.CertificateAuthority) -> None:
-    assert pki.requested_name(pki.create_request(pki.create_key(), NODE)) == NODE
+    key = pki.create_key()
+    for encoding in (Encoding.PEM, Encoding.DER):
+        request = pki.load_request(pki.create_request(key, NODE).public_bytes(encoding))
+        assert (request.name, request.public_key) == (NODE, key.public_key())
 
 
 def test_only_an_authority_certificate_serves_as_one(tmp_path: Path, authority: pki.CertificateAuthority) -> None:

@@ -54,11 +54,13 @@ class NodePrincipal:
         name: ``organizations/{organization}/nodes/{node}``.
         organization: ``organizations/{organization}``.
         collaborations: collaborations that the node serves and its organization is an active member of.
+        certificate: serial number of the certificate that it authenticated with.
     """
 
     name: str
     organization: str
     collaborations: frozenset[str]
+    certificate: str = ""
 
     @property
     def rights(self) -> Rights:

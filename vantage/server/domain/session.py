@@ -157,11 +157,13 @@ class SessionSettings:
 
 @dataclass(frozen=True, slots=True)
 class Welcome:
-    """Answer to Hello."""
+    """Answer to Hello; with the instance of the session that this one ended, if any."""
 
     settings: SessionSettings
     revoked: tuple[Lease, ...]
     collaborations: tuple[str, ...]
+    trust_version: int = 0
+    fenced: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,6 +172,7 @@ class HeartbeatReply:
 
     revoked: tuple[Lease, ...]
     server_time: datetime
+    trust_version: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,11 +28,13 @@ class Claims:
         subject: resource name of the principal.
         session_id: the log-in of a user; None for a node.
         expires: end of the token.
+        certificate: serial number of the certificate that the principal authenticated with; empty without one.
     """
 
     subject: str
     session_id: str | None
     expires: datetime
+    certificate: str = ""
 
 
 class AccessTokens:
@@ -49,8 +51,8 @@ class AccessTokens:
         self._clock = clock
         self._verified: OrderedDict[bytes, Claims] = OrderedDict()
 
-    def issue(self, subject: str, session_id: str | None) -> str:
-        """A token for a principal."""
+    def issue(self, subject: str, session_id: str | None, certificate: str = "") -> str:
+        """A token for a principal; it works no longer than the certificate counts that it was given for."""
         now = self._clock.now()
         claims: dict[str, object] = {
             "sub": subject,
@@ -61,6 +63,8 @@ class AccessTokens:
         }
         if session_id is not None:
             claims["sid"] = session_id
+        if certificate:
+            claims["crt"] = certificate
         return jwt.encode(claims, self._key, algorithm="ES256", headers={"typ": "at+jwt"})
 
     def verify(self, token: str) -> Claims:
@@ -98,7 +102,12 @@ class AccessTokens:
         except (jwt.PyJWTError, ValueError, TypeError, OverflowError, OSError):
             raise invalid from None
         session = claims.get("sid")
-        return Claims(str(claims["sub"]), session if isinstance(session, str) else None, expires)
+        return Claims(
+            str(claims["sub"]),
+            session if isinstance(session, str) else None,
+            expires,
+            str(claims.get("crt", "")),
+        )
 
 
 def new_secret() -> str:

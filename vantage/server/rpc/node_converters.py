@@ -133,13 +133,16 @@ def server_message_to_proto(ack: int, message: ServerMessage) -> pb.ConnectRespo
     match message:
         case Work():
             response.assign.CopyFrom(assign_to_proto(message))
-        case HeartbeatReply(revoked, server_time):
+        case HeartbeatReply(revoked, server_time, trust_version):
+            response.heartbeat_reply.trust_version = trust_version
             response.heartbeat_reply.revoked.extend(lease_to_proto(lease) for lease in revoked)
             response.heartbeat_reply.server_time.CopyFrom(time_to_proto(server_time))
         case Acknowledge():
             pass
-        case Welcome(settings, revoked, collaborations):
+        case Welcome(settings, revoked, collaborations, trust_version, fenced):
             welcome = response.welcome
+            welcome.trust_version = trust_version
+            welcome.fenced_instance_id = fenced
             welcome.heartbeat_interval.CopyFrom(_seconds(settings.heartbeat_seconds))
             welcome.lease_duration.CopyFrom(_seconds(settings.lease_seconds))
             welcome.revoked.extend(lease_to_proto(lease) for lease in revoked)

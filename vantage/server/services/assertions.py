@@ -8,7 +8,7 @@ from vantage.common.clock import Clock
 from vantage.common.errors import Reason, error
 from vantage.server.domain.tokens import AccessTokens
 from vantage.server.services.logins import Logins, Tokens
-from vantage.server.storage import organization_store, user_store
+from vantage.server.storage import certificate_store, organization_store, user_store
 from vantage.server.storage.database import Connection, Database
 
 
@@ -26,10 +26,12 @@ class Assertions:
         """Give a node or a user an access token for a signed assertion.
 
         The checks, in order: those of ``verify_assertion``; the name in the certificate is that of a node, or of a user
-        who belongs to the organization that certified it; the assertion is new.
+        who belongs to the organization that certified it; the certificate is not revoked and none newer was used; the
+        assertion is new.
 
         Raises:
-            VantageError: see ``verify_assertion``; ASSERTION_REPLAYED, PRINCIPAL_UNKNOWN.
+            VantageError: see ``verify_assertion``; PRINCIPAL_UNKNOWN, CERTIFICATE_REVOKED, CERTIFICATE_SUPERSEDED,
+                ASSERTION_REPLAYED.
         """
         # The signatures are checked by a reader first: the only writer is not for work that strangers can cause.
         await self._database.read(lambda connection: self._verify(connection, text))
@@ -39,25 +41,25 @@ class Assertions:
         return verify_assertion(
             text,
             self._audience,
-            lambda organization: [
-                each
-                for pem in organization_store.certificates(connection, organization)
-                for each in pki.load_certificates(pem)
-            ],
+            lambda organization: certificate_store.authorities(connection, organization),
             self._clock,
         )
 
     def _open(self, connection: Connection, text: str, peer: str) -> Tokens:
         assertion = self._verify(connection, text)  # again: the authorities may have changed meanwhile
         principal = _principal(connection, assertion)
+        certificate_store.use(
+            connection, assertion.principal, assertion.certificate, assertion.authority, self._clock.now()
+        )
         used = user_store.use_assertion(
             connection, assertion.principal, assertion.jti, assertion.expires, self._clock.now()
         )
         if not used:
             raise error(Reason.ASSERTION_REPLAYED, "the assertion was used before: sign a new one for each exchange")
+        serial = pki.serial_text(assertion.certificate)
         if principal.startswith("users/"):
-            return self._logins.open_for_key(connection, principal, pki.fingerprint(assertion.certificate), peer)
-        return Tokens(principal, self._tokens.issue(principal, None))
+            return self._logins.open_for_key(connection, principal, serial, peer)
+        return Tokens(principal, self._tokens.issue(principal, None, serial))
 
 
 def _principal(connection: Connection, assertion: Assertion) -> str:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+
 from vantage.common.errors import Reason, error
 from vantage.server.domain.membership import Standing
 from vantage.server.domain.permissions import rights_of
 from vantage.server.domain.principals import NodePrincipal, Principal, UserPrincipal
 from vantage.server.domain.tokens import AccessTokens, Claims
-from vantage.server.storage import organization_store, role_store, user_store
+from vantage.server.storage import certificate_store, organization_store, role_store, user_store
 from vantage.server.storage.database import Connection, Database
 
 _REMEMBERED = 20_000
@@ -19,11 +21,16 @@ class Directory:
     def __init__(self, database: Database, tokens: AccessTokens) -> None:
         self._database = database
         self._tokens = tokens
-        self._known: dict[tuple[str, str | None], Principal] = {}
+        self._known: dict[tuple[str, str | None, str], Principal] = {}
         self._version = 0
 
+    @property
+    def version(self) -> int:
+        """Grows with each ``forget``."""
+        return self._version
+
     def forget(self) -> None:
-        """Look everybody up again: call after a commit that changes users, log-ins, nodes or memberships."""
+        """Look everybody up again: call after a commit that changes users, log-ins, nodes, memberships or trust."""
         self._version += 1
         self._known.clear()
 
@@ -32,9 +39,22 @@ class Directory:
 
         Raises:
             UnauthenticatedError: TOKEN_INVALID or TOKEN_EXPIRED; also when the log-in has ended.
+            PermissionDeniedError: CERTIFICATE_REVOKED or CERTIFICATE_UNTRUSTED: the certificate no longer counts.
         """
-        claims = self._tokens.verify(token)
-        key = (claims.subject, claims.session_id)
+        return await self._find(self._tokens.verify(token))
+
+    async def reaffirm(self, node: NodePrincipal) -> NodePrincipal:
+        """The node as it is now: what was admitted a moment ago may have been revoked since.
+
+        Raises:
+            VantageError: it is no longer admitted.
+        """
+        found = await self._find(Claims(node.name, None, datetime.max.replace(tzinfo=UTC), node.certificate))
+        assert isinstance(found, NodePrincipal)  # noqa: S101  # claims without a log-in are a node's
+        return found
+
+    async def _find(self, claims: Claims) -> Principal:
+        key = (claims.subject, claims.session_id, claims.certificate)
         known = self._known.get(key)
         if known is not None:
             return known
@@ -55,13 +75,19 @@ def _load(connection: Connection, claims: Claims) -> Principal:
             raise error(
                 Reason.TOKEN_INVALID, "the node of this access token was deleted: ask your organization's admin"
             )
+        if (problem := certificate_store.standing(connection, node.name, claims.certificate)) is not None:
+            raise problem
         # A suspended member takes no part: its nodes get nothing new.
         joined = frozenset(organization_store.standings(connection, node.organization, {Standing.ACTIVE}))
-        return NodePrincipal(node.name, node.organization, joined.intersection(node.collaborations))
+        return NodePrincipal(node.name, node.organization, joined.intersection(node.collaborations), claims.certificate)
     session = user_store.get_session(connection, claims.session_id)
     user = user_store.get(connection, claims.subject)
     if session is None or user is None or session.user != user.name:
         raise error(Reason.TOKEN_INVALID, "the session of this access token has ended: log in again")
+    if session.certificate:
+        holder = f"{user.organization}/{user.name}"
+        if (problem := certificate_store.standing(connection, holder, session.certificate)) is not None:
+            raise problem
     joined = frozenset(organization_store.memberships(connection, user.organization) if user.organization else ())
     roles = role_store.get_many(connection, user.roles).values()
     rights = rights_of(each for role in roles if role.assignable for each in role.permissions)

@@ -56,8 +56,15 @@ class Board(Protocol):
 
     book: LeaseBook
 
-    async def opened(self, session: NodeSession, hello: Hello) -> None:
-        """A session begins: fence the older one of the same node, note what the node says of itself."""
+    async def opened(self, session: NodeSession, hello: Hello) -> str:
+        """A session begins: fence the older one of the same node, note what the node says of itself.
+
+        Returns the instance of the fenced session, or nothing.
+        """
+        ...
+
+    async def trust_version(self) -> int:
+        """Version of the trust bundle."""
         ...
 
     def relay_answered(self, answer: RelayAnswer) -> None:
@@ -139,10 +146,18 @@ class NodeSession:
     async def _open(self, hello: Hello) -> None:
         self.instance_id = hello.instance_id
         # In this order: from now on cancels go to this session, and wait in its outbox behind the welcome.
-        await self._board.opened(self, hello)
+        fenced = await self._board.opened(self, hello)
         now = self._clock.now()
         found = await self._commits.commit(assignment.come_back, self.node.name, hello.leases, now)
-        self.outbox.welcome(Welcome(self._settings, found.revoked, tuple(sorted(self.node.collaborations))))
+        self.outbox.welcome(
+            Welcome(
+                self._settings,
+                found.revoked,
+                tuple(sorted(self.node.collaborations)),
+                await self._board.trust_version(),
+                fenced,
+            )
+        )
         log.info(
             "node connected",
             extra={
@@ -183,7 +198,7 @@ class NodeSession:
         # Known leases cost no look at the database.
         if unknown := self._board.book.renew(self.node.name, leases, expires):
             revoked = await self._commits.commit(assignment.check_leases, self.node.name, unknown, now)
-        self.outbox.put(HeartbeatReply(tuple(revoked), now))
+        self.outbox.put(HeartbeatReply(tuple(revoked), now, await self._board.trust_version()))
 
     async def _apply(self) -> None:
         """Let reports take effect, all that wait in one commit, and acknowledge them after it."""

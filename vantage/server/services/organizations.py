@@ -13,21 +13,23 @@ from vantage.server.domain.permissions import Operation, Owner, Resource, reach
 from vantage.server.domain.principals import Principal, UserPrincipal
 from vantage.server.services.access import missing, require, require_new
 from vantage.server.services.directory import Directory
+from vantage.server.services.trust import Trust
 from vantage.server.storage import organization_store as store
 from vantage.server.storage import pages
 from vantage.server.storage.database import Connection, Database
 from vantage.server.storage.organization_store import Organization
 
-MAX_CERTIFICATES = 10
+MAX_CERTIFICATES = 5
 
 
 class Organizations:
     """Use cases of organizations."""
 
-    def __init__(self, database: Database, directory: Directory, clock: Clock) -> None:
+    def __init__(self, database: Database, directory: Directory, clock: Clock, trust: Trust) -> None:
         self._database = database
         self._directory = directory
         self._clock = clock
+        self._trust = trust
 
     async def create(
         self, user: UserPrincipal, organization_id: str, display_name: str, pems: Sequence[str]
@@ -90,7 +92,9 @@ class Organizations:
             store.set_certificates(connection, name, _checked(pems, name))
             return _get(connection, user, Operation.EDIT, name)
 
-        return await self._database.write(unit)
+        changed = await self._database.write(unit)
+        await self._trust.changed(name)
+        return changed
 
 
 def _get(connection: Connection, principal: Principal, operation: Operation, name: str) -> Organization:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from dataclasses import replace
 from datetime import timedelta
 from functools import partial
 
 from vantage.common.clock import Clock
-from vantage.common.errors import Reason
+from vantage.common.errors import Reason, VantageError
 from vantage.server.domain.jobs import OpenRelay, RelayAnswer
 from vantage.server.domain.leases import LeaseBook
 from vantage.server.domain.principals import NodePrincipal
@@ -39,6 +39,9 @@ log = logging.getLogger(__name__)
 
 _STOP_SECONDS = 5.0
 
+Reaffirm = Callable[[NodePrincipal], Awaitable[NodePrincipal]]
+"""Looks a node up once more."""
+
 _FENCED = Goodbye(
     Reason.SESSION_FENCED,
     "a newer session of this node took over: two processes with one identity must not run; stop one of them",
@@ -56,9 +59,22 @@ class Sessions:
         clock: the time.
         bus: where progress and log lines go.
         settings: what nodes are told.
+        reaffirm: looks a node up once more when its session opens; raises when it is no longer admitted.
+        trust_version: version of the trust bundle.
     """
 
-    def __init__(self, commits: Commits, clock: Clock, bus: Bus, settings: SessionSettings | None = None) -> None:
+    def __init__(
+        self,
+        commits: Commits,
+        clock: Clock,
+        bus: Bus,
+        settings: SessionSettings | None = None,
+        *,
+        reaffirm: Reaffirm | None = None,
+        trust_version: Callable[[], Awaitable[int]] | None = None,
+    ) -> None:
+        self._reaffirm = reaffirm
+        self._trust_version = trust_version
         self.settings = settings or SessionSettings()
         self.book = LeaseBook()
         self.leases = Timers(clock, self._lose)
@@ -143,10 +159,18 @@ class Sessions:
         """Latest progress of a run, 0 to 1."""
         return self._progress.get(run, 0.0)
 
-    def dismiss(self, node: str) -> None:
-        """End the session of a node that was deleted."""
+    def dismiss(self, node: str, why: Goodbye = _DELETED) -> None:
+        """End the session of a node, by default because it was deleted."""
         if (session := self._open.get(node)) is not None:
-            session.outbox.end(_DELETED)
+            session.outbox.end(why)
+
+    def of_organization(self, organization: str) -> list[NodePrincipal]:
+        """Nodes of an organization that are connected, as they authenticated."""
+        return [self._open[node].node for node in self._by_organization.get(organization, ())]
+
+    async def trust_version(self) -> int:
+        """See ``Board``."""
+        return 0 if self._trust_version is None else await self._trust_version()
 
     def refresh(self, nodes: Iterable[str]) -> None:
         """End the sessions of nodes whose collaborations may have changed: they come back at once and learn of it."""
@@ -154,7 +178,7 @@ class Sessions:
             if (session := self._open.get(node)) is not None:
                 session.outbox.end(_CHANGED)
 
-    async def opened(self, session: NodeSession, hello: Hello) -> None:
+    async def opened(self, session: NodeSession, hello: Hello) -> str:
         """See ``Board``."""
         node = session.node.name
         older = self._open.get(node)
@@ -172,6 +196,13 @@ class Sessions:
         if self._stopping:
             session.outbox.end(_STOPPING)
         await self._commits.database.write(partial(presence_store.save, node=node, known=known))
+        if self._reaffirm is not None:
+            # Whoever revokes looks at the open sessions; this one was not among them when its call was admitted.
+            try:
+                await self._reaffirm(session.node)
+            except VantageError as problem:
+                session.outbox.end(Goodbye(problem.reason, problem.message))
+        return "" if older is None else older.instance_id
 
     def _watch(self, node: str) -> None:
         """Look at a node again when its first lease ends, or when it has been silent for as long as a lease lasts."""

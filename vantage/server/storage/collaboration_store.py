@@ -14,7 +14,7 @@ from vantage.common.errors import Reason, error
 from vantage.server.domain.etags import etag_of
 from vantage.server.domain.membership import MEMBERS, Member, Standing
 from vantage.server.domain.permissions import Owner, Reach
-from vantage.server.storage import schema, task_schema
+from vantage.server.storage import schema, settings_store, task_schema
 from vantage.server.storage.reach_filter import in_reach
 
 _collaboration = schema.collaboration.c
@@ -121,6 +121,7 @@ def invite(connection: Connection, collaboration: str, member: Member) -> None:
         )
     except IntegrityError:
         raise error(Reason.NOT_FOUND, f"{member.organization} does not exist: create it first") from None
+    settings_store.trust_changed(connection)
 
 
 def get_member(connection: Connection, collaboration: str, organization: str) -> Member | None:
@@ -142,6 +143,7 @@ def set_standing(
         .where(_member.collaboration == collaboration, _member.organization == organization)
         .values(state=int(standing), since=since)
     )
+    settings_store.trust_changed(connection)
 
 
 def remove_member(connection: Connection, collaboration: str, organization: str) -> None:
@@ -155,6 +157,7 @@ def remove_member(connection: Connection, collaboration: str, organization: str)
     studies = select(schema.study.c.name).where(schema.study.c.collaboration == collaboration)
     part = schema.study_organization
     connection.execute(delete(part).where(part.c.organization == organization, part.c.study.in_(studies)))
+    settings_store.trust_changed(connection)
 
 
 def invitations(connection: Connection, reach: Reach, after: str | None, limit: int) -> list[tuple[str, Collaboration]]:

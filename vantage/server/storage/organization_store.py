@@ -14,7 +14,7 @@ from vantage.common.errors import Reason, error
 from vantage.server.domain.etags import etag_of
 from vantage.server.domain.membership import MEMBERS, Standing
 from vantage.server.domain.permissions import Owner, Reach
-from vantage.server.storage import schema
+from vantage.server.storage import schema, settings_store
 from vantage.server.storage.reach_filter import in_reach
 
 _organization = schema.organization.c
@@ -87,6 +87,7 @@ def set_certificates(connection: Connection, organization: str, pems: Sequence[s
             insert(table),
             [{"organization": organization, "position": index, "pem": pem} for index, pem in enumerate(pems)],
         )
+    settings_store.trust_changed(connection)
 
 
 def certificates(connection: Connection, organization: str) -> list[str]:

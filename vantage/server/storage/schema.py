@@ -71,6 +71,35 @@ organization_certificate = Table(
     Column("pem", Text, nullable=False),
 )
 
+revocation_list = Table(
+    "revocation_list",
+    metadata,
+    Column("organization", ForeignKey("organization.name", ondelete="CASCADE"), primary_key=True),
+    Column("number", String(60), nullable=False),
+    Column("signer", String(64), nullable=False),
+    Column("content", LargeBinary, nullable=False),
+)
+"""The list in use of each organization. Its number may have 159 bits: kept as decimal text."""
+
+revoked_certificate = Table(
+    "revoked_certificate",
+    metadata,
+    Column("organization", ForeignKey("organization.name", ondelete="CASCADE"), primary_key=True),
+    Column("serial", String(40), primary_key=True),
+)
+"""Entries of the list in use, hexadecimal."""
+
+used_certificate = Table(
+    "used_certificate",
+    metadata,
+    Column("holder", String(160), primary_key=True),
+    Column("serial", String(40), primary_key=True),
+    Column("authority", String(64), nullable=False),
+    Column("not_before", Instant, nullable=False),
+    Column("first_used", Instant, nullable=False),
+)
+"""Certificates that were shown here, by the name that they certify: the newest of a name ends the older ones."""
+
 user = Table(
     "user_account",
     metadata,

@@ -1,4 +1,4 @@
-"""Facts about this server that are made once."""
+"""Facts about this server."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from vantage.server.storage import schema
 
 AUDIENCE = "audience"
 BOOTSTRAP_HASH = "bootstrap_hash"
+TRUST_VERSION = "trust_version"
 
 
 def get(connection: Connection, name: str) -> str | None:
@@ -28,3 +29,13 @@ def put(connection: Connection, name: str, value: str) -> None:
 def remove(connection: Connection, name: str) -> bool:
     """Remove a value; whether there was one."""
     return connection.execute(delete(schema.setting).where(schema.setting.c.name == name)).rowcount > 0
+
+
+def trust_version(connection: Connection) -> int:
+    """Changes with every authority, revocation list and membership."""
+    return int(get(connection, TRUST_VERSION) or "1")
+
+
+def trust_changed(connection: Connection) -> None:
+    """Call in the transaction that changes an authority, a revocation list or a membership."""
+    put(connection, TRUST_VERSION, str(trust_version(connection) + 1))

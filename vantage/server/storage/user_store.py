@@ -58,7 +58,7 @@ class LoginSession:
         refreshed: when the refresh token was last replaced.
         previous_hash: of the refresh token before the latest.
         rotation_id: request id of the call that replaced it, when it carried one.
-        certificate: fingerprint of the certificate of a log-in by key.
+        certificate: serial number of the certificate of a log-in by key.
     """
 
     id: str

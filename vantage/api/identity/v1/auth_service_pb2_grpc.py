@@ -140,7 +140,8 @@ class AuthServiceServicer(object):
         """Exchanges a JWT assertion signed with a certified key (RFC 7523, header x5c) for an access token.
         Who: a node, a service account or a person whose certificate chains to a certificate authority of their organization.
         Errors: ASSERTION_INVALID (the message says which check failed), ASSERTION_REPLAYED, CLOCK_SKEWED,
-        CERTIFICATE_UNTRUSTED, PRINCIPAL_UNKNOWN (create the node or user first, in the organization of the certificate).
+        CERTIFICATE_UNTRUSTED, CERTIFICATE_REVOKED, CERTIFICATE_SUPERSEDED (a newer certificate of the same name has been
+        used), PRINCIPAL_UNKNOWN (create the node or user first, in the organization of the certificate).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

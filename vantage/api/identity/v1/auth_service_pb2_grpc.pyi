@@ -44,7 +44,8 @@ class AuthServiceStub:
     """Exchanges a JWT assertion signed with a certified key (RFC 7523, header x5c) for an access token.
     Who: a node, a service account or a person whose certificate chains to a certificate authority of their organization.
     Errors: ASSERTION_INVALID (the message says which check failed), ASSERTION_REPLAYED, CLOCK_SKEWED,
-    CERTIFICATE_UNTRUSTED, PRINCIPAL_UNKNOWN (create the node or user first, in the organization of the certificate).
+    CERTIFICATE_UNTRUSTED, CERTIFICATE_REVOKED, CERTIFICATE_SUPERSEDED (a newer certificate of the same name has been
+    used), PRINCIPAL_UNKNOWN (create the node or user first, in the organization of the certificate).
     """
     GetLoginNonce: _aio.UnaryUnaryMultiCallable[_auth_service_pb2.GetLoginNonceRequest, _auth_service_pb2.GetLoginNonceResponse]
     """Returns a nonce for a log-in at the server's identity provider: the client puts it into its request to the provider,
@@ -140,7 +141,8 @@ class AuthServiceServicer(metaclass=_abc_1.ABCMeta):
         """Exchanges a JWT assertion signed with a certified key (RFC 7523, header x5c) for an access token.
         Who: a node, a service account or a person whose certificate chains to a certificate authority of their organization.
         Errors: ASSERTION_INVALID (the message says which check failed), ASSERTION_REPLAYED, CLOCK_SKEWED,
-        CERTIFICATE_UNTRUSTED, PRINCIPAL_UNKNOWN (create the node or user first, in the organization of the certificate).
+        CERTIFICATE_UNTRUSTED, CERTIFICATE_REVOKED, CERTIFICATE_SUPERSEDED (a newer certificate of the same name has been
+        used), PRINCIPAL_UNKNOWN (create the node or user first, in the organization of the certificate).
         """
 
     @_abc_1.abstractmethod

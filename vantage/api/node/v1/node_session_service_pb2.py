@@ -29,7 +29,7 @@ from vantage.api.task.v1 import task_pb2 as vantage_dot_api_dot_task_dot_v1_dot_
 from vantage.api.types.v1 import types_pb2 as vantage_dot_api_dot_types_dot_v1_dot_types__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n.vantage/api/node/v1/node_session_service.proto\x12\x13vantage.api.node.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\"vantage/api/access/v1/access.proto\x1a\x1evantage/api/task/v1/task.proto\x1a vantage/api/types/v1/types.proto\"\xfa\x03\n\x0e\x43onnectRequest\x12\x10\n\x08sequence\x18\x01 \x01(\x03\x12+\n\x05hello\x18\x02 \x01(\x0b\x32\x1a.vantage.api.node.v1.HelloH\x00\x12\x33\n\theartbeat\x18\x03 \x01(\x0b\x32\x1e.vantage.api.node.v1.HeartbeatH\x00\x12\x31\n\x08\x61\x63\x63\x65pted\x18\x04 \x01(\x0b\x32\x1d.vantage.api.node.v1.AcceptedH\x00\x12/\n\x07refused\x18\x05 \x01(\x0b\x32\x1c.vantage.api.node.v1.RefusedH\x00\x12/\n\x07started\x18\x06 \x01(\x0b\x32\x1c.vantage.api.node.v1.StartedH\x00\x12\x31\n\x08progress\x18\x07 \x01(\x0b\x32\x1d.vantage.api.node.v1.ProgressH\x00\x12\x32\n\tlog_lines\x18\x08 \x01(\x0b\x32\x1d.vantage.api.node.v1.LogLinesH\x00\x12\x33\n\tcompleted\x18\t \x01(\x0b\x32\x1e.vantage.api.node.v1.CompletedH\x00\x12\x38\n\x0crelay_answer\x18\x14 \x01(\x0b\x32 .vantage.api.node.v1.RelayAnswerH\x00\x42\t\n\x07message\"\xe6\x02\n\x0f\x43onnectResponse\x12\x0b\n\x03\x61\x63k\x18\x01 \x01(\x03\x12/\n\x07welcome\x18\x02 \x01(\x0b\x32\x1c.vantage.api.node.v1.WelcomeH\x00\x12>\n\x0fheartbeat_reply\x18\x03 \x01(\x0b\x32#.vantage.api.node.v1.HeartbeatReplyH\x00\x12-\n\x06\x61ssign\x18\x04 \x01(\x0b\x32\x1b.vantage.api.node.v1.AssignH\x00\x12\x34\n\ncancel_run\x18\x05 \x01(\x0b\x32\x1e.vantage.api.node.v1.CancelRunH\x00\x12/\n\x07goodbye\x18\x06 \x01(\x0b\x32\x1c.vantage.api.node.v1.GoodbyeH\x00\x12\x34\n\nopen_relay\x18\x14 \x01(\x0b\x32\x1e.vantage.api.node.v1.OpenRelayH\x00\x42\t\n\x07message\"+\n\x0b\x44\x61tasetInfo\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06\x66ormat\x18\x02 \x01(\t\"7\n\x05Lease\x12\x0b\n\x03run\x18\x01 \x01(\t\x12\x10\n\x08lease_id\x18\x02 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x03 \x01(\x05\"\x9c\x01\n\x05Hello\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\x13\n\x0binstance_id\x18\x02 \x01(\t\x12\x32\n\x08\x64\x61tasets\x18\x03 \x03(\x0b\x32 .vantage.api.node.v1.DatasetInfo\x12*\n\x06leases\x18\x04 \x03(\x0b\x32\x1a.vantage.api.node.v1.Lease\x12\r\n\x05slots\x18\x05 \x01(\x05\"\xda\x01\n\x07Welcome\x12\x35\n\x12heartbeat_interval\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x31\n\x0elease_duration\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12+\n\x07revoked\x18\x03 \x03(\x0b\x32\x1a.vantage.api.node.v1.Lease\x12\x16\n\x0e\x63ollaborations\x18\x04 \x03(\t\x12 \n\x18max_inline_payload_bytes\x18\x05 \x01(\x03\"K\n\tHeartbeat\x12*\n\x06leases\x18\x01 \x03(\x0b\x32\x1a.vantage.api.node.v1.Lease\x12\x12\n\nfree_slots\x18\x02 \x01(\x05\"n\n\x0eHeartbeatReply\x12+\n\x07revoked\x18\x01 \x03(\x0b\x32\x1a.vantage.api.node.v1.Lease\x12/\n\x0bserver_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xd4\x01\n\x06\x41ssign\x12)\n\x05lease\x18\x01 \x01(\x0b\x32\x1a.vantage.api.node.v1.Lease\x12+\n\x04spec\x18\x02 \x01(\x0b\x32\x1d.vantage.api.task.v1.TaskSpec\x12\x0f\n\x07\x63reator\x18\x03 \x01(\t\x12\x1c\n\x14\x63reator_organization\x18\x04 \x01(\t\x12,\n\x08\x64\x65\x61\x64line\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x15\n\rorganizations\x18\x06 \x03(\t\"F\n\tCancelRun\x12)\n\x05lease\x18\x01 \x01(\x0b\x32\x1a.vantage.api.node.v1.Lease\x12\x0e\n\x06reason\x18\x02 \x01(\t\"*\n\x07Goodbye\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\"5\n\x08\x41\x63\x63\x65pted\x12)\n\x05lease\x18\x01 \x01(\x0b\x32\x1a.vantage.api.node.v1.Lease\"w\n\x07Refused\x12)\n\x05lease\x18\x01 \x01(\x0b\x32\x1a.vantage.api.node.v1.Lease\x12.\n\x07\x66\x61ilure\x18\x02 \x01(\x0b\x32\x1d.vantage.api.types.v1.Failure\x12\x11\n\tstatement\x18\x03 \x01(\x0c\"d\n\x07Started\x12)\n\x05lease\x18\x01 \x01(\x0b\x32\x1a.vantage.api.node.v1.Lease\x12.\n\nstart_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"X\n\x08Progress\x12)\n\x05lease\x18\x01 \x01(\x0b\x32\x1a.vantage.api.node.v1.Lease\x12\x10\n\x08\x66raction\x18\x02 \x01(\x01\x12\x0f\n\x07message\x18\x03 \x01(\t\"[\n\x08LogLines\x12)\n\x05lease\x18\x01 \x01(\x0b\x32\x1a.vantage.api.node.v1.Lease\x12\r\n\x05lines\x18\x02 \x03(\t\x12\x15\n\rdropped_lines\x18\x03 \x01(\x03\"\x9d\x02\n\tCompleted\x12)\n\x05lease\x18\x01 \x01(\x0b\x32\x1a.vantage.api.node.v1.Lease\x12/\n\x06result\x18\x02 \x01(\x0b\x32\x1d.vantage.api.types.v1.PayloadH\x00\x12\x30\n\x07\x66\x61ilure\x18\x03 \x01(\x0b\x32\x1d.vantage.api.types.v1.FailureH\x00\x12\x33\n\tcancelled\x18\x04 \x01(\x0b\x32\x1e.vantage.api.node.v1.CancelledH\x00\x12/\n\x0b\x66inish_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x11\n\tstatement\x18\x06 \x01(\x0c\x42\t\n\x07outcome\"\x1b\n\tCancelled\x12\x0e\n\x06reason\x18\x01 \x01(\t\"\xdb\x01\n\tOpenRelay\x12\x0c\n\x04pair\x18\x01 \x01(\t\x12)\n\x05lease\x18\x02 \x01(\x0b\x32\x1a.vantage.api.node.v1.Lease\x12\x15\n\rrelay_address\x18\x03 \x01(\t\x12\x1a\n\x12relay_certificates\x18\x04 \x01(\t\x12\x11\n\trelay_tls\x18\x05 \x01(\x08\x12\x0e\n\x06ticket\x18\x06 \x01(\t\x12\x10\n\x08peer_run\x18\x07 \x01(\t\x12\x11\n\tpeer_node\x18\x08 \x01(\t\x12\x0b\n\x03job\x18\t \x01(\t\x12\r\n\x05offer\x18\n \x01(\t\"L\n\x0bRelayAnswer\x12\r\n\x05offer\x18\x01 \x01(\t\x12.\n\x07refusal\x18\x02 \x01(\x0b\x32\x1d.vantage.api.types.v1.Failure2w\n\x12NodeSessionService\x12\x61\n\x07\x43onnect\x12#.vantage.api.node.v1.ConnectRequest\x1a$.vantage.api.node.v1.ConnectResponse\"\x07\xaa\xbb\x18\x03\n\x01\x03(\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n.vantage/api/node/v1/node_session_service.proto\x12\x13vantage.api.node.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\"vantage/api/access/v1/access.proto\x1a\x1evantage/api/task/v1/task.proto\x1a vantage/api/types/v1/types.proto\"\xfa\x03\n\x0e\x43onnectRequest\x12\x10\n\x08sequence\x18\x01 \x01(\x03\x12+\n\x05hello\x18\x02 \x01(\x0b\x32\x1a.vantage.api.node.v1.HelloH\x00\x12\x33\n\theartbeat\x18\x03 \x01(\x0b\x32\x1e.vantage.api.node.v1.HeartbeatH\x00\x12\x31\n\x08\x61\x63\x63\x65pted\x18\x04 \x01(\x0b\x32\x1d.vantage.api.node.v1.AcceptedH\x00\x12/\n\x07refused\x18\x05 \x01(\x0b\x32\x1c.vantage.api.node.v1.RefusedH\x00\x12/\n\x07started\x18\x06 \x01(\x0b\x32\x1c.vantage.api.node.v1.StartedH\x00\x12\x31\n\x08progress\x18\x07 \x01(\x0b\x32\x1d.vantage.api.node.v1.ProgressH\x00\x12\x32\n\tlog_lines\x18\x08 \x01(\x0b\x32\x1d.vantage.api.node.v1.LogLinesH\x00\x12\x33\n\tcompleted\x18\t \x01(\x0b\x32\x1e.vantage.api.node.v1.CompletedH\x00\x12\x38\n\x0crelay_answer\x18\x14 \x01(\x0b\x32 .vantage.api.node.v1.RelayAnswerH\x00\x42\t\n\x07message\"\xe6\x02\n\x0f\x43onnectResponse\x12\x0b\n\x03\x61\x63k\x18\x01 \x01(\x03\x12/\n\x07welcome\x18\x02 \x01(\x0b\x32\x1c.vantage.api.node.v1.WelcomeH\x00\x12>\n\x0fheartbeat_reply\x18\x03 \x01(\x0b\x32#.vantage.api.node.v1.HeartbeatReplyH\x00\x12-\n\x06\x61ssign\x18\x04 \x01(\x0b\x32\x1b.vantage.api.node.v1.AssignH\x00\x12\x34\n\ncancel_run\x18\x05 \x01(\x0b\x32\x1e.vantage.api.node.v1.CancelRunH\x00\x12/\n\x07goodbye\x18\x06 \x01(\x0b\x32\x1c.vantage.api.node.v1.GoodbyeH\x00\x12\x34\n\nopen_relay\x18\x14 \x01(\x0b\x32\x1e.vantage.api.node.v1.OpenRelayH\x00\x42\t\n\x07message\"+\n\x0b\x44\x61tasetInfo\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06\x66ormat\x18\x02 \x01(\t\"7\n\x05Lease\x12\x0b\n\x03run\x18\x01 \x01(\t\x12\x10\n\x08lease_id\x18\x02 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x03 \x01(\x05\"\x9c\x01\n\x05Hello\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\x13\n\x0binstance_id\x18\x02 \x01(\t\x12\x32\n\x08\x64\x61tasets\x18\x03 \x03(\x0b\x32 .vantage.api.node.v1.DatasetInfo\x12*\n\x06leases\x18\x04 \x03(\x0b\x32\x1a.vantage.api.node.v1.Lease\x12\r\n\x05slots\x18\x05 \x01(\x05\"\x8d\x02\n\x07Welcome\x12\x35\n\x12heartbeat_interval\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x31\n\x0elease_duration\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12+\n\x07revoked\x18\x03 \x03(\x0b\x32\x1a.vantage.api.node.v1.Lease\x12\x16\n\x0e\x63ollaborations\x18\x04 \x03(\t\x12 \n\x18max_inline_payload_bytes\x18\x05 \x01(\x03\x12\x15\n\rtrust_version\x18\x06 \x01(\x03\x12\x1a\n\x12\x66\x65nced_instance_id\x18\x07 \x01(\t\"K\n\tHeartbeat\x12*\n\x06leases\x18\x01 \x03(\x0b\x32\x1a.vantage.api.node.v1.Lease\x12\x12\n\nfree_slots\x18\x02 \x01(\x05\"\x85\x01\n\x0eHeartbeatReply\x12+\n\x07revoked\x18\x01 \x03(\x0b\x32\x1a.vantage.api.node.v1.Lease\x12/\n\x0bserver_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x15\n\rtrust_version\x18\x03 \x01(\x03\"\xd4\x01\n\x06\x41ssign\x12)\n\x05lease\x18\x01 \x01(\x0b\x32\x1a.vantage.api.node.v1.Lease\x12+\n\x04spec\x18\x02 \x01(\x0b\x32\x1d.vantage.api.task.v1.TaskSpec\x12\x0f\n\x07\x63reator\x18\x03 \x01(\t\x12\x1c\n\x14\x63reator_organization\x18\x04 \x01(\t\x12,\n\x08\x64\x65\x61\x64line\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x15\n\rorganizations\x18\x06 \x03(\t\"F\n\tCancelRun\x12)\n\x05lease\x18\x01 \x01(\x0b\x32\x1a.vantage.api.node.v1.Lease\x12\x0e\n\x06reason\x18\x02 \x01(\t\"*\n\x07Goodbye\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\"5\n\x08\x41\x63\x63\x65pted\x12)\n\x05lease\x18\x01 \x01(\x0b\x32\x1a.vantage.api.node.v1.Lease\"w\n\x07Refused\x12)\n\x05lease\x18\x01 \x01(\x0b\x32\x1a.vantage.api.node.v1.Lease\x12.\n\x07\x66\x61ilure\x18\x02 \x01(\x0b\x32\x1d.vantage.api.types.v1.Failure\x12\x11\n\tstatement\x18\x03 \x01(\x0c\"d\n\x07Started\x12)\n\x05lease\x18\x01 \x01(\x0b\x32\x1a.vantage.api.node.v1.Lease\x12.\n\nstart_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"X\n\x08Progress\x12)\n\x05lease\x18\x01 \x01(\x0b\x32\x1a.vantage.api.node.v1.Lease\x12\x10\n\x08\x66raction\x18\x02 \x01(\x01\x12\x0f\n\x07message\x18\x03 \x01(\t\"[\n\x08LogLines\x12)\n\x05lease\x18\x01 \x01(\x0b\x32\x1a.vantage.api.node.v1.Lease\x12\r\n\x05lines\x18\x02 \x03(\t\x12\x15\n\rdropped_lines\x18\x03 \x01(\x03\"\x9d\x02\n\tCompleted\x12)\n\x05lease\x18\x01 \x01(\x0b\x32\x1a.vantage.api.node.v1.Lease\x12/\n\x06result\x18\x02 \x01(\x0b\x32\x1d.vantage.api.types.v1.PayloadH\x00\x12\x30\n\x07\x66\x61ilure\x18\x03 \x01(\x0b\x32\x1d.vantage.api.types.v1.FailureH\x00\x12\x33\n\tcancelled\x18\x04 \x01(\x0b\x32\x1e.vantage.api.node.v1.CancelledH\x00\x12/\n\x0b\x66inish_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x11\n\tstatement\x18\x06 \x01(\x0c\x42\t\n\x07outcome\"\x1b\n\tCancelled\x12\x0e\n\x06reason\x18\x01 \x01(\t\"\xdb\x01\n\tOpenRelay\x12\x0c\n\x04pair\x18\x01 \x01(\t\x12)\n\x05lease\x18\x02 \x01(\x0b\x32\x1a.vantage.api.node.v1.Lease\x12\x15\n\rrelay_address\x18\x03 \x01(\t\x12\x1a\n\x12relay_certificates\x18\x04 \x01(\t\x12\x11\n\trelay_tls\x18\x05 \x01(\x08\x12\x0e\n\x06ticket\x18\x06 \x01(\t\x12\x10\n\x08peer_run\x18\x07 \x01(\t\x12\x11\n\tpeer_node\x18\x08 \x01(\t\x12\x0b\n\x03job\x18\t \x01(\t\x12\r\n\x05offer\x18\n \x01(\t\"L\n\x0bRelayAnswer\x12\r\n\x05offer\x18\x01 \x01(\t\x12.\n\x07refusal\x18\x02 \x01(\x0b\x32\x1d.vantage.api.types.v1.Failure2w\n\x12NodeSessionService\x12\x61\n\x07\x43onnect\x12#.vantage.api.node.v1.ConnectRequest\x1a$.vantage.api.node.v1.ConnectResponse\"\x07\xaa\xbb\x18\x03\n\x01\x03(\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -49,35 +49,35 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_HELLO']._serialized_start=1211
   _globals['_HELLO']._serialized_end=1367
   _globals['_WELCOME']._serialized_start=1370
-  _globals['_WELCOME']._serialized_end=1588
-  _globals['_HEARTBEAT']._serialized_start=1590
-  _globals['_HEARTBEAT']._serialized_end=1665
-  _globals['_HEARTBEATREPLY']._serialized_start=1667
-  _globals['_HEARTBEATREPLY']._serialized_end=1777
-  _globals['_ASSIGN']._serialized_start=1780
-  _globals['_ASSIGN']._serialized_end=1992
-  _globals['_CANCELRUN']._serialized_start=1994
-  _globals['_CANCELRUN']._serialized_end=2064
-  _globals['_GOODBYE']._serialized_start=2066
-  _globals['_GOODBYE']._serialized_end=2108
-  _globals['_ACCEPTED']._serialized_start=2110
-  _globals['_ACCEPTED']._serialized_end=2163
-  _globals['_REFUSED']._serialized_start=2165
-  _globals['_REFUSED']._serialized_end=2284
-  _globals['_STARTED']._serialized_start=2286
-  _globals['_STARTED']._serialized_end=2386
-  _globals['_PROGRESS']._serialized_start=2388
-  _globals['_PROGRESS']._serialized_end=2476
-  _globals['_LOGLINES']._serialized_start=2478
-  _globals['_LOGLINES']._serialized_end=2569
-  _globals['_COMPLETED']._serialized_start=2572
-  _globals['_COMPLETED']._serialized_end=2857
-  _globals['_CANCELLED']._serialized_start=2859
-  _globals['_CANCELLED']._serialized_end=2886
-  _globals['_OPENRELAY']._serialized_start=2889
-  _globals['_OPENRELAY']._serialized_end=3108
-  _globals['_RELAYANSWER']._serialized_start=3110
-  _globals['_RELAYANSWER']._serialized_end=3186
-  _globals['_NODESESSIONSERVICE']._serialized_start=3188
-  _globals['_NODESESSIONSERVICE']._serialized_end=3307
+  _globals['_WELCOME']._serialized_end=1639
+  _globals['_HEARTBEAT']._serialized_start=1641
+  _globals['_HEARTBEAT']._serialized_end=1716
+  _globals['_HEARTBEATREPLY']._serialized_start=1719
+  _globals['_HEARTBEATREPLY']._serialized_end=1852
+  _globals['_ASSIGN']._serialized_start=1855
+  _globals['_ASSIGN']._serialized_end=2067
+  _globals['_CANCELRUN']._serialized_start=2069
+  _globals['_CANCELRUN']._serialized_end=2139
+  _globals['_GOODBYE']._serialized_start=2141
+  _globals['_GOODBYE']._serialized_end=2183
+  _globals['_ACCEPTED']._serialized_start=2185
+  _globals['_ACCEPTED']._serialized_end=2238
+  _globals['_REFUSED']._serialized_start=2240
+  _globals['_REFUSED']._serialized_end=2359
+  _globals['_STARTED']._serialized_start=2361
+  _globals['_STARTED']._serialized_end=2461
+  _globals['_PROGRESS']._serialized_start=2463
+  _globals['_PROGRESS']._serialized_end=2551
+  _globals['_LOGLINES']._serialized_start=2553
+  _globals['_LOGLINES']._serialized_end=2644
+  _globals['_COMPLETED']._serialized_start=2647
+  _globals['_COMPLETED']._serialized_end=2932
+  _globals['_CANCELLED']._serialized_start=2934
+  _globals['_CANCELLED']._serialized_end=2961
+  _globals['_OPENRELAY']._serialized_start=2964
+  _globals['_OPENRELAY']._serialized_end=3183
+  _globals['_RELAYANSWER']._serialized_start=3185
+  _globals['_RELAYANSWER']._serialized_end=3261
+  _globals['_NODESESSIONSERVICE']._serialized_start=3263
+  _globals['_NODESESSIONSERVICE']._serialized_end=3382
 # @@protoc_insertion_point(module_scope)

@@ -269,8 +269,16 @@ class Welcome(_message.Message):
     REVOKED_FIELD_NUMBER: _builtins.int
     COLLABORATIONS_FIELD_NUMBER: _builtins.int
     MAX_INLINE_PAYLOAD_BYTES_FIELD_NUMBER: _builtins.int
+    TRUST_VERSION_FIELD_NUMBER: _builtins.int
+    FENCED_INSTANCE_ID_FIELD_NUMBER: _builtins.int
     max_inline_payload_bytes: _builtins.int
     """Largest payload that travels inline, in bytes."""
+    trust_version: _builtins.int
+    """Version of the trust bundle (TrustService.GetTrustBundle); fetch it when it differs from the one at hand."""
+    fenced_instance_id: _builtins.str
+    """instance_id of the session that this one ended; empty when there was none. When it is another process, two of them
+    run with one identity.
+    """
     @_builtins.property
     def heartbeat_interval(self) -> _duration_pb2.Duration:
         """How often to send a heartbeat."""
@@ -295,10 +303,12 @@ class Welcome(_message.Message):
         revoked: _abc.Iterable[Global___Lease] | None = ...,
         collaborations: _abc.Iterable[_builtins.str] | None = ...,
         max_inline_payload_bytes: _builtins.int = ...,
+        trust_version: _builtins.int = ...,
+        fenced_instance_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["heartbeat_interval", b"heartbeat_interval", "lease_duration", b"lease_duration"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["collaborations", b"collaborations", "heartbeat_interval", b"heartbeat_interval", "lease_duration", b"lease_duration", "max_inline_payload_bytes", b"max_inline_payload_bytes", "revoked", b"revoked"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["collaborations", b"collaborations", "fenced_instance_id", b"fenced_instance_id", "heartbeat_interval", b"heartbeat_interval", "lease_duration", b"lease_duration", "max_inline_payload_bytes", b"max_inline_payload_bytes", "revoked", b"revoked", "trust_version", b"trust_version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -340,6 +350,9 @@ class HeartbeatReply(_message.Message):
 
     REVOKED_FIELD_NUMBER: _builtins.int
     SERVER_TIME_FIELD_NUMBER: _builtins.int
+    TRUST_VERSION_FIELD_NUMBER: _builtins.int
+    trust_version: _builtins.int
+    """As in Welcome."""
     @_builtins.property
     def revoked(self) -> _containers.RepeatedCompositeFieldContainer[Global___Lease]:
         """Leases that are no longer valid: stop their runs and drop what they produce."""
@@ -353,10 +366,11 @@ class HeartbeatReply(_message.Message):
         *,
         revoked: _abc.Iterable[Global___Lease] | None = ...,
         server_time: _timestamp_pb2.Timestamp | None = ...,
+        trust_version: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["server_time", b"server_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["revoked", b"revoked", "server_time", b"server_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["revoked", b"revoked", "server_time", b"server_time", "trust_version", b"trust_version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -449,7 +463,9 @@ class Goodbye(_message.Message):
     REASON_FIELD_NUMBER: _builtins.int
     MESSAGE_FIELD_NUMBER: _builtins.int
     reason: _builtins.str
-    """SESSION_FENCED, SERVER_STOPPING."""
+    """SESSION_FENCED, SERVER_STOPPING; PRINCIPAL_UNKNOWN when the node was deleted; CERTIFICATE_REVOKED or
+    CERTIFICATE_UNTRUSTED when the certificate behind the session no longer counts: a fresh assertion decides.
+    """
     message: _builtins.str
     """For people."""
     def __init__(
