@@ -44,9 +44,12 @@ def _client(module: str, attribute: str, text: str) -> Entry:
 
 
 COMMANDS = {
+    "apply": _client("network", "apply", "Bring the server to the state that a file describes."),
+    "audit": _client("audit", "audit", "Who asked what, and what was decided."),
     "bootstrap": _client("login", "bootstrap", "Create the first user of a new server, and log in."),
     "collaboration": _client("collaborations", "collaboration", "Organizations that agreed to compute together."),
     "completion": _client("completion", "completion", "Print a script that completes commands in your shell."),
+    "export": _client("network", "export", "Print what the server has, as far as you see it, for 'vantage apply'."),
     "image": _client("images", "image", "Sign, verify and look at algorithm images."),
     "login": _client("login", "login", "Log in with a password, or at an identity provider."),
     "logout": _client("login", "logout", "End the session."),
@@ -57,6 +60,7 @@ COMMANDS = {
     "relay": Entry("vantage.server.relay.cli", "relay", "Run a relay of its own.", "server"),
     "role": _client("roles", "role", "Roles and what they permit."),
     "server": Entry("vantage.server.cli", "server", "Run a server.", "server"),
+    "study": _client("studies", "study", "Named subsets of a collaboration's members."),
     "task": _client("tasks", "task", "Ask questions and read the answers."),
     "totp": _client("totp", "totp", "One-time codes of an app at each log-in."),
     "user": _client("users", "user", "Users of organizations."),

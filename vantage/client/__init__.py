@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from vantage.client.handles import AsyncTaskHandle
     from vantage.client.models import (
         Answer,
+        AuditEntry,
+        AuditLog,
         Collaboration,
         Content,
         Dataset,
@@ -41,6 +43,7 @@ if TYPE_CHECKING:
         RunProgress,
         RunState,
         ServerInfo,
+        Study,
         Target,
         Task,
         TaskFinished,
@@ -66,6 +69,8 @@ __all__ = [
     "Answer",
     "AsyncClient",
     "AsyncTaskHandle",
+    "AuditEntry",
+    "AuditLog",
     "Client",
     "Collaboration",
     "Content",
@@ -95,6 +100,7 @@ __all__ = [
     "RunProgress",
     "RunState",
     "ServerInfo",
+    "Study",
     "Target",
     "Task",
     "TaskFinished",

@@ -1,20 +1,21 @@
-"""Organizations, users, collaborations, nodes and roles."""
+"""Organizations, users, collaborations and nodes."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from typing import Protocol, TypeVar
 
+from google.protobuf.field_mask_pb2 import FieldMask
+
 from vantage.api.admin.v1 import collaboration_service_pb2 as collaboration_pb
 from vantage.api.admin.v1 import node_service_pb2 as node_pb
 from vantage.api.admin.v1 import organization_service_pb2 as organization_pb
-from vantage.api.admin.v1 import role_service_pb2 as role_pb
 from vantage.api.admin.v1 import user_credential_service_pb2 as user_credential_pb
 from vantage.api.admin.v1 import user_service_pb2 as user_pb
 from vantage.client import converters
 from vantage.client.caller import Caller
-from vantage.client.models import Collaboration, Node, Organization, Role, User
-from vantage.client.short_names import bare, full, full_node
+from vantage.client.models import Collaboration, Node, Organization, User
+from vantage.client.short_names import bare, full, full_node, full_role
 
 PAGE_SIZE = 200
 
@@ -85,6 +86,29 @@ class AsyncOrganizations:
             for each in page.organizations:
                 yield converters.organization(each)
 
+    async def update(self, name: str, display_name: str | None = None, etag: str = "") -> Organization:
+        """Change an organization.
+
+        Args:
+            name: which.
+            display_name: for people; None leaves it.
+            etag: of the version that you saw; empty for no check.
+
+        Raises:
+            NotFoundError: there is none, or you may not see it.
+            ConflictError: ETAG_MISMATCH.
+        """
+        wanted = organization_pb.Organization(
+            name=full("organizations", name), display_name=display_name or "", etag=etag
+        )
+        request = organization_pb.UpdateOrganizationRequest(
+            organization=wanted, update_mask=_mask(display_name=display_name)
+        )
+        answer = await self._caller.unary(
+            lambda stubs: stubs.organizations.UpdateOrganization, request, repeatable=True
+        )
+        return converters.organization(answer.organization)
+
     async def delete(self, name: str) -> None:
         """Delete an organization without users, nodes and memberships.
 
@@ -144,7 +168,7 @@ class AsyncUsers:
         request = user_pb.CreateUserRequest(
             user_id=bare("users", name),
             organization=full("organizations", organization, field="organization") if organization else "",
-            roles=[full("roles", each, field="roles") for each in roles],
+            roles=[full_role(each, field="roles") for each in roles],
             display_name=display_name,
             password=password,
         )
@@ -195,7 +219,7 @@ class AsyncUsers:
         request = user_pb.CreateUserRequest(
             user_id=bare("users", name),
             organization=full("organizations", organization, field="organization"),
-            roles=[full("roles", each, field="roles") for each in roles],
+            roles=[full_role(each, field="roles") for each in roles],
             display_name=display_name,
             kind=user_pb.USER_KIND_SERVICE_ACCOUNT,
         )
@@ -250,6 +274,28 @@ class AsyncUsers:
         request = user_credential_pb.LinkUserIdentityRequest(user=full("users", name), subject=subject)
         await self._caller.unary(lambda stubs: stubs.user_credentials.LinkUserIdentity, request)
 
+    async def update(
+        self, name: str, display_name: str | None = None, roles: Iterable[str] | None = None, etag: str = ""
+    ) -> User:
+        """Change a user.
+
+        Args:
+            name: which.
+            display_name: for people; None leaves it.
+            roles: all of them; None leaves them.
+            etag: of the version that you saw; empty for no check.
+
+        Raises:
+            NotFoundError: there is none, or you may not see it.
+            ConflictError: ETAG_MISMATCH.
+            PermissionDeniedError: ROLE_EXCEEDS_OWN, or you may not change them.
+        """
+        wanted = user_pb.User(name=full("users", name), display_name=display_name or "", etag=etag)
+        wanted.roles.extend(full_role(each, field="roles") for each in roles or ())
+        request = user_pb.UpdateUserRequest(user=wanted, update_mask=_mask(display_name=display_name, roles=roles))
+        answer = await self._caller.unary(lambda stubs: stubs.users.UpdateUser, request, repeatable=True)
+        return converters.user(answer.user)
+
     async def delete(self, name: str) -> None:
         """Delete a user and end their sessions.
 
@@ -267,11 +313,11 @@ class AsyncCollaborations:
         self._caller = caller
 
     async def create(self, name: str, organizations: Iterable[str] = (), display_name: str = "") -> Collaboration:
-        """Create a collaboration.
+        """Create a collaboration and invite organizations.
 
         Args:
             name: last part of its resource name.
-            organizations: its members.
+            organizations: whom to invite; those that you speak for are members at once.
             display_name: for people.
 
         Raises:
@@ -309,6 +355,29 @@ class AsyncCollaborations:
             for each in page.collaborations:
                 yield converters.collaboration(each)
 
+    async def update(self, name: str, display_name: str | None = None, etag: str = "") -> Collaboration:
+        """Change a collaboration.
+
+        Args:
+            name: which.
+            display_name: for people; None leaves it.
+            etag: of the version that you saw; empty for no check.
+
+        Raises:
+            NotFoundError: there is none, or you may not see it.
+            ConflictError: ETAG_MISMATCH.
+        """
+        wanted = collaboration_pb.Collaboration(
+            name=full("collaborations", name), display_name=display_name or "", etag=etag
+        )
+        request = collaboration_pb.UpdateCollaborationRequest(
+            collaboration=wanted, update_mask=_mask(display_name=display_name)
+        )
+        answer = await self._caller.unary(
+            lambda stubs: stubs.collaborations.UpdateCollaboration, request, repeatable=True
+        )
+        return converters.collaboration(answer.collaboration)
+
     async def delete(self, name: str) -> None:
         """Delete a collaboration without active tasks.
 
@@ -320,7 +389,7 @@ class AsyncCollaborations:
         await self._caller.unary(lambda stubs: stubs.collaborations.DeleteCollaboration, request)
 
     async def add_member(self, name: str, organization: str) -> Collaboration:
-        """Add an organization to a collaboration; harmless when it is a member.
+        """Invite an organization to a collaboration; harmless when it is invited or a member.
 
         Raises:
             NotFoundError: there is none, or you may not see it.
@@ -403,6 +472,27 @@ class AsyncNodes:
             for each in page.nodes:
                 yield converters.node(each)
 
+    async def update(self, name: str, collaborations: Iterable[str] | None = None, etag: str = "") -> Node:
+        """Change which collaborations a node serves.
+
+        Args:
+            name: which.
+            collaborations: all of them; None leaves them.
+            etag: of the version that you saw; empty for no check.
+
+        Raises:
+            NotFoundError: there is none, or you may not see it.
+            ConflictError: ETAG_MISMATCH.
+            InvalidArgumentError: ORGANIZATION_NOT_MEMBER.
+        """
+        wanted = node_pb.Node(name=full_node(name, field="name"), etag=etag)
+        wanted.collaborations.extend(
+            full("collaborations", each, field="collaborations") for each in collaborations or ()
+        )
+        request = node_pb.UpdateNodeRequest(node=wanted, update_mask=_mask(collaborations=collaborations))
+        answer = await self._caller.unary(lambda stubs: stubs.nodes.UpdateNode, request, repeatable=True)
+        return converters.node(answer.node)
+
     async def delete(self, name: str) -> None:
         """Delete a node and end its session.
 
@@ -413,19 +503,5 @@ class AsyncNodes:
         await self._caller.unary(lambda stubs: stubs.nodes.DeleteNode, request)
 
 
-class AsyncRoles:
-    """Roles: named sets of permissions."""
-
-    def __init__(self, caller: Caller) -> None:
-        self._caller = caller
-
-    async def list(self) -> AsyncIterator[Role]:
-        """All roles with their permissions, by name."""
-
-        async def fetch(token: str) -> role_pb.ListRolesResponse:
-            request = role_pb.ListRolesRequest(page_size=PAGE_SIZE, page_token=token)
-            return await self._caller.unary(lambda stubs: stubs.roles.ListRoles, request, repeatable=True)
-
-        async for page in pages(fetch):
-            for each in page.roles:
-                yield converters.role(each)
+def _mask(**fields: object) -> FieldMask:
+    return FieldMask(paths=[field for field, value in fields.items() if value is not None])

@@ -7,10 +7,11 @@ from types import TracebackType
 from typing import Self
 
 from vantage.client import profiles
-from vantage.client.admin import AsyncCollaborations, AsyncNodes, AsyncOrganizations, AsyncRoles, AsyncUsers
+from vantage.client.admin import AsyncCollaborations, AsyncNodes, AsyncOrganizations, AsyncUsers
 from vantage.client.auth import AsyncAuth
 from vantage.client.caller import Caller
 from vantage.client.connection import GrpcTransport, ServerAddress, Transport
+from vantage.client.governance import AsyncAudit, AsyncRoles, AsyncStudies
 from vantage.client.images import AsyncImages
 from vantage.client.memberships import AsyncMemberships
 from vantage.client.payloads import Payloads, Transfer
@@ -36,6 +37,8 @@ class AsyncClient:
         memberships: what your organization answers to collaborations.
         nodes: nodes.
         roles: roles.
+        studies: named subsets of collaborations.
+        audit: what the server decided.
         images: what algorithm images say of themselves.
         tasks: questions and answers.
     """
@@ -57,6 +60,8 @@ class AsyncClient:
         self.memberships = AsyncMemberships(self._caller)
         self.nodes = AsyncNodes(self._caller)
         self.roles = AsyncRoles(self._caller)
+        self.studies = AsyncStudies(self._caller)
+        self.audit = AsyncAudit(self._caller)
         self.images = AsyncImages(clock)
         self.tasks = AsyncTasks(self._caller, Payloads(self._caller, transfer), self.images)
 

@@ -11,11 +11,13 @@ from typing import Protocol
 
 import grpc
 
+from vantage.api.admin.v1 import audit_service_pb2_grpc as audit_grpc
 from vantage.api.admin.v1 import collaboration_service_pb2_grpc as collaboration_grpc
 from vantage.api.admin.v1 import membership_service_pb2_grpc as membership_grpc
 from vantage.api.admin.v1 import node_service_pb2_grpc as node_grpc
 from vantage.api.admin.v1 import organization_service_pb2_grpc as organization_grpc
 from vantage.api.admin.v1 import role_service_pb2_grpc as role_grpc
+from vantage.api.admin.v1 import study_service_pb2_grpc as study_grpc
 from vantage.api.admin.v1 import user_credential_service_pb2_grpc as user_credential_grpc
 from vantage.api.admin.v1 import user_service_pb2_grpc as user_grpc
 from vantage.api.identity.v1 import auth_service_pb2_grpc as auth_grpc
@@ -165,6 +167,14 @@ class Stubs:
     @cached_property
     def roles(self) -> role_grpc.RoleServiceStub:
         return role_grpc.RoleServiceStub(self.channel)
+
+    @cached_property
+    def studies(self) -> study_grpc.StudyServiceStub:
+        return study_grpc.StudyServiceStub(self.channel)
+
+    @cached_property
+    def audit(self) -> audit_grpc.AuditServiceStub:
+        return audit_grpc.AuditServiceStub(self.channel)
 
 
 def _is_loopback(host: str) -> bool:

@@ -8,11 +8,13 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from vantage.api.access.v1 import access_pb2
 from vantage.api.admin.v1 import (
+    audit_service_pb2,
     collaboration_service_pb2,
     membership_service_pb2,
     node_service_pb2,
     organization_service_pb2,
     role_service_pb2,
+    study_service_pb2,
     user_service_pb2,
 )
 from vantage.api.task.v1 import task_pb2
@@ -136,14 +138,19 @@ def event(message: task_pb2.TaskEvent) -> models.Event | None:
 def organization(message: organization_service_pb2.Organization) -> models.Organization:
     """An organization."""
     return models.Organization(
-        message.name, message.display_name, tuple(message.ca_certificates), moment(message.create_time)
+        message.name, message.display_name, tuple(message.ca_certificates), moment(message.create_time), message.etag
     )
 
 
 def user(message: user_service_pb2.User) -> models.User:
     """A user."""
     return models.User(
-        message.name, message.organization, tuple(message.roles), message.display_name, moment(message.create_time)
+        message.name,
+        message.organization,
+        tuple(message.roles),
+        message.display_name,
+        moment(message.create_time),
+        message.etag,
     )
 
 
@@ -155,6 +162,7 @@ def collaboration(message: collaboration_service_pb2.Collaboration) -> models.Co
         tuple(message.organizations),
         moment(message.create_time),
         tuple(member(each) for each in message.members),
+        message.etag,
     )
 
 
@@ -180,6 +188,34 @@ def invitation(message: membership_service_pb2.Invitation) -> models.Invitation:
     )
 
 
+def study(message: study_service_pb2.Study) -> models.Study:
+    """A study."""
+    return models.Study(
+        message.name,
+        message.display_name,
+        tuple(message.organizations),
+        moment(message.create_time),
+        message.etag,
+    )
+
+
+def audit_entry(message: audit_service_pb2.AuditEntry) -> models.AuditEntry:
+    """A decision of the server."""
+    return models.AuditEntry(
+        id=message.id,
+        time=moment(message.time),
+        event=message.event,
+        decision=_word(audit_service_pb2.AuditDecision, message.decision, "AUDIT_DECISION_"),
+        reason=message.reason,
+        principal=message.principal,
+        organization=message.organization,
+        target=message.target,
+        peer=message.peer,
+        request_id=message.request_id,
+        details=dict(message.details),
+    )
+
+
 def node(message: node_service_pb2.Node) -> models.Node:
     """A node."""
     return models.Node(
@@ -190,23 +226,28 @@ def node(message: node_service_pb2.Node) -> models.Node:
         datasets=tuple(models.Dataset(each.name, each.format) for each in message.datasets),
         version=message.version,
         create_time=moment(message.create_time),
+        active_collaborations=tuple(message.active_collaborations),
+        etag=message.etag,
     )
 
 
 def role(message: role_service_pb2.Role) -> models.Role:
     """A role."""
-    return models.Role(message.name, message.description, tuple(_permission(each) for each in message.permissions))
+    permissions = tuple(_permission(each) for each in message.permissions)
+    return models.Role(message.name, message.description, permissions, message.builtin, message.etag)
 
 
 def _permission(message: role_service_pb2.Permission) -> models.Permission:
-    def word(wrapper: object, number: int, prefix: str) -> str:
-        try:
-            return str(wrapper.Name(number)).removeprefix(prefix)  # type: ignore[attr-defined]
-        except ValueError:
-            return "UNKNOWN"
-
     return models.Permission(
-        word(access_pb2.Resource, message.resource, "RESOURCE_"),
-        word(access_pb2.Operation, message.operation, "OPERATION_"),
-        word(role_service_pb2.Scope, message.scope, "SCOPE_"),
+        _word(access_pb2.Resource, message.resource, "RESOURCE_"),
+        _word(access_pb2.Operation, message.operation, "OPERATION_"),
+        _word(role_service_pb2.Scope, message.scope, "SCOPE_"),
     )
+
+
+def _word(wrapper: object, number: int, prefix: str) -> str:
+    """The word of an enum's value; UNKNOWN for one of a newer server."""
+    try:
+        return str(wrapper.Name(number)).removeprefix(prefix)  # type: ignore[attr-defined]
+    except ValueError:
+        return "UNKNOWN"

@@ -8,14 +8,17 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from vantage.client.admin import AsyncCollaborations, AsyncNodes, AsyncOrganizations, AsyncRoles, AsyncUsers
+from vantage.client.admin import AsyncCollaborations, AsyncNodes, AsyncOrganizations, AsyncUsers
 from vantage.client.auth import AsyncAuth
+from vantage.client.governance import AsyncAudit, AsyncRoles, AsyncStudies
 from vantage.client.handles import AsyncTaskHandle
 from vantage.client.images import AsyncImages
 from vantage.client.loop import LoopThread
 from vantage.client.memberships import AsyncMemberships
 from vantage.client.models import (
     Answer,
+    AuditEntry,
+    AuditLog,
     Collaboration,
     DeviceCode,
     Enrolment,
@@ -25,11 +28,13 @@ from vantage.client.models import (
     Member,
     Node,
     Organization,
+    Permission,
     Principal,
     Question,
     Result,
     Role,
     ServerInfo,
+    Study,
     Target,
     Task,
     TaskState,
@@ -71,6 +76,20 @@ class Organizations:
     def list(self) -> Iterator[Organization]:
         """The organizations that you may see, by name."""
         return self._loop.iterate(self._inner.list())
+
+    def update(self, name: str, display_name: str | None = None, etag: str = "") -> Organization:
+        """Change an organization.
+
+        Args:
+            name: which.
+            display_name: for people; None leaves it.
+            etag: of the version that you saw; empty for no check.
+
+        Raises:
+            NotFoundError: there is none, or you may not see it.
+            ConflictError: ETAG_MISMATCH.
+        """
+        return self._loop.run(self._inner.update(name, display_name, etag))
 
     def delete(self, name: str) -> None:
         """Delete an organization without users, nodes and memberships.
@@ -195,6 +214,24 @@ class Users:
         """
         self._loop.run(self._inner.link_identity(name, subject))
 
+    def update(
+        self, name: str, display_name: str | None = None, roles: Iterable[str] | None = None, etag: str = ""
+    ) -> User:
+        """Change a user.
+
+        Args:
+            name: which.
+            display_name: for people; None leaves it.
+            roles: all of them; None leaves them.
+            etag: of the version that you saw; empty for no check.
+
+        Raises:
+            NotFoundError: there is none, or you may not see it.
+            ConflictError: ETAG_MISMATCH.
+            PermissionDeniedError: ROLE_EXCEEDS_OWN, or you may not change them.
+        """
+        return self._loop.run(self._inner.update(name, display_name, roles, etag))
+
     def delete(self, name: str) -> None:
         """Delete a user and end their sessions.
 
@@ -212,11 +249,11 @@ class Collaborations:
         self._loop = loop
 
     def create(self, name: str, organizations: Iterable[str] = (), display_name: str = "") -> Collaboration:
-        """Create a collaboration.
+        """Create a collaboration and invite organizations.
 
         Args:
             name: last part of its resource name.
-            organizations: its members.
+            organizations: whom to invite; those that you speak for are members at once.
             display_name: for people.
 
         Raises:
@@ -237,6 +274,20 @@ class Collaborations:
         """The collaborations that you may see, by name."""
         return self._loop.iterate(self._inner.list())
 
+    def update(self, name: str, display_name: str | None = None, etag: str = "") -> Collaboration:
+        """Change a collaboration.
+
+        Args:
+            name: which.
+            display_name: for people; None leaves it.
+            etag: of the version that you saw; empty for no check.
+
+        Raises:
+            NotFoundError: there is none, or you may not see it.
+            ConflictError: ETAG_MISMATCH.
+        """
+        return self._loop.run(self._inner.update(name, display_name, etag))
+
     def delete(self, name: str) -> None:
         """Delete a collaboration without active tasks.
 
@@ -247,7 +298,7 @@ class Collaborations:
         self._loop.run(self._inner.delete(name))
 
     def add_member(self, name: str, organization: str) -> Collaboration:
-        """Add an organization to a collaboration; harmless when it is a member.
+        """Invite an organization to a collaboration; harmless when it is invited or a member.
 
         Raises:
             NotFoundError: there is none, or you may not see it.
@@ -302,6 +353,21 @@ class Nodes:
         """
         return self._loop.iterate(self._inner.list(organization, collaboration))
 
+    def update(self, name: str, collaborations: Iterable[str] | None = None, etag: str = "") -> Node:
+        """Change which collaborations a node serves.
+
+        Args:
+            name: which.
+            collaborations: all of them; None leaves them.
+            etag: of the version that you saw; empty for no check.
+
+        Raises:
+            NotFoundError: there is none, or you may not see it.
+            ConflictError: ETAG_MISMATCH.
+            InvalidArgumentError: ORGANIZATION_NOT_MEMBER.
+        """
+        return self._loop.run(self._inner.update(name, collaborations, etag))
+
     def delete(self, name: str) -> None:
         """Delete a node and end its session.
 
@@ -309,18 +375,6 @@ class Nodes:
             NotFoundError: there is none, or you may not see it.
         """
         self._loop.run(self._inner.delete(name))
-
-
-class Roles:
-    """Roles: named sets of permissions."""
-
-    def __init__(self, inner: AsyncRoles, loop: LoopThread) -> None:
-        self._inner = inner
-        self._loop = loop
-
-    def list(self) -> Iterator[Role]:
-        """All roles with their permissions, by name."""
-        return self._loop.iterate(self._inner.list())
 
 
 class Auth:
@@ -535,6 +589,184 @@ class Auth:
             UnauthenticatedError: nobody is logged in.
         """
         return self._loop.run(self._inner.whoami())
+
+
+class Roles:
+    """Roles: named sets of permissions."""
+
+    def __init__(self, inner: AsyncRoles, loop: LoopThread) -> None:
+        self._inner = inner
+        self._loop = loop
+
+    def create(
+        self, name: str, permissions: Iterable[Permission], organization: str = "", description: str = ""
+    ) -> Role:
+        """Create a role.
+
+        Args:
+            name: last part of its resource name.
+            permissions: what it permits; you must hold all of it.
+            organization: whose users may hold it; empty for a role of the server.
+            description: for people.
+
+        Raises:
+            ConflictError: ALREADY_EXISTS.
+            PermissionDeniedError: ROLE_EXCEEDS_OWN, or you may not create roles there.
+        """
+        return self._loop.run(self._inner.create(name, permissions, organization, description))
+
+    def get(self, name: str) -> Role:
+        """One role.
+
+        Args:
+            name: ``researcher``, or ``clara/auditor`` for one of an organization.
+
+        Raises:
+            NotFoundError: there is none, or you may not see it.
+        """
+        return self._loop.run(self._inner.get(name))
+
+    def list(self) -> Iterator[Role]:
+        """The roles that you may see with their permissions, by name."""
+        return self._loop.iterate(self._inner.list())
+
+    def update(
+        self, name: str, description: str | None = None, permissions: Iterable[Permission] | None = None, etag: str = ""
+    ) -> Role:
+        """Change a role; whoever holds it has the new permissions at once.
+
+        Args:
+            name: which.
+            description: for people; None leaves it.
+            permissions: all of them; None leaves them.
+            etag: of the version that you saw; empty for no check.
+
+        Raises:
+            ConflictError: ETAG_MISMATCH.
+            PermissionDeniedError: ROLE_EXCEEDS_OWN, or you may not change it.
+        """
+        return self._loop.run(self._inner.update(name, description, permissions, etag))
+
+    def delete(self, name: str) -> None:
+        """Delete a role that nobody holds.
+
+        Raises:
+            ConflictError: IN_USE.
+            PermissionDeniedError: ROLE_EXCEEDS_OWN, or you may not delete it.
+        """
+        self._loop.run(self._inner.delete(name))
+
+
+class Studies:
+    """Studies: named subsets of a collaboration's members."""
+
+    def __init__(self, inner: AsyncStudies, loop: LoopThread) -> None:
+        self._inner = inner
+        self._loop = loop
+
+    def create(self, name: str, organizations: Iterable[str], collaboration: str = "", display_name: str = "") -> Study:
+        """Create a study.
+
+        Args:
+            name: of the study; with ``collaboration`` its last part, otherwise ``lungs/pilot`` or the full name.
+            organizations: members of the collaboration that are part of it.
+            collaboration: that it belongs to.
+            display_name: for people.
+
+        Raises:
+            ConflictError: ALREADY_EXISTS.
+            InvalidArgumentError: ORGANIZATION_NOT_MEMBER.
+        """
+        return self._loop.run(self._inner.create(name, organizations, collaboration, display_name))
+
+    def get(self, name: str) -> Study:
+        """One study.
+
+        Raises:
+            NotFoundError: there is none, or you may not see it.
+        """
+        return self._loop.run(self._inner.get(name))
+
+    def list(self, collaboration: str = "") -> Iterator[Study]:
+        """The studies that you may see, by name.
+
+        Args:
+            collaboration: only those of this one.
+        """
+        return self._loop.iterate(self._inner.list(collaboration))
+
+    def update(
+        self, name: str, display_name: str | None = None, organizations: Iterable[str] | None = None, etag: str = ""
+    ) -> Study:
+        """Change a study.
+
+        Args:
+            name: which.
+            display_name: for people; None leaves it.
+            organizations: all of them; None leaves them.
+            etag: of the version that you saw; empty for no check.
+
+        Raises:
+            ConflictError: ETAG_MISMATCH.
+            InvalidArgumentError: ORGANIZATION_NOT_MEMBER.
+        """
+        return self._loop.run(self._inner.update(name, display_name, organizations, etag))
+
+    def delete(self, name: str) -> None:
+        """Delete a study without active tasks.
+
+        Raises:
+            NotFoundError: there is none, or you may not see it.
+            ConflictError: IN_USE.
+        """
+        self._loop.run(self._inner.delete(name))
+
+
+class Audit:
+    """The server's audit: who asked what, and what was decided."""
+
+    def __init__(self, inner: AsyncAudit, loop: LoopThread) -> None:
+        self._inner = inner
+        self._loop = loop
+
+    def list(
+        self,
+        principal: str = "",
+        organization: str = "",
+        event: str = "",
+        target: str = "",
+        decision: str = "",
+        after: datetime | None = None,
+        before: datetime | None = None,
+    ) -> Iterator[AuditEntry]:
+        """Entries that you may see, newest first.
+
+        Args:
+            principal: only by this user or node.
+            organization: only by users and nodes of this organization.
+            event: only this one, e.g. ``UserService.CreateUser``.
+            target: only about this resource, or what lies in it.
+            decision: only ``allowed``, ``denied`` or ``failed``.
+            after: only from then on.
+            before: only before then.
+        """
+        return self._loop.iterate(self._inner.list(principal, organization, event, target, decision, after, before))
+
+    def export(self) -> Iterator[bytes]:
+        """The hash-chained log in parts, with a signed checkpoint at its end, for ``vantage audit verify``.
+
+        Raises:
+            PermissionDeniedError: you may not see all of it.
+        """
+        return self._loop.iterate(self._inner.export())
+
+    def log(self) -> AuditLog:
+        """Head, length and key of the log: kept elsewhere, they prove later that nothing was changed since.
+
+        Raises:
+            PermissionDeniedError: you may not see all of it.
+        """
+        return self._loop.run(self._inner.log())
 
 
 class TaskHandle:

@@ -364,12 +364,14 @@ class Organization:
         display_name: for people.
         ca_certificates: of its certificate authority, PEM.
         create_time: when it was created.
+        etag: version, for updates.
     """
 
     name: str
     display_name: str
     ca_certificates: tuple[str, ...]
     create_time: datetime | None
+    etag: str = ""
 
 
 @dataclass(frozen=True)
@@ -382,6 +384,7 @@ class User:
         roles: roles/{role}.
         display_name: for people.
         create_time: when it was created.
+        etag: version, for updates.
     """
 
     name: str
@@ -389,6 +392,66 @@ class User:
     roles: tuple[str, ...]
     display_name: str
     create_time: datetime | None
+    etag: str = ""
+
+
+@dataclass(frozen=True)
+class Study:
+    """A named subset of a collaboration's members.
+
+    Attributes:
+        name: collaborations/{collaboration}/studies/{study}.
+        display_name: for people.
+        organizations: that are part of it.
+        create_time: when it was created.
+        etag: version, for updates.
+    """
+
+    name: str
+    display_name: str
+    organizations: tuple[str, ...]
+    create_time: datetime | None
+    etag: str = ""
+
+
+@dataclass(frozen=True)
+class AuditEntry:
+    """One decision of the server.
+
+    Attributes:
+        id: position; grows.
+        time: when.
+        event: what was asked or happened.
+        decision: ``ALLOWED``, ``DENIED`` or ``FAILED``.
+        reason: why not; empty when it was allowed.
+        principal: who; empty for somebody unknown.
+        organization: theirs.
+        target: what it was about.
+        peer: where the call came from.
+        request_id: of the call, in the server's log as well.
+        details: images, digests and sizes, names of what changed.
+    """
+
+    id: int
+    time: datetime | None
+    event: str
+    decision: str
+    reason: str
+    principal: str
+    organization: str
+    target: str
+    peer: str
+    request_id: str
+    details: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class AuditLog:
+    """Head, length and key (PEM) of the server's hash-chained log."""
+
+    head: str
+    lines: int
+    public_key: str
 
 
 class MembershipState(StrEnum):
@@ -431,6 +494,7 @@ class Collaboration:
         organizations: its members that take part.
         create_time: when it was created.
         members: all that were invited, and where they stand.
+        etag: version, for updates.
     """
 
     name: str
@@ -438,6 +502,7 @@ class Collaboration:
     organizations: tuple[str, ...]
     create_time: datetime | None
     members: tuple[Member, ...] = ()
+    etag: str = ""
 
 
 @dataclass(frozen=True)
@@ -481,6 +546,8 @@ class Node:
         datasets: what it offers.
         version: of its software.
         create_time: when it was created.
+        active_collaborations: those whose membership its organization has not suspended.
+        etag: version, for updates.
     """
 
     name: str
@@ -490,6 +557,8 @@ class Node:
     datasets: tuple[Dataset, ...]
     version: str
     create_time: datetime | None
+    active_collaborations: tuple[str, ...] = ()
+    etag: str = ""
 
 
 @dataclass(frozen=True)
@@ -503,11 +572,21 @@ class Permission:
 
 @dataclass(frozen=True)
 class Role:
-    """A named set of permissions."""
+    """A named set of permissions.
+
+    Attributes:
+        name: roles/{role}, or organizations/{organization}/roles/{role}.
+        description: for people.
+        permissions: what it permits.
+        builtin: whether it comes with the server and cannot be changed.
+        etag: version, for updates.
+    """
 
     name: str
     description: str
     permissions: tuple[Permission, ...]
+    builtin: bool = False
+    etag: str = ""
 
 
 @dataclass(frozen=True)

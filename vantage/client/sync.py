@@ -8,6 +8,7 @@ from typing import Self
 
 from vantage.client.client import AsyncClient
 from vantage.client.facade import (
+    Audit,
     Auth,
     Collaborations,
     Images,
@@ -15,6 +16,7 @@ from vantage.client.facade import (
     Nodes,
     Organizations,
     Roles,
+    Studies,
     Tasks,
     Users,
 )
@@ -37,6 +39,8 @@ class Client:
         memberships: what your organization answers to collaborations.
         nodes: nodes.
         roles: roles.
+        studies: named subsets of collaborations.
+        audit: what the server decided.
         images: what algorithm images say of themselves.
         tasks: questions and answers.
     """
@@ -51,6 +55,8 @@ class Client:
         self.memberships = Memberships(client.memberships, loop)
         self.nodes = Nodes(client.nodes, loop)
         self.roles = Roles(client.roles, loop)
+        self.studies = Studies(client.studies, loop)
+        self.audit = Audit(client.audit, loop)
         self.images = Images(client.images, loop)
         self.tasks = Tasks(client.tasks, loop)
 

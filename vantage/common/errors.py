@@ -113,6 +113,7 @@ class Reason(Enum):
     STORAGE_FULL = 17
     CANCELLED = 18
     ETAG_MISMATCH = 19
+    AUDIT_LOG_DAMAGED = 20
     # Identity.
     CREDENTIALS_INVALID = 100
     LOCKED_OUT = 101
@@ -344,7 +345,10 @@ _GROUPS: dict[_Row, tuple[Reason, ...]] = {
     _row(InternalError, "INTERNAL"): (Reason.INTERNAL,),
     _row(InternalError, "UNIMPLEMENTED"): (Reason.UNIMPLEMENTED,),
     _row(InternalError, "CANCELLED"): (Reason.CANCELLED,),
-    _row(ConfigurationError, "FAILED_PRECONDITION"): (Reason.CONFIGURATION_INVALID,),
+    _row(ConfigurationError, "FAILED_PRECONDITION"): (
+        Reason.AUDIT_LOG_DAMAGED,
+        Reason.CONFIGURATION_INVALID,
+    ),
 }
 
 ROWS: dict[Reason, _Row] = {reason: row for row, reasons in _GROUPS.items() for reason in reasons}

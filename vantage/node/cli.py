@@ -91,6 +91,7 @@ class _NodeGroup(click.Group):
         "create": ("vantage.client.cli.nodes", "create_node"),
         "get": ("vantage.client.cli.nodes", "get_node"),
         "list": ("vantage.client.cli.nodes", "list_nodes"),
+        "update": ("vantage.client.cli.nodes", "update_node"),
         "delete": ("vantage.client.cli.nodes", "delete_node"),
     }
 

@@ -49,6 +49,17 @@ add_list(collaboration, "collaborations", COLUMNS)
 add_delete(collaboration, "collaborations", "trial", "It must have no active tasks.")
 
 
+@command(collaboration, "update", "vantage collaboration update trial --title 'Lung cancer'")
+@click.argument("name")
+@click.option("--title", required=True, help="Name for people.")
+@click.option("--etag", default="", help="Version that you saw; the change fails when there is a newer one.")
+def update(call: Call, name: str, title: str, etag: str) -> None:
+    """Change a collaboration."""
+    with call.client() as client:
+        changed = client.collaborations.update(name, title, etag)
+    call.output.done(f"changed {changed.name}", changed)
+
+
 @command(collaboration, "create", "vantage collaboration create trial --organization clara --organization hilda")
 @click.argument("name")
 @click.option("--organization", "organizations", multiple=True, metavar="NAME", help="Whom to invite; repeatable.")

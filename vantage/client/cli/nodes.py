@@ -22,6 +22,7 @@ COLUMNS = (
     Column("NAME", "name"),
     Column("ONLINE", "online"),
     Column("COLLABORATIONS", shorts("collaborations")),
+    Column("ACTIVE", shorts("active_collaborations"), wide=True),
     Column("DATASETS", _datasets),
     Column("LAST SEEN", "last_seen_time"),
     Column("VERSION", "version", wide=True),
@@ -58,4 +59,20 @@ def create(call: Call, name: str, organization: str, collaborations: tuple[str, 
     call.output.done(f"created {made.name}", made)
 
 
-create_node, get_node, list_nodes, delete_node = (node.commands[verb] for verb in ("create", "get", "list", "delete"))
+@command(node, "update", "vantage node update clara/clara-1 --collaboration trial --collaboration lungs")
+@click.argument("name")
+@click.option("--collaboration", "collaborations", multiple=True, metavar="NAME", help="All of them; repeatable.")
+@click.option("--none", is_flag=True, help="Serve no collaboration.")
+@click.option("--etag", default="", help="Version that you saw; the change fails when there is a newer one.")
+def update(call: Call, name: str, collaborations: tuple[str, ...], none: bool, etag: str) -> None:
+    """Change which collaborations a node serves; it learns of it at once."""
+    if none == bool(collaborations):
+        raise click.UsageError("give either --collaboration or --none")
+    with call.client() as client:
+        changed = client.nodes.update(name, collaborations, etag)
+    call.output.done(f"changed {changed.name}", changed)
+
+
+create_node, get_node, list_nodes, update_node, delete_node = (
+    node.commands[verb] for verb in ("create", "get", "list", "update", "delete")
+)

@@ -79,3 +79,14 @@ def set_ca(call: Call, name: str, certificates: tuple[Path, ...]) -> None:
     call.output.done(
         f"{changed.name} has {len(changed.ca_certificates)} authorities:\n{_authorities(changed)}", changed
     )
+
+
+@command(organization, "update", "vantage organization update clara --title 'Clara Hospital'")
+@click.argument("name")
+@click.option("--title", required=True, help="Name for people.")
+@click.option("--etag", default="", help="Version that you saw; the change fails when there is a newer one.")
+def update(call: Call, name: str, title: str, etag: str) -> None:
+    """Change an organization."""
+    with call.client() as client:
+        changed = client.organizations.update(name, title, etag)
+    call.output.done(f"changed {changed.name}", changed)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from vantage.client.cli.command import Call, command
-from vantage.client.cli.nouns import add_list, short
+from vantage.client.cli.nouns import add_delete, add_get, add_list
 from vantage.client.cli.output import Column
 
 if TYPE_CHECKING:
@@ -38,14 +38,42 @@ def role() -> None:
 add_list(role, "roles", COLUMNS)
 
 
-@command(role, "get", "vantage role get researcher")
+add_get(role, "roles", COLUMNS, "researcher")
+add_delete(role, "roles", "clara/helpdesk", "Nobody may hold it.")
+
+_PERMISSION = click.option(
+    "--permission",
+    "permissions",
+    multiple=True,
+    metavar="RESOURCE:OPERATION:SCOPE",
+    help="As in task:view:organization; repeatable.",
+)
+
+
+@command(role, "create", "vantage role create helpdesk --organization clara --permission user:view:organization")
 @click.argument("name")
-def get(call: Call, name: str) -> None:
-    """Show one role and what it permits."""
-    from vantage.common.errors import Reason, error
+@click.option("--organization", default="", metavar="NAME", help="Whose users may hold it; without it, of the server.")
+@_PERMISSION
+@click.option("--description", default="", help="For people.")
+def create(call: Call, name: str, organization: str, permissions: tuple[str, ...], description: str) -> None:
+    """Create a role. It can contain only what you may do yourself."""
+    from vantage.client.network import parse_permission
 
     with call.client() as client:
-        found = next((each for each in client.roles.list() if short(each.name) == short(name)), None)
-    if found is None:
-        raise error(Reason.NOT_FOUND, f"there is no role {name}: 'vantage role list' shows all")
-    call.output.item(found, COLUMNS)
+        made = client.roles.create(name, map(parse_permission, permissions), organization, description)
+    call.output.done(f"created {made.name}", made)
+
+
+@command(role, "update", "vantage role update clara/helpdesk --permission user:view:organization")
+@click.argument("name")
+@_PERMISSION
+@click.option("--description", help="For people.")
+@click.option("--etag", default="", help="Version that you saw; the change fails when there is a newer one.")
+def update(call: Call, name: str, permissions: tuple[str, ...], description: str | None, etag: str) -> None:
+    """Change a role; whoever holds it has the new permissions at once."""
+    from vantage.client.network import parse_permission
+
+    with call.client() as client:
+        wanted = [parse_permission(each) for each in permissions]
+        changed = client.roles.update(name, description, wanted or None, etag)
+    call.output.done(f"changed {changed.name}", changed)

@@ -110,3 +110,15 @@ def link_identity(call: Call, name: str, subject: str) -> None:
     with call.client() as client:
         client.users.link_identity(name, subject)
     call.output.done(f"linked to {name}", {"user": name, "subject": subject})
+
+
+@command(user, "update", "vantage user update alice --role researcher --role viewer")
+@click.argument("name")
+@click.option("--role", "roles", multiple=True, metavar="NAME", help="All of theirs; repeatable.")
+@click.option("--title", help="Name for people.")
+@click.option("--etag", default="", help="Version that you saw; the change fails when there is a newer one.")
+def update(call: Call, name: str, roles: tuple[str, ...], title: str | None, etag: str) -> None:
+    """Change a user. You can give and take only what you may do yourself."""
+    with call.client() as client:
+        changed = client.users.update(name, title, roles or None, etag)
+    call.output.done(f"changed {changed.name}", changed)

@@ -1,0 +1,106 @@
+"""``vantage audit``."""
+
+from __future__ import annotations
+
+import itertools
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from vantage.client.cli.command import Call, command
+from vantage.client.cli.output import Column
+
+if TYPE_CHECKING:
+    from vantage.client import AuditEntry
+
+
+def _details(item: AuditEntry) -> str:
+    return " ".join(f"{key}={value}" for key, value in sorted(item.details.items()))
+
+
+COLUMNS = (
+    Column("TIME", "time"),
+    Column("EVENT", "event"),
+    Column("DECISION", lambda item: item.decision.lower()),
+    Column("WHO", "principal"),
+    Column("WHAT", "target"),
+    Column("REASON", "reason"),
+    Column("FROM", "peer"),
+    Column("DETAILS", _details),
+)
+
+
+@click.group()
+def audit() -> None:
+    """Who asked what, and what was decided."""
+
+
+@command(
+    audit, "list", "vantage audit list --user anna --decision denied", "vantage audit list --target organizations/clara"
+)
+@click.option("--user", "principal", default="", metavar="NAME", help="Only by this user, or node by its full name.")
+@click.option("--organization", default="", metavar="NAME", help="Only by users and nodes of this organization.")
+@click.option("--event", default="", metavar="EVENT", help="Only this one, e.g. UserService.CreateUser.")
+@click.option("--target", default="", metavar="NAME", help="Only about this, by full name, or what is in it.")
+@click.option("--decision", default="", type=click.Choice(["", "allowed", "denied", "failed"]), help="Only these.")
+@click.option("--after", type=click.DateTime(), help="Only from then on, local time.")
+@click.option("--before", type=click.DateTime(), help="Only before then, local time.")
+@click.option("--limit", type=click.IntRange(1), default=100, show_default=True, help="Stop after this many.")
+def list_entries(call: Call, limit: int, after: datetime | None, before: datetime | None, **filters: Any) -> None:
+    """List entries that you may see, newest first."""
+    filters |= {"after": after and after.astimezone(), "before": before and before.astimezone()}
+    with call.client() as client:
+        found = itertools.islice(client.audit.list(**filters), limit)
+        call.output.table(found, COLUMNS, none="no entries that you may see")
+
+
+@command(audit, "export", "vantage audit export audit.jsonl")
+@click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
+def export(call: Call, file: Path) -> None:
+    """Write the server's hash-chained log to FILE, and its key to FILE.pem."""
+    with call.client() as client:
+        state = client.audit.log()
+        with file.open("wb") as target:
+            for chunk in client.audit.export():
+                target.write(chunk)
+    key = file.with_name(file.name + ".pem")
+    key.write_text(state.public_key, "ascii")
+    call.output.done(f"wrote {file} and {key}", {"file": str(file), "key": str(key), "lines": state.lines})
+
+
+@command(audit, "verify", "vantage audit verify audit.jsonl --key audit.jsonl.pem", local=True)
+@click.argument("file", type=click.Path(path_type=Path, dir_okay=False, exists=True))
+@click.option(
+    "--key",
+    type=click.Path(path_type=Path, dir_okay=False, exists=True),
+    help="Public key of the checkpoints, PEM; without it, signatures are not checked.",
+)
+def verify(call: Call, file: Path, key: Path | None) -> None:
+    """Check that no line of a log was changed, removed or moved. Needs no server."""
+    from cryptography.hazmat.primitives import serialization
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    from vantage.common import audit as log
+    from vantage.common.errors import Reason, error
+
+    public: ec.EllipticCurvePublicKey | None = None
+    if key is not None:
+        try:
+            loaded = serialization.load_pem_public_key(key.read_bytes())
+        except ValueError:
+            loaded = None
+        if not isinstance(loaded, ec.EllipticCurvePublicKey):
+            raise error(Reason.KEY_INVALID, f"{key} is no public key of an audit log: give the one of 'audit export'")
+        public = loaded
+    report = log.verify(file, public)
+    for problem in report.problems:
+        call.output.note(problem)
+    if not report.intact:
+        raise error(Reason.AUDIT_LOG_DAMAGED, f"{file} is not what was written: {len(report.problems)} problems")
+    call.output.done(
+        f"{file} is intact: {report.lines} lines, {report.checkpoints} signed checkpoints, {report.unsigned} lines "
+        f"after the last; head {report.head}",
+        report,
+    )
