@@ -81,6 +81,7 @@ class IdentitySection(_Section):
     node: str
     key: Path = Path("node-key.pem")
     certificate: Path = Path("node-cert.pem")
+    passphrase_file: Path | None = None
 
     @property
     def name(self) -> str:

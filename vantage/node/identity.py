@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,9 @@ from vantage.common.assertion import sign_assertion
 from vantage.common.clock import Clock
 from vantage.common.errors import Reason, error
 from vantage.node.config import IdentitySection
+
+CREDENTIAL = "node-key-passphrase"
+PASSPHRASE_VARIABLE = "VANTAGE_NODE_KEY_PASSPHRASE"  # noqa: S105  # a name
 
 
 @dataclass(frozen=True)
@@ -39,7 +43,7 @@ class Identity:
         Raises:
             VantageError: with what is wrong and which command mends it.
         """
-        key = pki.read_key(section.key)
+        key = pki.read_key(section.key, read_passphrase(section))
         try:
             chain = pki.load_certificates(section.certificate.read_bytes())
         except OSError as problem:
@@ -101,10 +105,33 @@ def create(section: IdentitySection) -> Path:
     """
     key = pki.create_key()
     section.key.parent.mkdir(parents=True, exist_ok=True)
-    pki.write_key(section.key, key)
+    pki.write_key(section.key, key, read_passphrase(section))
     request = section.certificate.with_suffix(".csr")
     request.write_bytes(pki.create_request(key, section.name).public_bytes(serialization.Encoding.PEM))
     return request
+
+
+def read_passphrase(section: IdentitySection) -> bytes | None:
+    """The passphrase of the node's key, if it has one.
+
+    From the configured file, else from the systemd credential ``node-key-passphrase``, else from the environment.
+
+    Raises:
+        InvalidArgumentError: KEY_INVALID, the file cannot be read.
+    """
+    credentials = os.environ.get("CREDENTIALS_DIRECTORY")
+    path = section.passphrase_file
+    if path is None and credentials and (Path(credentials) / CREDENTIAL).is_file():
+        path = Path(credentials) / CREDENTIAL
+    if path is None:
+        given = os.environ.get(PASSPHRASE_VARIABLE)
+        return given.encode() if given else None
+    try:
+        return path.read_bytes().rstrip(b"\r\n") or None
+    except OSError as problem:
+        raise error(
+            Reason.KEY_INVALID, f"cannot read the passphrase of the node's key from {path}: {problem.strerror}"
+        ) from problem
 
 
 def _spki(key: object) -> bytes:

@@ -22,7 +22,9 @@ _READ = 16 * 1024
 """A record of TLS holds no more."""
 
 
-def tls_context(certificate: Path, key: Path, roots: str, *, server_side: bool) -> ssl.SSLContext:
+def tls_context(
+    certificate: Path, key: Path, roots: str, *, server_side: bool, passphrase: bytes | None = None
+) -> ssl.SSLContext:
     """A context that shows this node's certificate and accepts what chains to the other organization's authorities.
 
     Args:
@@ -30,6 +32,7 @@ def tls_context(certificate: Path, key: Path, roots: str, *, server_side: bool) 
         key: PEM file.
         roots: authorities of the other node's organization, PEM.
         server_side: which end of TLS this is.
+        passphrase: of the key.
 
     Raises:
         VantageError: KEY_INVALID, or CERTIFICATE_UNTRUSTED without roots.
@@ -42,7 +45,8 @@ def tls_context(certificate: Path, key: Path, roots: str, *, server_side: bool) 
     if server_side:
         context.num_tickets = 0  # no resumption of TLS: each connection proves anew who is there
     try:
-        context.load_cert_chain(certificate, key)
+        # Empty instead of None: the library would ask for the passphrase at the terminal, and wait.
+        context.load_cert_chain(certificate, key, passphrase or b"")
     except (OSError, ssl.SSLError) as problem:
         raise error(Reason.KEY_INVALID, f"key or certificate of this node cannot be used: {problem}") from problem
     try:

@@ -19,6 +19,7 @@ from vantage.common.clock import Clock
 from vantage.common.errors import Reason, VantageError, error
 from vantage.node.config import NodeConfig
 from vantage.node.door import RunContext
+from vantage.node.identity import read_passphrase
 from vantage.node.outside import NoOutside, Outside
 from vantage.node.tunnels import rules
 from vantage.node.tunnels.broker import Broker
@@ -199,7 +200,13 @@ class Tunnels:
 
         pem = "".join(each.public_bytes(serialization.Encoding.PEM).decode() for each in roots)
         try:
-            context = tls_context(identity.certificate, identity.key, pem, server_side=server_side)
+            context = tls_context(
+                identity.certificate,
+                identity.key,
+                pem,
+                server_side=server_side,
+                passphrase=read_passphrase(identity),
+            )
         except VantageError:
             await wire.close()
             raise
