@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import selectors
+import signal
+import socket
 import threading
 from collections.abc import AsyncIterator, Coroutine, Iterator
+from contextlib import suppress
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -45,6 +49,7 @@ class LoopThread:
         try:
             # Within: the interrupt may come as soon as the other thread has begun.
             self._loop.call_soon_threadsafe(start)
+            _wait(outcome)
             return outcome.result()
         except BaseException:
             if not outcome.done():
@@ -74,6 +79,39 @@ class LoopThread:
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
+
+
+def _wait(outcome: concurrent.futures.Future[T]) -> None:
+    """Wait in a way that Ctrl-C ends at once.
+
+    A lock is not enough: where the system hands the signal to another thread, or just before this one begins to wait,
+    the lock would be waited for until it is free.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        concurrent.futures.wait([outcome])
+        return
+    reader, writer = socket.socketpair()
+    with reader, writer, selectors.DefaultSelector() as selector:
+        reader.setblocking(False)
+        writer.setblocking(False)
+        before = signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
+        try:
+            if before != -1:  # a loop of this thread has it: notebooks
+                signal.set_wakeup_fd(before)
+            selector.register(reader, selectors.EVENT_READ)
+            outcome.add_done_callback(lambda _outcome: _wake(writer))
+            while not outcome.done():
+                selector.select()
+                with suppress(BlockingIOError):
+                    reader.recv(4096)
+        finally:
+            if before == -1:
+                signal.set_wakeup_fd(-1)
+
+
+def _wake(writer: socket.socket) -> None:
+    with suppress(OSError):  # nobody waits any more, or is about to wake up anyway
+        writer.send(b"\0")
 
 
 def _hand_over(ended: asyncio.Task[T], outcome: concurrent.futures.Future[T]) -> None:
