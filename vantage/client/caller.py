@@ -115,6 +115,7 @@ class Caller:
         """
         callable_ = method(await self.stubs())
         token = await self.credentials.access_token()
+        renewed = False
         while True:
             call = callable_(request, metadata=_metadata(token))
             begun = False
@@ -125,11 +126,12 @@ class Caller:
                 return
             except grpc.aio.AioRpcError as failure:
                 problem = error_from_rpc(failure)
-                if begun or not isinstance(problem, UnauthenticatedError):
+                if begun or renewed or not isinstance(problem, UnauthenticatedError):
                     raise problem from failure
             finally:
                 call.cancel()
             token = await self.credentials.refused(token, problem)
+            renewed = True
 
     async def metadata(self) -> tuple[str, Metadata]:
         """A token and the metadata that carries it, for calls that are made by hand."""
@@ -182,15 +184,27 @@ class Patience:
         Raises:
             VantageError: the problem, when another attempt cannot help.
         """
+        if problem.reason in UNCLEAR:
+            await self.wait_unclear(problem)
+            return
         delay = self._backoff.next_delay()
-        if problem.reason in UNCLEAR and self._unclear < self._attempts:
-            self._unclear += 1
-        elif problem.reason is Reason.RATE_LIMITED and METADATA_RETRY in problem.metadata:
+        if problem.reason is Reason.RATE_LIMITED and METADATA_RETRY in problem.metadata:
             with suppress(ValueError):
                 delay = max(delay, float(problem.metadata[METADATA_RETRY]))
         elif not isinstance(problem, UnavailableError):
             raise problem
         await asyncio.sleep(delay)
+
+    async def wait_unclear(self, problem: VantageError) -> None:
+        """Wait before the next attempt after a failure that another attempt may mend.
+
+        Raises:
+            VantageError: the problem, when it was met too often in a row.
+        """
+        if self._unclear >= self._attempts:
+            raise problem
+        self._unclear += 1
+        await asyncio.sleep(self._backoff.next_delay())
 
 
 def _metadata(token: str) -> Metadata:

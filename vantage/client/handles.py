@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
 from dataclasses import replace
 from typing import Any
 
@@ -83,31 +84,15 @@ class AsyncTaskHandle:
         Raises:
             VantageError: the server does not give the events.
         """
-        patience = Patience()
-        after = 0
         stream, self._stream = self._stream, None
+        after = 0
         if stream is not None:
             after = self._task.last_sequence
             yield TaskSnapshot(after, None, self._task)
-        while True:
-            try:
-                async for message in stream or self._watch(after):
-                    patience.progressed()
-                    event = converters.event(message)
-                    if event is None:
-                        continue
-                    after = max(after, event.sequence)
-                    self._learn(event)
-                    yield event
-                    if isinstance(event, TaskFinished):
-                        return
-                if self._task.state.ended:
-                    return
-                problem = error(Reason.UNAVAILABLE, "the server ended the events of a task that goes on")
-            except VantageError as caught:
-                problem = caught
-            stream = None
-            await patience.wait_or_raise(problem)
+        async with aclosing(follow(self._caller, self.name, after, stream)) as events:
+            async for event in events:
+                self._learn(event)
+                yield event
 
     async def results(self, timeout: float | None = None) -> list[Result]:
         """Wait for the end and return what each organization answered, in the order in which they were asked.
@@ -153,11 +138,6 @@ class AsyncTaskHandle:
                 f"{self.name} has not ended in {timeout:g} s; it goes on: wait longer, or cancel",
             ) from None
 
-    async def _watch(self, after: int) -> AsyncIterator[task_pb2.TaskEvent]:
-        request = pb.WatchTaskRequest(name=self.name, after_sequence=after)
-        async for response in self._caller.stream(lambda stubs: stubs.tasks.WatchTask, request):
-            yield response.event
-
     def _learn(self, event: Event) -> None:
         match event:
             case TaskSnapshot():
@@ -169,6 +149,54 @@ class AsyncTaskHandle:
             case TaskFinished():
                 runs = tuple(self._runs[run.name] for run in self._task.runs)
                 self._task = _ended(self._task, event, runs)
+
+
+async def follow(
+    caller: Caller, name: str, after: int = 0, stream: AsyncIterator[task_pb2.TaskEvent] | None = None
+) -> AsyncGenerator[Event, None]:
+    """The events of a task after one of them until its end, each kept one once, over as many connections as it takes.
+
+    Args:
+        caller: makes the calls.
+        name: tasks/{task}.
+        after: sequence of the last event that is known; 0 for none: a snapshot then comes first.
+        stream: events after that one that are on their way already.
+
+    Raises:
+        VantageError: the server does not give the events.
+    """
+    patience = Patience()
+    while True:
+        ended = False
+        try:
+            async for message in stream or _watch(caller, name, after):
+                patience.progressed()
+                event = converters.event(message)
+                if isinstance(event, TaskSnapshot):
+                    ended = event.task.state.ended
+                    if after:
+                        # Attached again: what the snapshot has beyond the last event follows, one by one. Its sequence
+                        # is not that of an event that has been handed out.
+                        continue
+                if event is None:
+                    continue
+                after = max(after, event.sequence)
+                yield event
+                if isinstance(event, TaskFinished):
+                    return
+            if ended:
+                return
+            problem = error(Reason.UNAVAILABLE, "the server ended the events of a task that goes on")
+        except VantageError as caught:
+            problem = caught
+        stream = None
+        await patience.wait_or_raise(problem)
+
+
+async def _watch(caller: Caller, name: str, after: int) -> AsyncIterator[task_pb2.TaskEvent]:
+    request = pb.WatchTaskRequest(name=name, after_sequence=after)
+    async for response in caller.stream(lambda stubs: stubs.tasks.WatchTask, request):
+        yield response.event
 
 
 async def opened(payloads: Payloads, run: Run) -> Result:

@@ -112,25 +112,33 @@ class Batch:
         """Ask and listen, over as many connections as it takes."""
         patience = Patience()
         while not (self._all_asked and not self._pending):
-            token, metadata = await self._caller.metadata()
-            stubs = await self._caller.stubs()
-            call = stubs.tasks.RunTasks(metadata=metadata)
-            writer = asyncio.create_task(self._write(call))
             try:
-                async for response in call:
-                    patience.progressed()
-                    self._take(response)
-            except grpc.aio.AioRpcError as failure:
-                problem = error_from_rpc(failure)
-                if isinstance(problem, UnauthenticatedError):
-                    await self._caller.credentials.refused(token, problem)
-                else:
-                    await patience.wait_or_raise(problem)
-            finally:
-                writer.cancel()
-                call.cancel()
-                await asyncio.gather(writer, return_exceptions=True)
+                await self._converse_once(patience)
+            except VantageError as problem:
+                await patience.wait_or_raise(problem)
         self._answers.put_nowait(None)
+
+    async def _converse_once(self, patience: Patience) -> None:
+        """Ask and listen until all is answered, or the connection is lost."""
+        token, metadata = await self._caller.metadata()
+        stubs = await self._caller.stubs()
+        call = stubs.tasks.RunTasks(metadata=metadata)
+        writer = asyncio.create_task(self._write(call))
+        try:
+            async for response in call:
+                patience.progressed()
+                self._take(response)
+        except grpc.aio.AioRpcError as failure:
+            problem = error_from_rpc(failure)
+            if not isinstance(problem, UnauthenticatedError):
+                raise problem from failure
+            await self._caller.credentials.refused(token, problem)
+            # With a delay, and not for ever: a server that refuses what it has just given would be asked in a circle.
+            await patience.wait_unclear(problem)
+        finally:
+            writer.cancel()
+            call.cancel()
+            await asyncio.gather(writer, return_exceptions=True)
 
     async def _write(self, call: Any) -> None:
         """Ask what has no answer, then what comes; the call is over when a write fails, and the reader says why."""

@@ -21,6 +21,8 @@ from vantage.common.errors import Reason, UnauthenticatedError, VantageError, er
 from vantage.common.rpc import error_from_rpc
 
 CHUNK = 1024 * 1024
+_MENDS_ITSELF = frozenset({Reason.PAYLOAD_OFFSET_MISMATCH, Reason.PAYLOAD_DIGEST_MISMATCH, Reason.IN_USE})
+"""What the server says while it has not noticed yet that the connection before was lost, and when bytes were."""
 
 Transfer = Callable[[str, int, int], None]
 """Told how far a transfer is: "upload" or "download", bytes so far, bytes in all. Called on the client's loop."""
@@ -43,15 +45,21 @@ class Payloads:
         self._transfer = transfer or _ignore
         self._limit: int | None = None
 
-    async def pack(self, source: bytes | Path, media_type: str) -> types_pb2.Payload:
+    async def pack(self, source: bytes | Path, media_type: str, limit: int | None = None) -> types_pb2.Payload:
         """Bytes or a file as a payload: inside the message when the server allows, else uploaded.
+
+        Args:
+            source: where the bytes are.
+            media_type: of the bytes.
+            limit: most that may be inside the message, when that is less than the server allows.
 
         Raises:
             VantageError: the file cannot be read, or the server does not take it.
         """
         try:
             size = len(source) if isinstance(source, bytes) else (await asyncio.to_thread(source.stat)).st_size
-            if size <= await self._inline_limit():
+            inline = await self._inline_limit()
+            if size <= (inline if limit is None else min(inline, limit)):
                 content = source if isinstance(source, bytes) else await asyncio.to_thread(source.read_bytes)
                 return types_pb2.Payload(media_type=media_type, sealing=types_pb2.SEALING_NONE, inline=content)
             digest = await asyncio.to_thread(_digest, source)
@@ -118,7 +126,10 @@ class Payloads:
                 header = pb.UploadHeader(request_id=request_id, size_bytes=size, digest=digest, offset=known.offset)
                 return await self._send(header, source)
             except VantageError as problem:
-                await patience.wait_or_raise(problem)
+                if problem.reason in _MENDS_ITSELF:
+                    await patience.wait_unclear(problem)
+                else:
+                    await patience.wait_or_raise(problem)
 
     async def _send(self, header: pb.UploadHeader, source: bytes | Path) -> str:
         stubs = await self._caller.stubs()

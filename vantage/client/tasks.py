@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import AsyncIterable, AsyncIterator, Iterable, Mapping, Sequence
+from contextlib import aclosing
 from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
@@ -15,19 +16,21 @@ from vantage.api.types.v1 import types_pb2
 from vantage.client import converters
 from vantage.client.admin import pages
 from vantage.client.caller import Caller, Patience
-from vantage.client.handles import AsyncTaskHandle, opened
+from vantage.client.handles import AsyncTaskHandle, follow, opened
 from vantage.client.images import AsyncImages
 from vantage.client.many import Batch
-from vantage.client.models import Answer, Event, Question, Target, Task, TaskFinished, TaskState
+from vantage.client.models import Answer, Event, Question, Target, Task, TaskState
 from vantage.client.payloads import Payloads
 from vantage.client.short_names import full, full_node
 from vantage.client.values import JSON, encode_arguments
 from vantage.common import names
 from vantage.common.declaration import Function, validate_arguments
-from vantage.common.errors import Reason, UnavailableError, VantageError, error
+from vantage.common.errors import Reason, VantageError, error
 
 PAGE_SIZE = 100
 CREATE_ATTEMPTS = 5
+MAX_INLINE_TOTAL = 8 * 1024 * 1024
+"""Bytes of all arguments inside one message, which has a limit: with many targets, smaller ones are uploaded, too."""
 
 
 class AsyncTasks:
@@ -178,22 +181,9 @@ class AsyncTasks:
         Raises:
             NotFoundError: there is none, or you may not see it.
         """
-        patience = Patience()
-        while True:
-            request = pb.WatchTaskRequest(name=full("tasks", name), after_sequence=after_sequence)
-            try:
-                async for response in self._caller.stream(lambda stubs: stubs.tasks.WatchTask, request):
-                    patience.progressed()
-                    event = converters.event(response.event)
-                    if event is None:
-                        continue
-                    after_sequence = max(after_sequence, event.sequence)
-                    yield event
-                    if isinstance(event, TaskFinished):
-                        return
-                return
-            except VantageError as problem:
-                await patience.wait_or_raise(problem)
+        async with aclosing(follow(self._caller, full("tasks", name), after_sequence)) as events:
+            async for event in events:
+                yield event
 
     async def _spec(self, question: Question) -> task_pb2.TaskSpec:
         """The message of a question, whose large arguments are uploaded."""
@@ -207,12 +197,13 @@ class AsyncTasks:
         )
         if question.timeout is not None:
             spec.timeout.FromTimedelta(question.timeout)
+        limit = MAX_INLINE_TOTAL // max(len(chosen), 1)
         common: types_pb2.Payload | None = None
         for each in chosen:
             if each.arguments is not None:
-                payload = await self._pack(each.arguments)
+                payload = await self._pack(each.arguments, limit)
             else:
-                common = payload = common or await self._pack(question.arguments)
+                common = payload = common or await self._pack(question.arguments, limit)
             spec.targets.append(_target(each, payload, question.datasets))
         return spec
 
@@ -222,15 +213,15 @@ class AsyncTasks:
         for attempt in range(1, CREATE_ATTEMPTS + 1):
             stream = self._events(request)
             try:
-                first = converters.event(await anext(stream))
-            except UnavailableError as problem:
+                first = await anext(stream, None)
+            except VantageError as problem:
                 if attempt == CREATE_ATTEMPTS:
                     raise
                 await patience.wait_or_raise(problem)
                 continue
-            task = getattr(first, "task", None)
-            if not isinstance(task, Task):
+            if first is None or first.WhichOneof("event") != "snapshot":
                 break
+            task = converters.task(first.snapshot.task)
             return AsyncTaskHandle(self._caller, self._payloads, task, stream)
         raise error(Reason.PROTOCOL_VIOLATION, "the server's events of a task do not begin with a snapshot")
 
@@ -238,9 +229,9 @@ class AsyncTasks:
         async for response in self._caller.stream(lambda stubs: stubs.tasks.RunTask, request):
             yield response.event
 
-    async def _pack(self, arguments: Mapping[str, Any] | Path | None) -> types_pb2.Payload:
+    async def _pack(self, arguments: Mapping[str, Any] | Path | None, limit: int) -> types_pb2.Payload:
         source = arguments if isinstance(arguments, Path) else encode_arguments(arguments)
-        return await self._payloads.pack(source, JSON)
+        return await self._payloads.pack(source, JSON, limit)
 
     async def _check(self, question: Question, targets: Sequence[Target]) -> None:
         """Compare a question with what the image declares; say nothing when that cannot be known from here."""
