@@ -36,7 +36,7 @@ class Scripted:
             yield pb.WatchTaskResponse(event=each)
 
 
-def snapshot(last: int, state: task_pb2.TaskState = task_pb2.TASK_STATE_ACTIVE) -> task_pb2.TaskEvent:
+def snapshot(last: int, state: task_pb2.TaskState.ValueType = task_pb2.TASK_STATE_ACTIVE) -> task_pb2.TaskEvent:
     task = task_pb2.Task(name=NAME, state=state, last_sequence=last)
     return task_pb2.TaskEvent(sequence=last, snapshot=task_pb2.TaskSnapshot(task=task))
 

@@ -20,8 +20,7 @@ class Proxy:
     """
 
     def __init__(self, target: str) -> None:
-        host, _, port = target.rpartition(":")
-        self._target = (host, int(port))
+        self.lead_to(target)
         self._writers: set[asyncio.StreamWriter] = set()
         self.address = ""
         self.connections = 0
@@ -45,6 +44,11 @@ class Proxy:
         """Lose all connections at once; new ones are taken."""
         for writer in self._writers:
             writer.transport.abort()
+
+    def lead_to(self, target: str) -> None:
+        """Forward new connections to another address."""
+        host, _, port = target.rpartition(":")
+        self._target = (host, int(port))
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
