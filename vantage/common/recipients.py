@@ -1,0 +1,84 @@
+"""Whom payloads for organizations are sealed to: lists of keys, fetched when needed, believed by signature."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+from vantage.common.attestation import VerifiedKeys, verify_keys
+from vantage.common.clock import Clock
+from vantage.common.dsse import Certify
+from vantage.common.errors import Reason, error
+
+Fetch = Callable[[str, Sequence[str]], Awaitable[Iterable[tuple[str, bytes]]]]
+"""Asks the server for (holder, envelope) of the nodes of organizations that serve a collaboration."""
+
+
+@dataclass(frozen=True)
+class Recipients:
+    """Whom to seal to.
+
+    Attributes:
+        recipients: age recipients.
+        versions: (holder, version) of the lists that they are from.
+    """
+
+    recipients: tuple[str, ...]
+    versions: tuple[tuple[str, int], ...]
+
+
+class KeyDirectory:
+    """Keeps lists of keys for as long as the server does not call them old.
+
+    Args:
+        fetch: see ``Fetch``.
+        certify: see ``dsse.Certify``.
+        clock: the time.
+    """
+
+    def __init__(self, fetch: Fetch, certify: Certify, clock: Clock) -> None:
+        self._fetch = fetch
+        self._certify = certify
+        self._clock = clock
+        self._known: dict[str, dict[str, VerifiedKeys]] = {}
+        self._seen: dict[str, int] = {}
+
+    def forget(self) -> None:
+        """Fetch again at the next use: the server said KEYS_STALE. Versions that were seen stay the least accepted."""
+        self._known.clear()
+
+    async def of(self, collaboration: str, organization: str, node: str = "") -> Recipients:
+        """Keys of the nodes that may get a run: all of an organization that serve the collaboration, or one.
+
+        Raises:
+            RefusedError: KEYS_INVALID or KEYS_STALE: none is published, or a list is not to be believed.
+            PermissionDeniedError: CERTIFICATE_UNTRUSTED: nobody whom the owner trusts vouches for a node.
+        """
+        known = self._known.setdefault(collaboration, {})
+        found = _of(known, organization, node)
+        now = self._clock.now()
+        if not found or any(each.expires <= now for each in found):
+            for holder, envelope in await self._fetch(collaboration, [organization]):
+                if not holder.startswith(f"{organization}/nodes/"):
+                    continue  # not asked for: whoever it is, nothing is sealed to them
+                keys = verify_keys(envelope, self._certify, holder, now, seen_version=self._seen.get(holder, 0))
+                self._seen[holder] = keys.version
+                known[holder] = keys
+            found = _of(known, organization, node)
+        if not found:
+            whose = node or f"{organization} for {collaboration}"
+            raise error(
+                Reason.KEYS_INVALID,
+                f"no node of {whose} has published keys to seal arguments to: ask its admin to start the node once",
+                organization=organization,
+            )
+        return Recipients(
+            tuple(dict.fromkeys(each for keys in found for each in keys.recipients[:1])),
+            tuple((keys.holder, keys.version) for keys in found),
+        )
+
+
+def _of(known: dict[str, VerifiedKeys], organization: str, node: str) -> list[VerifiedKeys]:
+    if node:
+        return [known[node]] if node in known else []
+    return [keys for holder, keys in sorted(known.items()) if holder.startswith(f"{organization}/nodes/")]
