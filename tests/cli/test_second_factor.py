@@ -15,6 +15,8 @@ import yaml
 from vantage.testing import commands
 from vantage.testing.commands import call, call_json
 
+pytestmark = pytest.mark.nodejs
+
 INTEROP = Path(__file__).resolve().parents[1] / "interop"
 PASSWORD = "seven wet horses sing"
 

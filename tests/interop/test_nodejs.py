@@ -14,7 +14,7 @@ import pytest
 from vantage.testing.processes import PASSWORD, RESEARCHER, Installation
 from vantage.testing.station import COLLABORATION, IMAGE
 
-pytestmark = pytest.mark.asyncio(loop_scope="module")
+pytestmark = [pytest.mark.nodejs, pytest.mark.asyncio(loop_scope="module")]
 
 HERE = Path(__file__).parent
 PROTOS = HERE.parent.parent / "protos"

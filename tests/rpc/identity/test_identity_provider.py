@@ -63,6 +63,7 @@ async def client_of(stack: AsyncExitStack, server: RunningServer) -> AsyncClient
     return await stack.enter_async_context(AsyncClient.connect(server.address, ca=certificate))
 
 
+@pytest.mark.nodejs
 @pytest.mark.parametrize("algorithm", ["RS256", "ES256"])
 async def test_the_client_logs_in_by_device_and_by_browser(tmp_path: Path, algorithm: str) -> None:
     # This provider leaves the nonce out in the device flow, as RFC 8628 lets it.
@@ -97,6 +98,7 @@ async def test_the_client_logs_in_by_device_and_by_browser(tmp_path: Path, algor
         assert (await client.auth.whoami()).name == "users/rosa"
 
 
+@pytest.mark.nodejs
 async def test_a_token_without_nonce_needs_the_operators_consent(tmp_path: Path) -> None:
     async with (
         node_provider() as issuer,

@@ -74,7 +74,7 @@ def test_a_full_disk_is_not_called_a_forgery() -> None:
         sealing.seal_stream(io.BytesIO(b"x" * CHUNK), FullDisk(), [sealing.recipient_of(ONE)])
 
 
-@pytest.mark.parametrize("text", ["", "age1", "ssh-ed25519 AAAA", ONE])
+@pytest.mark.parametrize("text", ["", "age1", "ssh-ed25519 AAAA", ONE], ids=["empty", "cut", "ssh", "secret"])
 def test_a_malformed_recipient_is_refused(text: str) -> None:
     with pytest.raises(InvalidArgumentError) as caught:
         sealing.seal(b"", [text])

@@ -449,7 +449,9 @@ class TaskEvent(_message.Message):
 
     @_builtins.property
     def task_finished(self) -> Global___TaskFinished:
-        """The task ended: last event of every stream."""
+        """The task ended: last event of its stream. None follows the snapshot of a task that has ended already, unless earlier
+        events were asked for (after_sequence).
+        """
 
     @_builtins.property
     def run_progress(self) -> Global___RunProgress:

@@ -114,7 +114,8 @@ class TaskServiceServicer(object):
 
     def WatchTask(self, request, context):
         """Streams the events of a task until it has finished. Starts with a snapshot; with after_sequence set, the events
-        after that one follow the snapshot, so that nothing is missed across connections.
+        after that one follow the snapshot, so that nothing is missed across connections. The stream of a task that has ended
+        already is its snapshot, after which come the events after after_sequence, if any.
         Who: users that may view the task; the node that created it.
         Errors: NOT_FOUND (also when the caller may not see it).
         """

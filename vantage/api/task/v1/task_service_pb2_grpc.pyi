@@ -41,7 +41,8 @@ class TaskServiceStub:
     """
     WatchTask: _aio.UnaryStreamMultiCallable[_task_service_pb2.WatchTaskRequest, _task_service_pb2.WatchTaskResponse]
     """Streams the events of a task until it has finished. Starts with a snapshot; with after_sequence set, the events
-    after that one follow the snapshot, so that nothing is missed across connections.
+    after that one follow the snapshot, so that nothing is missed across connections. The stream of a task that has ended
+    already is its snapshot, after which come the events after after_sequence, if any.
     Who: users that may view the task; the node that created it.
     Errors: NOT_FOUND (also when the caller may not see it).
     """
@@ -112,7 +113,8 @@ class TaskServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_task_service_pb2.WatchTaskRequest, _abc.AsyncIterator[_task_service_pb2.WatchTaskResponse]],
     ) -> _abc.AsyncIterator[_task_service_pb2.WatchTaskResponse]:
         """Streams the events of a task until it has finished. Starts with a snapshot; with after_sequence set, the events
-        after that one follow the snapshot, so that nothing is missed across connections.
+        after that one follow the snapshot, so that nothing is missed across connections. The stream of a task that has ended
+        already is its snapshot, after which come the events after after_sequence, if any.
         Who: users that may view the task; the node that created it.
         Errors: NOT_FOUND (also when the caller may not see it).
         """
