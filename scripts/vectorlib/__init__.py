@@ -1,0 +1,1 @@
+"""What scripts/vectors makes tests/vectors of."""
