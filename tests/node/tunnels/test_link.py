@@ -264,7 +264,7 @@ async def test_a_restarted_node_is_not_taken_for_the_one_before() -> None:
         frames.encode(Kind.OPEN, 9, b'{"label": 1, "timeout": 1}'),
         frames.encode(Kind.ACK, 0, b"x"),
         frames.encode_number(Kind.ACK, 0, 1_000_000),
-        b"".join(frames.encode(Kind.DATA, 1, bytes(frames.MAX_PAYLOAD)) for _ in range(3)),
+        b"".join(frames.encode(Kind.DATA, 1, bytes(frames.MAX_PAYLOAD)) for _ in range(5)),
     ],
 )
 async def test_nodes_that_break_the_protocol_are_left(frame: bytes) -> None:

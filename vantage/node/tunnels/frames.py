@@ -15,7 +15,7 @@ from vantage.common.errors import Reason, VantageError, error
 
 HEADER = struct.Struct("!BII")
 NUMBER = struct.Struct("!Q")
-MAX_PAYLOAD = 256 * 1024
+MAX_PAYLOAD = 64 * 1024
 
 
 class Kind(IntEnum):
