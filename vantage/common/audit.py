@@ -94,6 +94,14 @@ class AuditLog:
                 self._checkpoint()
                 self._sync()
 
+    def change_key(self, key: ec.EllipticCurvePrivateKey) -> None:
+        """Sign what is there, and whatever follows with another key."""
+        with self._lock:
+            if self._since:
+                self._checkpoint()
+                self._sync()
+            self._key = key
+
     def close(self) -> None:
         """Sign and close."""
         self.checkpoint()
@@ -176,7 +184,7 @@ class Report:
         return not self.problems
 
 
-def verify(path: Path, key: ec.EllipticCurvePublicKey | None = None, *, max_problems: int = 20) -> Report:
+def verify(path: Path, *keys: ec.EllipticCurvePublicKey, noted_head: str = "", max_problems: int = 20) -> Report:
     """Verify an audit log: each line follows the one before, and each checkpoint is signed.
 
     Checks, per line: (1) it is a JSON object, (2) ``seq`` is one more than before, (3) ``prev`` is the hash of the line
@@ -184,11 +192,13 @@ def verify(path: Path, key: ec.EllipticCurvePublicKey | None = None, *, max_prob
 
     Args:
         path: the file.
-        key: key of the checkpoints; without it check 4 is left out and no line counts as signed.
+        keys: keys of the checkpoints, old and new; without any, check 4 is left out and no line counts as signed.
+        noted_head: hash of a line that was noted earlier and must still be there: shows that the end was cut off.
         max_problems: stop after so many.
     """
     report = Report()
     expected = 1
+    found_head = not noted_head or noted_head == GENESIS
     for number, line in enumerate(_lines(path), start=1):
         if len(report.problems) >= max_problems:
             break
@@ -209,8 +219,8 @@ def verify(path: Path, key: ec.EllipticCurvePublicKey | None = None, *, max_prob
         if prev != report.head:
             report.problems.append(f"line {number}: does not follow the line before: that one or this was changed")
         # (4)
-        if event == CHECKPOINT and key is not None:
-            if _signed(record.get("signature"), key, seq, prev):
+        if event == CHECKPOINT and keys:
+            if any(_signed(record.get("signature"), key, seq, prev) for key in keys):
                 report.checkpoints += 1
                 report.unsigned = 0
             else:
@@ -218,7 +228,10 @@ def verify(path: Path, key: ec.EllipticCurvePublicKey | None = None, *, max_prob
         else:
             report.unsigned += 1
         report.head = line_hash(line)
+        found_head = found_head or report.head == noted_head
         expected = seq + 1
+    if not found_head and len(report.problems) < max_problems:
+        report.problems.append("the line that was noted earlier is missing: the end was cut off, or lines were changed")
     return report
 
 

@@ -156,7 +156,7 @@ class TrustStore:
 
         return self._change(change)
 
-    def confirm(self, organization: str, fingerprint: str) -> TrustRecord:
+    def confirm(self, organization: str, fingerprint: str) -> x509.Certificate:
         """Trust the offered authority that has a fingerprint, which the owner has from the organization itself.
 
         Raises:
@@ -166,7 +166,8 @@ class TrustStore:
         record = self.record(organization)
         for certificate in (*record.offered, *(pin.certificate for pin in record.pins)):
             if pki.fingerprint(certificate) == wanted:
-                return self.pin(organization, certificate, How.FINGERPRINT)
+                self.pin(organization, certificate, How.FINGERPRINT)
+                return certificate
         offered = ", ".join(pki.fingerprint(each) for each in record.offered) or "nothing"
         raise error(
             Reason.NOT_FOUND,

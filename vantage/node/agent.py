@@ -18,6 +18,8 @@ from vantage.api.node.v1 import node_session_service_pb2 as pb
 from vantage.common.backoff import Backoff
 from vantage.common.clock import Clock, SystemClock
 from vantage.common.errors import Reason, VantageError, error
+from vantage.common.trust_record import Change
+from vantage.node import renewal
 from vantage.node.audit import FILE as AUDIT_FILE
 from vantage.node.audit import NodeAudit
 from vantage.node.config import NodeConfig
@@ -29,9 +31,10 @@ from vantage.node.payloads import Payloads
 from vantage.node.reporting import News, Reporter
 from vantage.node.run_door import Serve
 from vantage.node.runner import Runner, Tools
-from vantage.node.session import Session, Settings, Work
+from vantage.node.session import Session, Settings
 from vantage.node.sources import CodeSource
 from vantage.node.subtasks import Subtasks
+from vantage.node.trust import BundleKeeper, describe, open_store
 from vantage.node.tunnels.build import build_tunnels
 
 log = logging.getLogger(__name__)
@@ -94,6 +97,7 @@ class Agent:
         self._backoff = backoff or Backoff()
         self._say = say
         self._instance = str(uuid.uuid4())
+        self._previous = ""
         self._ready_file: Path | None = None
 
     async def run(self, ready_file: Path | None = None) -> None:
@@ -109,8 +113,18 @@ class Agent:
         self._ready_file = ready_file
         config = self._config
         with lock_data_dir(config.data_dir):
+            self._previous = _previous_instance(config.data_dir, self._instance)
+            renewal.finish(config.identity)
             identity = Identity.load(config.identity, self._clock)
-            connection = Connection(config.server, identity, self._clock)
+            store = open_store(config.data_dir, identity, self._clock, first_use=config.trust.first_use)
+            loop = asyncio.get_running_loop()
+
+            def renewed(identity: Identity) -> None:  # on a thread
+                store.belongs_to(identity.chain)
+                loop.call_soon_threadsafe(audit.renewed, identity.chain[0], identity.key)
+
+            watch = renewal.Renewal(config.identity, identity, self._clock, self._say, renewed)
+            connection = Connection(config.server, identity, self._clock, watch)
             journal = await Journal.open(config.data_dir / "journal.db")
             audit = NodeAudit(config.data_dir / AUDIT_FILE, identity.key, self._clock)
             audit.note("node.started", node=identity.name, server=config.server.address, instance=self._instance)
@@ -128,9 +142,10 @@ class Agent:
                 audit,
             )
             runner = Runner(config, journal, reporter, tools, self._clock)
+            bundle = BundleKeeper(store, connection, lambda change: self._trust_changed(change, audit))
             try:
                 await runner.recover()
-                await self._serve(connection, journal, news, runner)
+                await self._serve(connection, journal, news, _Work(self, runner, bundle))
             finally:
                 await runner.abandon()
                 await tunnels.close()
@@ -140,18 +155,21 @@ class Agent:
                 await connection.close()
                 await self._parts.executor.close()
 
-    async def _serve(self, connection: Connection, journal: Journal, news: News, runner: Runner) -> None:
-        keeper = asyncio.create_task(self._keep_session(connection, journal, news, runner), name="session keeper")
-        closer = asyncio.create_task(self._close_down(journal, runner), name="closer")
+    async def _serve(self, connection: Connection, journal: Journal, news: News, work: _Work) -> None:
+        keeper = asyncio.create_task(self._keep_session(connection, journal, news, work), name="session keeper")
+        closer = asyncio.create_task(self._close_down(journal, work.runner), name="closer")
+        bundle = asyncio.create_task(work.bundle.run(), name="trust bundle")
+        certificate = asyncio.create_task(self._keep_certificate(connection, work.beat), name="certificate")
+        tasks = {keeper, closer, bundle, certificate}
         try:
-            await asyncio.wait({keeper, closer}, return_when=asyncio.FIRST_COMPLETED)
-            for task in (keeper, closer):
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            for task in tasks:
                 if task.done():
                     task.result()
         finally:
-            for task in (keeper, closer):
+            for task in tasks:
                 task.cancel()
-            await asyncio.gather(keeper, closer, return_exceptions=True)
+            await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _close_down(self, journal: Journal, runner: Runner) -> None:
         """Returns when the node may end: nothing runs, and the server knows how all ended (or cannot be told now)."""
@@ -176,12 +194,22 @@ class Agent:
         if not journal.settled:
             self._say("the server has not acknowledged everything: the rest is said at the next start")
 
-    async def _keep_session(self, connection: Connection, journal: Journal, news: News, runner: Runner) -> None:
+    async def _keep_certificate(self, connection: Connection, beat: asyncio.Event) -> None:
+        """With each heartbeat: is there a new certificate, does the present one end soon?"""
+        while True:
+            await beat.wait()
+            beat.clear()
+            try:
+                await connection.look_for_renewal()
+            except VantageError as problem:
+                log.warning("new certificate not shown yet", extra={"reason": problem.reason.name})
+
+    async def _keep_session(self, connection: Connection, journal: Journal, news: News, work: _Work) -> None:
         loop = asyncio.get_running_loop()
         told = ""
         while True:
             began = loop.time()
-            session = Session(connection, journal, news, _Announced(self, runner), lambda: self._hello(journal))
+            session = Session(connection, journal, news, work, lambda: self._hello(journal))
             try:
                 await session.run()
             except FatalError as problem:
@@ -216,26 +244,56 @@ class Agent:
         self.connected.set()
         served = ", ".join(settings.collaborations) or "no collaboration yet"
         self._say(f"ready: {self._config.identity.name} connected to {self._config.server.address}, serves {served}")
+        if settings.fenced_instance not in ("", self._instance, self._previous):
+            log.warning(
+                "session of another process with this identity ended",
+                extra={"own_instance": self._instance, "other_instance": settings.fenced_instance},
+            )
+            self._say(
+                f"another process connected as {self._config.identity.name} (instance {settings.fenced_instance}), and "
+                "was turned away for this one: if it still runs, stop it, or give it an identity of its own"
+            )
         if self._ready_file is not None:
             self._ready_file.write_text(f"{os.getpid()}\n")
 
+    def _trust_changed(self, change: Change, audit: NodeAudit) -> None:
+        audit.note(f"trust.{change.what.value}", organization=change.organization, detail=change.detail[:500])
+        self._say(describe(change))
 
-class _Announced:
-    """``Work`` that tells the agent when a session is open."""
 
-    def __init__(self, agent: Agent, work: Work) -> None:
+class _Work:
+    """``Work`` that tells the agent when a session is open, and the bundle's keeper which bundle there is."""
+
+    def __init__(self, agent: Agent, runner: Runner, bundle: BundleKeeper) -> None:
+        self.runner = runner
+        self.bundle = bundle
+        self.beat = asyncio.Event()
         self._agent = agent
-        self._work = work
-        self.assigned = work.assigned
-        self.cancel = work.cancel
-        self.revoke = work.revoke
-        self.free_slots = work.free_slots
-        self.offered = work.offered
+        self.assigned = runner.assigned
+        self.cancel = runner.cancel
+        self.revoke = runner.revoke
+        self.free_slots = runner.free_slots
+        self.offered = runner.offered
 
     def welcomed(self, settings: Settings) -> None:
         """See ``Work``."""
-        self._work.welcomed(settings)
+        self.runner.welcomed(settings)
+        self.bundle.welcomed()
+        self.beat.set()
         self._agent._announce(settings)
+
+    def trust_version(self, version: int) -> None:
+        """See ``Work``; comes with each answer to a heartbeat."""
+        self.bundle.told(version)
+        self.beat.set()
+
+
+def _previous_instance(directory: Path, instance: str) -> str:
+    """The instance of the process before this one, whose session the server may still hold; notes the present one."""
+    path = directory / "instance"
+    before = path.read_text(errors="replace").strip() if path.exists() else ""
+    path.write_text(f"{instance}\n")
+    return before
 
 
 @contextlib.contextmanager

@@ -12,9 +12,11 @@ from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from vantage.api.node.v1 import node_session_service_pb2 as pb
+from vantage.common import pki
 from vantage.common.audit import AuditLog, Value
 from vantage.common.clock import Clock
 from vantage.common.errors import Reason, VantageError, error
@@ -93,6 +95,12 @@ class NodeAudit:
     def ended(self, lease: pb.Lease, reason: str) -> None:
         """A run ended without a result."""
         self.note("run.ended", **_run(lease), reason=_cut(reason))
+
+    def renewed(self, certificate: x509.Certificate, key: ec.EllipticCurvePrivateKey) -> None:
+        """The node has a new key: what was written so far is signed with the old one, what follows with the new."""
+        self.note("node.renewed", certificate=pki.fingerprint(certificate))
+        self._flush()
+        self._thread.submit(self._log.change_key, key)
 
     async def settle(self) -> None:
         """Wait until everything that was noted is on disk.

@@ -68,6 +68,11 @@ policy:
   # peer_authorities: {{hilda: hilda-ca.pem}}  # who vouches for their nodes; or trust what the server tells first:
   # pin_peer_authorities: true
 
+# Whose certificates count: see 'vantage node trust list'. With first_use, the first authority that the server names for
+# an organization is believed without anybody comparing its fingerprint.
+trust:
+  first_use: false
+
 limits:
   memory: 2GiB
   cpus: 1
@@ -87,6 +92,7 @@ class _NodeGroup(click.Group):
     """Commands of this module, and those of the organization's side and the server's, which come with the client."""
 
     _ELSEWHERE: ClassVar = {
+        "trust": ("vantage.node.trust_cli", "trust"),
         "issue": ("vantage.client.cli.certificates", "issue_node"),
         "create": ("vantage.client.cli.nodes", "create_node"),
         "get": ("vantage.client.cli.nodes", "get_node"),
@@ -181,6 +187,27 @@ def check(config_path: Path) -> None:
     expires = identity.chain[0].not_valid_after_utc
     click.echo(f"{identity.name} at {loaded.server.address}, certificate valid until {expires:%Y-%m-%d}")
     _describe(loaded)
+
+
+@node.command(epilog="\b\nExample:\n  vantage node renew --config /srv/node/node.yaml")
+@_CONFIG
+def renew(config_path: Path) -> None:
+    """Make the next key and its signing request; the node goes on, and need not be restarted."""
+    from vantage.common.errors import VantageError
+    from vantage.node import config, renewal
+
+    try:
+        section = config.load(config_path).identity
+        request = renewal.prepare(section)
+    except VantageError as problem:
+        _fail(problem)
+    click.echo(f"created {renewal.pending(section.key)} and {request}")
+    click.echo("next:")
+    click.echo(
+        f"  1. send {request} to the admin of {section.organization}, who runs: vantage node issue {request.name}"
+    )
+    click.echo(f"  2. put the answer at {renewal.pending(section.certificate)}")
+    click.echo("  3. that is all: the node shows it to the server, and says when it is in use")
 
 
 def _describe(loaded: NodeConfig) -> None:

@@ -145,6 +145,12 @@ class PolicySection(_Section):
     pin_peer_authorities: bool = False
 
 
+class TrustSection(_Section):
+    """Whether an organization's authorities are believed when they are first heard of, or when the admin said so."""
+
+    first_use: bool = False
+
+
 class LimitsSection(_Section):
     """What one run may use."""
 
@@ -188,6 +194,7 @@ class NodeConfig(_Section):
     data_dir: Path
     datasets: tuple[DatasetSection, ...] = ()
     policy: PolicySection = PolicySection()
+    trust: TrustSection = TrustSection()
     limits: LimitsSection = LimitsSection()
     slots: int = Field(default=2, ge=1, le=1000)
     executor: Literal["docker", "process"] = "docker"

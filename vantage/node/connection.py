@@ -21,6 +21,7 @@ from vantage.common.errors import (
 from vantage.common.rpc import ServerTrust, bearer, error_from_rpc, open_channel
 from vantage.node.config import ServerSection
 from vantage.node.identity import Identity
+from vantage.node.renewal import Renewal
 
 log = logging.getLogger(__name__)
 
@@ -63,10 +64,12 @@ class Connection:
         server: where it is.
         identity: who asks.
         clock: the time.
+        renewal: looks for newer certificates; None to leave it at this one.
     """
 
-    def __init__(self, server: ServerSection, identity: Identity, clock: Clock) -> None:
+    def __init__(self, server: ServerSection, identity: Identity, clock: Clock, renewal: Renewal | None = None) -> None:
         self.identity = identity
+        self._renewal = renewal
         self._server = server
         self._clock = clock
         self._channel: grpc.aio.Channel | None = None
@@ -112,6 +115,22 @@ class Connection:
                 await self._authenticate()
             return (bearer(self._token),)
 
+    async def look_for_renewal(self) -> None:
+        """Show a new certificate, if one came, and warn when the present one ends soon.
+
+        Raises:
+            VantageError: the server cannot be asked now.
+        """
+        if self._renewal is None:
+            return
+        self._renewal.warn()
+        if not await asyncio.to_thread(self._renewal.changed):
+            return
+        async with self._lock:
+            candidate = await asyncio.to_thread(self._renewal.candidate)
+            if candidate is not None:
+                await self._renew(auth_grpc.AuthServiceStub(await self.channel()), self._renewal, candidate)
+
     def token_refused(self) -> bool:
         """The server did not accept the token: get a new one for the next call. Says whether that was tried already."""
         self._refresh_at = None
@@ -134,10 +153,29 @@ class Connection:
 
     async def _authenticate(self) -> None:
         auth = auth_grpc.AuthServiceStub(await self.channel())
+        if self._renewal is not None:
+            candidate = await asyncio.to_thread(self._renewal.candidate)
+            if candidate is not None and await self._renew(auth, self._renewal, candidate):
+                return
+            self._renewal.warn()
+        await self._exchange(auth, self.identity)
+
+    async def _renew(self, auth: auth_grpc.AuthServiceStub, renewal: Renewal, candidate: Identity) -> bool:
+        """Show a new certificate; whether the server took it. When it does not, the present one goes on."""
+        try:
+            await self._exchange(auth, candidate)
+        except FatalError as problem:
+            renewal.refused(problem.cause)
+            return False
+        self.identity = candidate
+        await asyncio.to_thread(renewal.accepted, candidate)
+        return True
+
+    async def _exchange(self, auth: auth_grpc.AuthServiceStub, identity: Identity) -> None:
         try:
             info = await auth.GetServerInfo(auth_pb.GetServerInfoRequest(), timeout=_CALL_TIMEOUT)
             answer = await auth.ExchangeAssertion(
-                auth_pb.ExchangeAssertionRequest(assertion=self.identity.assertion(info.audience, self._clock)),
+                auth_pb.ExchangeAssertionRequest(assertion=identity.assertion(info.audience, self._clock)),
                 timeout=_CALL_TIMEOUT,
             )
         except grpc.aio.AioRpcError as problem:

@@ -37,6 +37,8 @@ class Settings:
     lease: timedelta = DEFAULT_LEASE
     collaborations: tuple[str, ...] = ()
     max_inline_bytes: int = DEFAULT_INLINE
+    trust_version: int = 0
+    fenced_instance: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +82,7 @@ class Alive:
     """Effect: the server answered a heartbeat."""
 
     server_time: datetime
+    trust_version: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,13 +133,15 @@ def step(state: State, message: pb.ConnectResponse) -> tuple[State, list[Effect]
                 welcome.lease_duration.ToTimedelta() or DEFAULT_LEASE,
                 tuple(welcome.collaborations),
                 welcome.max_inline_payload_bytes or DEFAULT_INLINE,
+                welcome.trust_version,
+                welcome.fenced_instance_id,
             )
             # What is revoked is dropped before anything is sent again.
             effects += [Revoked(tuple(welcome.revoked)), Welcomed(settings)]
             state = replace(state, welcomed=True)
         case "heartbeat_reply":
             reply = message.heartbeat_reply
-            effects += [Alive(reply.server_time.ToDatetime(UTC)), Revoked(tuple(reply.revoked))]
+            effects += [Alive(reply.server_time.ToDatetime(UTC), reply.trust_version), Revoked(tuple(reply.revoked))]
         case "assign":
             effects.append(Assigned(message.assign))
         case "cancel_run":
@@ -179,6 +184,10 @@ class Work(Protocol):
 
     def welcomed(self, settings: Settings) -> None:
         """The session is open; with what the server told."""
+        ...
+
+    def trust_version(self, version: int) -> None:
+        """The server has said which version of the trust bundle there is."""
         ...
 
     def free_slots(self) -> int:
@@ -280,8 +289,9 @@ class Session:
                 self._work.cancel(lease, reason)
             case PeerOffered(offer):
                 self._work.offered(offer)
-            case Alive():
+            case Alive(_server_time, trust_version):
                 self._heard.set()
+                self._work.trust_version(trust_version)
             case Dismissed(cause):
                 if is_fatal(cause):
                     raise FatalError(cause)
