@@ -19,6 +19,8 @@ from vantage.common.errors import RefusedError
 from vantage.common.sealing import SealedPayload
 from vantage.testing.signers import NOW, order
 
+pytestmark = pytest.mark.nodejs
+
 HERE = Path(__file__).parent
 VECTORS = HERE.parent / "vectors"
 LENIENT = {"stanza_missing_body", "stanza_missing_final_line"}
