@@ -90,7 +90,7 @@ class Content:
         size: in bytes, as transported.
         digest: ``sha256:`` and 64 hexadecimal digits, of the bytes as transported.
         inline: the bytes as transported, or None when they lie at the server as ``reference``.
-        reference: payloads/{payload}, or None.
+        reference: what to download, payloads/{payload} or the run whose result it is; or None.
         sealing: how the bytes are protected, by the contract's number.
     """
 

@@ -27,6 +27,7 @@ from vantage.server.config import ServerConfig
 from vantage.server.domain.permissions import rights_of
 from vantage.server.domain.principals import NodePrincipal, Principal, UserPrincipal
 from vantage.server.domain.roles import ROLES
+from vantage.server.domain.session import SessionSettings
 from vantage.server.events.bus import Bus
 from vantage.server.payloads.files import PayloadFiles
 from vantage.server.relaying import Relaying
@@ -125,6 +126,7 @@ class Network:
         self.directory = directory
         self.clock = ManualClock(datetime(2026, 11, 1, tzinfo=UTC))
         self.config = ServerConfig()
+        self.session_settings = SessionSettings()
         self._channels: list[grpc.aio.Channel] = []
         engine = sqlite_engine(directory / "server.db")
         schema.metadata.create_all(engine, tables=[*schema.metadata.tables.values()])
@@ -148,7 +150,7 @@ class Network:
         self.bus = Bus()
         self.commits = Commits(self.database)
         self.tasks = Tasks(self.commits, self.clock, self.bus)
-        self.sessions = Sessions(self.commits, self.clock, self.bus)
+        self.sessions = Sessions(self.commits, self.clock, self.bus, self.session_settings)
         self.payloads = Payloads(self.database, PayloadFiles(self.directory / "payloads"), self.clock, 8 * 1024 * 1024)
         self.relaying = Relaying(self.directory, self.config, self.clock, self.commits, self.sessions)
         await self.relaying.start()

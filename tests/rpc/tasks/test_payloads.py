@@ -16,10 +16,12 @@ from vantage.api.task.v1 import task_service_pb2
 from vantage.api.types.v1 import types_pb2
 from vantage.common.errors import Reason
 from vantage.common.rpc import error_from_rpc
-from vantage.testing.task_server import ROSA, Network, as_, request_id, spec
+from vantage.server.domain.session import SessionSettings
+from vantage.testing.task_server import ORGANIZATIONS, ROSA, Network, as_, request_id, spec
 
 ONE = "organizations/alpha/nodes/one"
 CHUNK = 64 * 1024
+MIB = 1024 * 1024
 
 
 async def test_what_was_uploaded_comes_back(network: Network) -> None:
@@ -105,8 +107,51 @@ async def test_parties_of_the_task_read_and_nobody_else(network: Network) -> Non
     assert task.runs[0].result.reference == result.name
     assert task.runs[0].result.digest == result.digest
     assert await _download(network, result.name) == b"large"
+    assert await _download(network, task.runs[0].name) == b"large"
     for caller in ("users/vera", "users/otto", "users/stranger", "organizations/beta/nodes/one"):
         assert await _reason(_download(network, result.name, caller=caller)) is Reason.NOT_FOUND
+
+
+async def test_results_that_are_too_much_for_one_message_are_referred_to(network: Network) -> None:
+    await network.stop()
+    network.session_settings = SessionSettings(max_inline_bytes=4 * MIB)
+    await network.start()
+    organizations = list(ORGANIZATIONS)
+    stub, watched = network.stub(), task_service_pb2.WatchTaskRequest(after_sequence=1)
+    created = await stub.CreateTask(
+        task_service_pb2.CreateTaskRequest(request_id=request_id(), spec=spec(*organizations)), metadata=ROSA
+    )
+    contents = {organization: os.urandom(3 * MIB) for organization in organizations}
+    for organization in organizations:
+        node = network.node(f"{organization}/nodes/one")
+        await node.hello()
+        await node.acknowledged(await node.succeed(await node.assigned(), contents[organization]))
+
+    watched.name = created.task.name
+    finished = [
+        response.event.run_finished.run
+        async for response in stub.WatchTask(watched, metadata=ROSA)
+        if response.event.HasField("run_finished")
+    ]
+    get = task_service_pb2.GetTaskRequest(name=created.task.name)
+    for runs in ((await stub.GetTask(get, metadata=ROSA)).task.runs, finished):
+        assert sorted(str(run.result.WhichOneof("content")) for run in runs) == ["inline", "inline", "reference"]
+        for run in runs:
+            content = contents[run.organization]
+            assert run.result.size_bytes == len(content)
+            assert run.result.digest == f"sha256:{hashlib.sha256(content).hexdigest()}"
+            # Under the name of its run each can be fetched, whether it was left out or not.
+            assert run.result.inline or await _download(network, run.result.reference, offset=5) == content[5:]
+            assert await _download(network, run.name) == content
+    (left_out,) = [run for run in finished if not run.result.inline]
+    last = left_out.result.reference
+    assert last == left_out.name
+    assert await _reason(_download(network, last, offset=3 * MIB + 1)) is Reason.OUT_OF_RANGE
+    for caller in ("users/vera", "users/otto", "users/stranger", f"{left_out.organization}/nodes/one"):
+        assert await _reason(_download(network, last, caller=caller)) is Reason.NOT_FOUND
+    assert await _reason(_download(network, last[:-1] + "x")) is Reason.INVALID_ARGUMENT
+    unknown = f"{created.task.name}/runs/{request_id()}"
+    assert await _reason(_download(network, unknown)) is Reason.NOT_FOUND
 
 
 async def _upload(

@@ -22,7 +22,7 @@ class Payload:
         media_type: media type of the opened bytes.
         sealing: how the bytes are protected, by the contract's number.
         inline: the bytes, or None when they are stored as ``reference``.
-        reference: ``payloads/{payload}``, or None.
+        reference: ``payloads/{payload}``; the run whose result it is, when many together are too large; or None.
         size: number of bytes as transported.
         digest: ``sha256:`` and 64 hexadecimal digits of the bytes as transported.
     """

@@ -95,19 +95,28 @@ class Payloads:
         return await self._files.offset(stored.name), None
 
     async def download(self, principal: Principal, name: str, offset: int) -> AsyncGenerator[bytes, None]:
-        """The bytes of a payload from an offset.
+        """The bytes of a payload, or of the result of a run, from an offset.
 
         Raises:
             NotFoundError: there is none, or the caller is neither uploader nor party of a task that refers to it.
             InvalidArgumentError: OUT_OF_RANGE.
         """
-        names.parse(name, "payloads")
-        stored, uses = await self._database.read(partial(payload_store.get_with_uses, name=name))
-        if stored is None or not stored.complete or not _may_read(principal, stored, uses):
+        stored: StoredPayload | bytes | None
+        if names.is_valid(name, "tasks/runs"):
+            stored, uses = await self._database.read(partial(payload_store.get_result, name=name))
+        else:
+            names.parse(name, "payloads")
+            stored, uses = await self._database.read(partial(payload_store.get_with_uses, name=name))
+        if stored is None or not _may_read(principal, stored, uses):
             raise error(Reason.NOT_FOUND, f"there is no {name} that you may read", name=name)
-        if not 0 <= offset <= stored.size:
-            raise error(Reason.OUT_OF_RANGE, f"offset must be 0 to {stored.size}", field="offset")
-        async for chunk in self._files.read(name, offset, SENT_CHUNK):
+        size = len(stored) if isinstance(stored, bytes) else stored.size
+        if not 0 <= offset <= size:
+            raise error(Reason.OUT_OF_RANGE, f"offset must be 0 to {size}", field="offset")
+        if isinstance(stored, bytes):
+            for start in range(offset, size, SENT_CHUNK):
+                yield stored[start : start + SENT_CHUNK]
+            return
+        async for chunk in self._files.read(stored.name, offset, SENT_CHUNK):
             yield chunk
 
     def _check(self, header: Header) -> None:
@@ -177,13 +186,16 @@ def _too_much(size: int) -> VantageError:
     return error(Reason.PAYLOAD_TOO_LARGE, f"chunks have at most {MAX_CHUNK} bytes, all together the announced {size}")
 
 
-def _may_read(principal: Principal, stored: StoredPayload, uses: list[Use]) -> bool:
+def _may_read(principal: Principal, stored: StoredPayload | bytes, uses: list[Use]) -> bool:
     """The uploader, and the parties of a task.
 
     Whoever created the task reads both; nodes that are asked read arguments; whoever may view runs reads results.
     """
-    if stored.uploader == principal.name:
-        return True
+    if isinstance(stored, StoredPayload):
+        if not stored.complete:
+            return False
+        if stored.uploader == principal.name:
+            return True
     for use in uses:
         if use.creator == principal.name or use.owner == principal.name:
             return True

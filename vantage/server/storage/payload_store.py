@@ -6,9 +6,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import Connection, Row, bindparam, insert, select, update
+from sqlalchemy import ColumnElement, Connection, Row, bindparam, insert, select, update
 
-from vantage.server.storage.task_schema import ARGUMENTS, content, payload, run, task
+from vantage.server.storage.task_schema import ARGUMENTS, RESULT, content, payload, run, task
 
 _COMPLETE = select(payload.c.name, payload.c.size, payload.c.digest).where(
     payload.c.name.in_(bindparam("wanted", expanding=True)),
@@ -80,6 +80,17 @@ def get_with_uses(connection: Connection, name: str) -> tuple[StoredPayload | No
     return found, [] if found is None else uses_of(connection, name)
 
 
+def get_result(connection: Connection, name: str) -> tuple[StoredPayload | bytes | None, list[Use]]:
+    """The result of a run, inline or uploaded, and that run."""
+    mine = (content.c.run == name) & (content.c.kind == RESULT)
+    found = connection.execute(select(content.c.inline, content.c.reference).where(mine)).one_or_none()
+    if found is None:
+        return None, []
+    if found.reference is None:
+        return found.inline, _uses(connection, mine)
+    return get_with_uses(connection, found.reference)
+
+
 def complete(connection: Connection, name: str, now: datetime) -> None:
     """Note that all bytes of an upload are durable and right."""
     connection.execute(update(payload).where(payload.c.name == name).values(complete=True, created=now))
@@ -87,12 +98,16 @@ def complete(connection: Connection, name: str, now: datetime) -> None:
 
 def uses_of(connection: Connection, name: str) -> list[Use]:
     """Runs that refer to a payload."""
+    return _uses(connection, content.c.reference == name)
+
+
+def _uses(connection: Connection, condition: ColumnElement[bool]) -> list[Use]:
     query = (
         select(content.c.kind, run.c.name, run.c.organization, run.c.node, task)
         .select_from(content)
         .join(run, run.c.name == content.c.run)
         .join(task, task.c.name == run.c.task)
-        .where(content.c.reference == name)
+        .where(condition)
     )
     return [
         Use(

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
+from typing import Any
 
-from sqlalchemy import Connection, Row, bindparam, insert, select, text, update
+from sqlalchemy import Connection, Row, Select, bindparam, case, func, insert, select, text, update
 
 from vantage.server.domain.contents import Failure, Payload
 from vantage.server.domain.membership import Standing
 from vantage.server.domain.runs import Run, RunState
 from vantage.server.storage.schema import member
 from vantage.server.storage.task_schema import ARGUMENTS, RESULT, content, run, task
+
+MAX_INLINE_TOTAL = 8 * 1024 * 1024
+"""Bytes of results that are read together: what holds them all must fit into a message, and into memory."""
 
 _INSERT = insert(run)
 _INSERT_CONTENT = insert(content)
@@ -52,7 +56,16 @@ _OPEN_AT = (
 )
 _LEASED_TO = select(run).where(run.c.node == bindparam("wanted"), text("state IN (2, 3)")).with_for_update()
 _NODES_WITH_LEASES = select(run.c.node).where(text("state IN (2, 3)")).distinct()
-_RESULTS = select(content).where(content.c.run.in_(bindparam("wanted", expanding=True)), content.c.kind == RESULT)
+_INLINE_SO_FAR = func.sum(case((content.c.inline.is_not(None), content.c.size), else_=0)).over(order_by=content.c.run)
+_RESULTS: Select[Any] = select(
+    content.c.run,
+    content.c.media_type,
+    content.c.sealing,
+    case((_INLINE_SO_FAR <= MAX_INLINE_TOTAL, content.c.inline)).label("inline"),
+    func.coalesce(content.c.reference, case((_INLINE_SO_FAR > MAX_INLINE_TOTAL, content.c.run))).label("reference"),
+    content.c.size,
+    content.c.digest,
+).where(content.c.run.in_(bindparam("wanted", expanding=True)), content.c.kind == RESULT)
 _WORK = (
     select(
         run,
@@ -228,7 +241,7 @@ def work_of(connection: Connection, names: Iterable[str]) -> Sequence[Row[tuple[
 
 
 def get_results(connection: Connection, names: Sequence[str]) -> dict[str, Payload]:
-    """Results of runs."""
+    """Results of runs; inline ones beyond ``MAX_INLINE_TOTAL`` by reference to their run."""
     if not names:
         return {}
     return {row.run: build_payload(row) for row in connection.execute(_RESULTS, {"wanted": list(names)})}

@@ -200,7 +200,7 @@ class DownloadPayloadRequest(_message.Message):
     NAME_FIELD_NUMBER: _builtins.int
     OFFSET_FIELD_NUMBER: _builtins.int
     name: _builtins.str
-    """payloads/{payload}."""
+    """payloads/{payload}, or tasks/{task}/runs/{run} for the result of a run."""
     offset: _builtins.int
     """First byte wanted."""
     def __init__(

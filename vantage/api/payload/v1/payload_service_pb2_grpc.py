@@ -77,7 +77,7 @@ class PayloadServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def DownloadPayload(self, request, context):
-        """Downloads a payload from an offset to its end in chunks. Check the digest of the whole.
+        """Downloads a payload, or the result of a run, from an offset to its end in chunks. Check the digest of the whole.
         Who: users and nodes: the uploader, and the parties of the task that refers to the payload.
         Errors: NOT_FOUND, OUT_OF_RANGE when the offset lies beyond the end.
         """

@@ -29,7 +29,7 @@ class PayloadServiceStub:
     Errors: none beyond the general ones; an upload that is not known has offset 0.
     """
     DownloadPayload: _aio.UnaryStreamMultiCallable[_payload_service_pb2.DownloadPayloadRequest, _payload_service_pb2.DownloadPayloadResponse]
-    """Downloads a payload from an offset to its end in chunks. Check the digest of the whole.
+    """Downloads a payload, or the result of a run, from an offset to its end in chunks. Check the digest of the whole.
     Who: users and nodes: the uploader, and the parties of the task that refers to the payload.
     Errors: NOT_FOUND, OUT_OF_RANGE when the offset lies beyond the end.
     """
@@ -67,7 +67,7 @@ class PayloadServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _payload_service_pb2.DownloadPayloadRequest,
         context: _aio.ServicerContext[_payload_service_pb2.DownloadPayloadRequest, _abc.AsyncIterator[_payload_service_pb2.DownloadPayloadResponse]],
     ) -> _abc.AsyncIterator[_payload_service_pb2.DownloadPayloadResponse]:
-        """Downloads a payload from an offset to its end in chunks. Check the digest of the whole.
+        """Downloads a payload, or the result of a run, from an offset to its end in chunks. Check the digest of the whole.
         Who: users and nodes: the uploader, and the parties of the task that refers to the payload.
         Errors: NOT_FOUND, OUT_OF_RANGE when the offset lies beyond the end.
         """

@@ -60,7 +60,10 @@ class Payload(_message.Message):
     inline: _builtins.bytes
     """The bytes themselves."""
     reference: _builtins.str
-    """Name of an uploaded payload, payloads/{payload}."""
+    """What to ask DownloadPayload for: payloads/{payload}, an uploaded payload; or, where results together would be too much
+    for one message, tasks/{task}/runs/{run}, the run whose result it is. Arguments and results that are sent refer to
+    uploads only.
+    """
     size_bytes: _builtins.int
     """Number of bytes as transported (sealed)."""
     digest: _builtins.str
