@@ -17,6 +17,17 @@ MEET_SECONDS = 30.0
 """How long to wait for the other side at the relay."""
 
 
+_SAID_BY_RELAYS = frozenset(
+    {
+        Reason.RELAY_PEER_LOST,
+        Reason.RELAY_TICKET_INVALID,
+        Reason.RELAY_TICKET_EXPIRED,
+        Reason.RATE_LIMITED,
+        Reason.SERVER_STOPPING,
+    }
+)
+
+
 class Wire(Protocol):
     """Carries bytes to the other side."""
 
@@ -127,6 +138,7 @@ def _unframe(message: bytes) -> memoryview:
 
 def _translate(problem: grpc.aio.AioRpcError) -> VantageError:
     cause = error_from_rpc(problem)
-    if cause.reason is Reason.UNAVAILABLE:
-        return error(Reason.RELAY_UNAVAILABLE, f"the connection to the relay is lost: {problem.details()}")
-    return cause
+    if cause.reason in _SAID_BY_RELAYS:
+        return cause
+    # Whatever else: a call that is cut in the middle looks like UNAVAILABLE, CANCELLED or INTERNAL, by chance.
+    return error(Reason.RELAY_UNAVAILABLE, f"the connection to the relay is lost: {problem.details()}")
