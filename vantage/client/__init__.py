@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from vantage.client.client import AsyncClient
+    from vantage.client.codec import Identity
     from vantage.client.facade import TaskHandle
     from vantage.client.handles import AsyncTaskHandle
+    from vantage.client.keyring import KeyFiles, Keyring
     from vantage.client.models import (
         Answer,
         AuditEntry,
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
         Collaboration,
         Content,
         Dataset,
+        Delegate,
         DeviceCode,
         Enrolment,
         Event,
@@ -59,6 +62,9 @@ _ELSEWHERE = {
     "AsyncTaskHandle": "handles",
     "Client": "sync",
     "FileTokenStore": "tokens",
+    "Identity": "codec",
+    "KeyFiles": "keyring",
+    "Keyring": "keyring",
     "MemoryTokenStore": "tokens",
     "TaskHandle": "facade",
     "TokenStore": "tokens",
@@ -75,13 +81,17 @@ __all__ = [
     "Collaboration",
     "Content",
     "Dataset",
+    "Delegate",
     "DeviceCode",
     "Enrolment",
     "Event",
     "Failure",
     "FileTokenStore",
+    "Identity",
     "IdentityProvider",
     "Invitation",
+    "KeyFiles",
+    "Keyring",
     "LoginSession",
     "Member",
     "MembershipState",

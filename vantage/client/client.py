@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -10,9 +11,12 @@ from vantage.client import profiles
 from vantage.client.admin import AsyncCollaborations, AsyncNodes, AsyncOrganizations, AsyncUsers
 from vantage.client.auth import AsyncAuth
 from vantage.client.caller import Caller
+from vantage.client.codec import Codec, Identity
 from vantage.client.connection import GrpcTransport, ServerAddress, Transport
 from vantage.client.governance import AsyncAudit, AsyncRoles, AsyncStudies
 from vantage.client.images import AsyncImages
+from vantage.client.keyring import Passphrase
+from vantage.client.keys import AsyncKeys, load_identity
 from vantage.client.memberships import AsyncMemberships
 from vantage.client.payloads import Payloads, Transfer
 from vantage.client.tasks import AsyncTasks
@@ -27,6 +31,8 @@ class AsyncClient:
         transport: carries the calls.
         token_store: keeps the tokens of the log-in.
         transfer: is told how far uploads and downloads are.
+        identity: keys of the user and whom they trust, or what gives them when they are needed first; without, tasks
+            are neither signed nor sealed, and nodes refuse them unless their admins allow it.
         clock: the time.
 
     Attributes:
@@ -40,6 +46,7 @@ class AsyncClient:
         studies: named subsets of collaborations.
         audit: what the server decided.
         images: what algorithm images say of themselves.
+        keys: lists of keys that payloads are sealed to.
         tasks: questions and answers.
     """
 
@@ -49,6 +56,7 @@ class AsyncClient:
         token_store: TokenStore | None = None,
         *,
         transfer: Transfer | None = None,
+        identity: Identity | Callable[[], Identity | None] | None = None,
         clock: Clock | None = None,
     ) -> None:
         clock = clock or SystemClock()
@@ -63,7 +71,11 @@ class AsyncClient:
         self.studies = AsyncStudies(self._caller)
         self.audit = AsyncAudit(self._caller)
         self.images = AsyncImages(clock)
-        self.tasks = AsyncTasks(self._caller, Payloads(self._caller, transfer), self.images)
+        provide = identity if callable(identity) else lambda: identity
+        self.keys = AsyncKeys(self._caller)
+        self.tasks = AsyncTasks(
+            self._caller, Codec(self._caller, Payloads(self._caller, transfer), provide), self.images
+        )
 
     @classmethod
     def connect(
@@ -75,6 +87,7 @@ class AsyncClient:
         tls: bool = True,
         token_store: TokenStore | None = None,
         transfer: Transfer | None = None,
+        identity: Identity | Callable[[], Identity | None] | None = None,
     ) -> Self:
         """A client of a server; nobody is logged in, unless the token store has tokens.
 
@@ -87,21 +100,29 @@ class AsyncClient:
             tls: False for a connection without TLS, on loopback only.
             token_store: keeps the tokens; in memory when None.
             transfer: is told how far uploads and downloads are.
+            identity: keys of the user and whom they trust: see ``AsyncClient``.
 
         Raises:
             InvalidArgumentError: the address or the fingerprint is malformed.
             ConfigurationError: the arguments contradict each other.
         """
         server = ServerAddress(address, fingerprint, None if ca is None else Path(ca), tls)
-        return cls(GrpcTransport(server), token_store, transfer=transfer)
+        return cls(GrpcTransport(server), token_store, transfer=transfer, identity=identity)
 
     @classmethod
-    def from_profile(cls, name: str | None = None, *, transfer: Transfer | None = None) -> Self:
-        """A client of a server that ``vantage login`` knows, with the session of that log-in.
+    def from_profile(
+        cls,
+        name: str | None = None,
+        *,
+        transfer: Transfer | None = None,
+        passphrase: Passphrase | None = None,
+    ) -> Self:
+        """A client of a server that ``vantage login`` knows, with the session and the keys of that profile.
 
         Args:
             name: of the profile; the current one when None.
             transfer: is told how far uploads and downloads are.
+            passphrase: of the key; from ``VANTAGE_KEY_PASSPHRASE`` or the system's keyring when None.
 
         Raises:
             ConfigurationError: there is no such profile.
@@ -114,6 +135,7 @@ class AsyncClient:
             tls=profile.tls,
             token_store=FileTokenStore(profiles.token_path(chosen)),
             transfer=transfer,
+            identity=lambda: load_identity(profiles.keys_path(chosen), passphrase),
         )
 
     async def close(self) -> None:

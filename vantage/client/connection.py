@@ -18,10 +18,12 @@ from vantage.api.admin.v1 import node_service_pb2_grpc as node_grpc
 from vantage.api.admin.v1 import organization_service_pb2_grpc as organization_grpc
 from vantage.api.admin.v1 import role_service_pb2_grpc as role_grpc
 from vantage.api.admin.v1 import study_service_pb2_grpc as study_grpc
+from vantage.api.admin.v1 import trust_service_pb2_grpc as trust_grpc
 from vantage.api.admin.v1 import user_credential_service_pb2_grpc as user_credential_grpc
 from vantage.api.admin.v1 import user_service_pb2_grpc as user_grpc
 from vantage.api.identity.v1 import auth_service_pb2_grpc as auth_grpc
 from vantage.api.identity.v1 import credential_service_pb2_grpc as credential_grpc
+from vantage.api.identity.v1 import key_service_pb2_grpc as key_grpc
 from vantage.api.payload.v1 import payload_service_pb2_grpc as payload_grpc
 from vantage.api.task.v1 import task_service_pb2_grpc as task_grpc
 from vantage.common.errors import Reason, error
@@ -135,6 +137,14 @@ class Stubs:
     @cached_property
     def user_credentials(self) -> user_credential_grpc.UserCredentialServiceStub:
         return user_credential_grpc.UserCredentialServiceStub(self.channel)
+
+    @cached_property
+    def keys(self) -> key_grpc.KeyServiceStub:
+        return key_grpc.KeyServiceStub(self.channel)
+
+    @cached_property
+    def trust(self) -> trust_grpc.TrustServiceStub:
+        return trust_grpc.TrustServiceStub(self.channel)
 
     @cached_property
     def tasks(self) -> task_grpc.TaskServiceStub:

@@ -83,6 +83,7 @@ def run(message: task_pb2.Run) -> models.Run:
         finish_time=moment(message.finish_time),
         node_online=message.node_online,
         progress=message.progress,
+        statement=message.statement,
     )
 
 
@@ -109,6 +110,8 @@ def task(message: task_pb2.Task) -> models.Task:
         runs=tuple(run(each) for each in message.runs),
         parent_run=spec.parent_run,
         last_sequence=message.last_sequence,
+        study=spec.study,
+        order=spec.order,
     )
 
 

@@ -13,6 +13,8 @@ from vantage.client.auth import AsyncAuth
 from vantage.client.governance import AsyncAudit, AsyncRoles, AsyncStudies
 from vantage.client.handles import AsyncTaskHandle
 from vantage.client.images import AsyncImages
+from vantage.client.keyring import KeyFiles, Keyring
+from vantage.client.keys import AsyncKeys
 from vantage.client.loop import LoopThread
 from vantage.client.memberships import AsyncMemberships
 from vantage.client.models import (
@@ -20,6 +22,7 @@ from vantage.client.models import (
     AuditEntry,
     AuditLog,
     Collaboration,
+    Delegate,
     DeviceCode,
     Enrolment,
     Event,
@@ -809,18 +812,24 @@ class TaskHandle:
         """
         return self._loop.iterate(self._inner.events())
 
-    def results(self, timeout: float | None = None) -> builtins.list[Result]:
+    def results(
+        self, timeout: float | None = None, sealed: bool = False, unverified: bool = False
+    ) -> builtins.list[Result]:
         """Wait for the end and return what each organization answered, in the order in which they were asked.
 
-        An organization without an answer has a ``failure`` instead; it raises nothing.
+        An organization without an answer has a ``failure`` instead; it raises nothing. With keys, each answer is
+        verified before it is opened: what does not pass has the failure RESULT_UNVERIFIED.
 
         Args:
             timeout: seconds to wait; for ever when None.
+            sealed: verify the answers and leave them sealed: each value is the content of an ``age`` file.
+            unverified: take the server's word for a task for which you have signed no order.
 
         Raises:
             UnavailableError: DEADLINE_EXCEEDED, the task has not ended in time; it goes on.
+            TrustError: RESULT_UNVERIFIED, the server tells of other organizations than were asked.
         """
-        return self._loop.run(self._inner.results(timeout))
+        return self._loop.run(self._inner.results(timeout, sealed, unverified))
 
     def result(self, timeout: float | None = None) -> Any:
         """Wait for the end and return the answer of the only organization that was asked.
@@ -874,6 +883,27 @@ class Images:
             InvalidArgumentError: IMAGE_NOT_BY_DIGEST.
         """
         return self._loop.run(self._inner.declaration_if_known(image))
+
+
+class Keys:
+    """Lists of keys that payloads are sealed to."""
+
+    def __init__(self, inner: AsyncKeys, loop: LoopThread) -> None:
+        self._inner = inner
+        self._loop = loop
+
+    def publish(self, files: KeyFiles, keyring: Keyring) -> int:
+        """Sign the list of the user's keys anew, tell it to the server, and return its version.
+
+        Raises:
+            RefusedError: KEYS_INVALID, the server does not believe it.
+            PermissionDeniedError: CERTIFICATE_UNTRUSTED, the organization's authority is not known to the server.
+        """
+        return self._loop.run(self._inner.publish(files, keyring))
+
+    def published_version(self, holder: str) -> int:
+        """Version of the list of a holder that the server passes on; 0 for none that you may see."""
+        return self._loop.run(self._inner.published_version(holder))
 
 
 class Memberships:
@@ -971,6 +1001,8 @@ class Tasks:
         title: str = "",
         timeout: timedelta | None = None,
         request_id: str | None = None,
+        study: str = "",
+        delegate: Delegate | bool = True,
     ) -> TaskHandle:
         """Ask organizations to run a function of an image. The task is durable when this returns.
 
@@ -988,12 +1020,16 @@ class Tasks:
             title: for people.
             timeout: time limit of the whole task, waiting included; the server's when None.
             request_id: UUID; the same one never creates a second task, but attaches to the first.
+            study: within which of the collaboration is asked; the whole collaboration when empty.
+            delegate: what the algorithm may ask of others in your name: anything within the collaboration or study;
+                less by a ``Delegate``, nothing with False.
 
         Raises:
             InvalidArgumentError: something is not as it must be; ORGANIZATION_NOT_MEMBER, IMAGE_NOT_BY_DIGEST,
                 FUNCTION_UNKNOWN, ARGUMENTS_INVALID.
             PermissionDeniedError: you may not ask in this collaboration.
             NotFoundError: there is no such collaboration.
+            RefusedError: KEYS_INVALID or KEYS_STALE, an organization's keys are not to be believed.
         """
         return TaskHandle(
             self._loop.run(
@@ -1008,6 +1044,8 @@ class Tasks:
                     title,
                     timeout,
                     request_id,
+                    study,
+                    delegate,
                 )
             ),
             self._loop,

@@ -11,7 +11,9 @@ from typing import Any
 from vantage.api.task.v1 import task_pb2
 from vantage.api.task.v1 import task_service_pb2 as pb
 from vantage.client import converters
+from vantage.client.asking import OwnOrder
 from vantage.client.caller import Caller, Patience
+from vantage.client.codec import Codec, check_runs
 from vantage.client.models import (
     Event,
     Result,
@@ -23,8 +25,6 @@ from vantage.client.models import (
     TaskSnapshot,
     TaskState,
 )
-from vantage.client.payloads import Payloads
-from vantage.client.values import decode
 from vantage.common.errors import Reason, VantageError, error
 
 
@@ -33,17 +33,24 @@ class AsyncTaskHandle:
 
     Args:
         caller: makes the calls.
-        payloads: fetches results.
+        codec: opens results.
         task: as known now.
+        order: what this user has signed for it; None when that is not known.
         stream: its events after ``task``, already on their way; None for a task that nobody watches yet.
     """
 
     def __init__(
-        self, caller: Caller, payloads: Payloads, task: Task, stream: AsyncIterator[task_pb2.TaskEvent] | None = None
+        self,
+        caller: Caller,
+        codec: Codec,
+        task: Task,
+        order: OwnOrder | None = None,
+        stream: AsyncIterator[task_pb2.TaskEvent] | None = None,
     ) -> None:
         self._caller = caller
-        self._payloads = payloads
+        self._codec = codec
         self._task = task
+        self._order = order
         self._runs: dict[str, Run] = {run.name: run for run in task.runs}
         self._stream = stream
 
@@ -94,19 +101,29 @@ class AsyncTaskHandle:
                 self._learn(event)
                 yield event
 
-    async def results(self, timeout: float | None = None) -> list[Result]:
+    async def results(
+        self, timeout: float | None = None, sealed: bool = False, unverified: bool = False
+    ) -> list[Result]:
         """Wait for the end and return what each organization answered, in the order in which they were asked.
 
-        An organization without an answer has a ``failure`` instead; it raises nothing.
+        An organization without an answer has a ``failure`` instead; it raises nothing. With keys, each answer is
+        verified before it is opened: what does not pass has the failure RESULT_UNVERIFIED.
 
         Args:
             timeout: seconds to wait; for ever when None.
+            sealed: verify the answers and leave them sealed: each value is the content of an ``age`` file.
+            unverified: take the server's word for a task for which you have signed no order.
 
         Raises:
             UnavailableError: DEADLINE_EXCEEDED, the task has not ended in time; it goes on.
+            TrustError: RESULT_UNVERIFIED, the server tells of other organizations than were asked.
         """
         await self._finished(timeout)
-        return [await opened(self._payloads, self._runs[run.name]) for run in self._task.runs]
+        check_runs(self._task.runs, self._order)
+        return [
+            await self._codec.open(self._runs[run.name], self.name, self._order, sealed=sealed, unverified=unverified)
+            for run in self._task.runs
+        ]
 
     async def result(self, timeout: float | None = None) -> Any:
         """Wait for the end and return the answer of the only organization that was asked.
@@ -197,16 +214,6 @@ async def _watch(caller: Caller, name: str, after: int) -> AsyncIterator[task_pb
     request = pb.WatchTaskRequest(name=name, after_sequence=after)
     async for response in caller.stream(lambda stubs: stubs.tasks.WatchTask, request):
         yield response.event
-
-
-async def opened(payloads: Payloads, run: Run) -> Result:
-    """What an organization answered: its result fetched and opened, or its failure."""
-    value: Any = None
-    media_type = ""
-    if run.content is not None:
-        media_type = run.content.media_type
-        value = decode(media_type, await payloads.fetch(run.content))
-    return Result(run.organization, run.name, run.state, value, run.failure, run.node, media_type)
 
 
 def _ended(task: Task, event: TaskFinished, runs: tuple[Run, ...]) -> Task:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import uuid
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -14,26 +13,27 @@ import grpc
 from vantage.api.task.v1 import task_pb2
 from vantage.api.task.v1 import task_service_pb2 as pb
 from vantage.client import converters
+from vantage.client.asking import OwnOrder
 from vantage.client.caller import Caller, Patience
+from vantage.client.codec import Codec, check_runs, own_id
 from vantage.client.models import (
     Answer,
     Failure,
     Question,
-    Result,
     Run,
     RunChanged,
     RunFinished,
     TaskFinished,
     TaskSnapshot,
 )
-from vantage.common.errors import UnauthenticatedError, VantageError
+from vantage.common.errors import Reason, UnauthenticatedError, VantageError
 from vantage.common.rpc import error_from_rpc
 
 MAX_OPEN = 500
 """Questions that are under way at once; further ones wait here."""
 
-Prepare = Callable[[Question], Awaitable[task_pb2.TaskSpec]]
-Open = Callable[[Run], Awaitable[Result]]
+Prepare = Callable[[Question, str], Awaitable[task_pb2.TaskSpec]]
+"""Makes the message of a question with a request id, or raises what is wrong with it."""
 
 
 @dataclass
@@ -44,6 +44,9 @@ class _Pending:
     request: pb.RunTasksRequest
     task: str = ""
     runs: dict[str, Run] = field(default_factory=dict)
+    stale: bool = False
+    """The server said KEYS_STALE: it must be sealed anew."""
+    renewed: bool = False
 
 
 class Batch:
@@ -53,14 +56,14 @@ class Batch:
 
     Args:
         caller: makes the calls.
-        prepare: makes the message of a question, or raises what is wrong with it.
-        open_run: fetches the result of a run.
+        prepare: see ``Prepare``.
+        codec: opens results.
     """
 
-    def __init__(self, caller: Caller, prepare: Prepare, open_run: Open) -> None:
+    def __init__(self, caller: Caller, prepare: Prepare, codec: Codec) -> None:
         self._caller = caller
         self._prepare = prepare
-        self._open = open_run
+        self._codec = codec
         self._pending: dict[str, _Pending] = {}
         self._unsent: asyncio.Queue[_Pending | None] = asyncio.Queue()
         self._answers: asyncio.Queue[_Pending | Answer | None] = asyncio.Queue()
@@ -75,8 +78,7 @@ class Batch:
         try:
             while (item := await self._answers.get()) is not None:
                 if isinstance(item, _Pending):
-                    results = [await self._open(run) for run in item.runs.values()]
-                    item = Answer(item.question, item.task, tuple(results))
+                    item = await self._answer(item)
                 yield item
             for worker in workers:
                 if worker.done():
@@ -86,6 +88,17 @@ class Batch:
                 worker.cancel()
             await asyncio.gather(*workers, return_exceptions=True)
 
+    async def _answer(self, pending: _Pending) -> Answer:
+        envelope = pending.request.spec.order
+        order = OwnOrder.made_here(envelope) if envelope else None
+        runs = tuple(pending.runs.values())
+        try:
+            check_runs(runs, order)
+        except VantageError as problem:
+            return Answer(pending.question, pending.task, failure=_failure(problem))
+        results = [await self._codec.open(run, pending.task, order) for run in runs]
+        return Answer(pending.question, pending.task, tuple(results))
+
     def _failed(self, worker: asyncio.Task[None]) -> None:
         if not worker.cancelled() and worker.exception() is not None:
             self._answers.put_nowait(None)
@@ -94,13 +107,12 @@ class Batch:
         """Take questions while there is room for them."""
         async for question in _each(questions):
             await self._room.acquire()
-            request_id = str(uuid.UUID(question.request_id)) if question.request_id else str(uuid.uuid4())
             try:
-                spec = await self._prepare(question)
+                request_id = own_id(question.request_id)
+                spec = await self._prepare(question, request_id)
             except VantageError as problem:
                 self._room.release()
-                failure = Failure(problem.reason.name, problem.message, problem.metadata)
-                self._answers.put_nowait(Answer(question, failure=failure))
+                self._answers.put_nowait(Answer(question, failure=_failure(problem)))
                 continue
             pending = _Pending(question, pb.RunTasksRequest(request_id=request_id, spec=spec))
             self._pending[request_id] = pending
@@ -146,18 +158,35 @@ class Batch:
             sent = set()
             for pending in list(self._pending.values()):
                 sent.add(pending.request.request_id)
+                await self._renew(pending)
                 await call.write(pending.request)
             while not (self._all_asked and self._unsent.empty()):
                 following = await self._unsent.get()
-                if following is not None and following.request.request_id not in sent:
+                if following is not None and (following.stale or following.request.request_id not in sent):
+                    await self._renew(following)
                     await call.write(following.request)
             await call.done_writing()
+
+    async def _renew(self, pending: _Pending) -> None:
+        """Seal a question anew whose keys were old; nothing was created for it."""
+        if not pending.stale:
+            return
+        pending.stale, pending.renewed = False, True
+        request_id = pending.request.request_id
+        with suppress(VantageError):  # sent as it was, it is refused again, and answered with that
+            spec = await self._prepare(pending.question, request_id)
+            pending.request = pb.RunTasksRequest(request_id=request_id, spec=spec)
 
     def _take(self, response: pb.RunTasksResponse) -> None:
         pending = self._pending.get(response.request_id)
         if pending is None:
             return  # answered before the connection was lost
         if response.WhichOneof("outcome") == "failure":
+            if response.failure.reason == Reason.KEYS_STALE.name and pending.request.spec.order and not pending.renewed:
+                self._codec.forget_keys()
+                pending.stale = True
+                self._unsent.put_nowait(pending)
+                return
             self._end(response.request_id, Answer(pending.question, failure=converters.failure(response.failure)))
             return
         match converters.event(response.event):
@@ -190,3 +219,7 @@ async def _each(questions: Iterable[Question] | AsyncIterable[Question]) -> Asyn
     iterator = iter(questions)
     while (following := await asyncio.to_thread(next, iterator, None)) is not None:
         yield following
+
+
+def _failure(problem: VantageError) -> Failure:
+    return Failure(problem.reason.name, problem.message, problem.metadata)

@@ -119,6 +119,7 @@ class Run:
         finish_time: when it ended.
         node_online: whether a node that can take it is connected; says why a queued run waits.
         progress: latest, 0 to 1.
+        statement: what its node has signed about the end; ``results`` verifies it.
     """
 
     name: str
@@ -133,6 +134,7 @@ class Run:
     finish_time: datetime | None = None
     node_online: bool = False
     progress: float = 0.0
+    statement: bytes = field(default=b"", repr=False)
 
 
 @dataclass(frozen=True)
@@ -171,6 +173,8 @@ class Task:
         runs: one per target, in their order.
         parent_run: the run that asked, for a subtask.
         last_sequence: of its latest event.
+        study: collaborations/{collaboration}/studies/{study}, or empty.
+        order: what the asker has signed; empty for a task without.
     """
 
     name: str
@@ -187,6 +191,8 @@ class Task:
     runs: tuple[Run, ...]
     parent_run: str = ""
     last_sequence: int = 0
+    study: str = ""
+    order: bytes = field(default=b"", repr=False)
 
 
 @dataclass(frozen=True)
@@ -201,6 +207,7 @@ class Result:
         failure: why there is no answer; None when there is one.
         node: that ran it, or empty.
         media_type: of the answer.
+        verified: whether value or failure are what the node has signed for this question; False for the server's word.
     """
 
     organization: str
@@ -210,6 +217,7 @@ class Result:
     failure: Failure | None = None
     node: str = ""
     media_type: str = ""
+    verified: bool = False
 
     @property
     def ok(self) -> bool:
@@ -230,6 +238,25 @@ class Result:
 
 
 @dataclass(frozen=True)
+class Delegate:
+    """What the algorithm may ask of others in the asker's name.
+
+    Attributes:
+        organizations: whom; all of the collaboration or study when empty.
+        functions: which functions of the image; all when None.
+        datasets: which datasets; all when None.
+        max_tasks: how many subtasks, all together.
+        max_depth: how deep they may nest, 1 to 4.
+    """
+
+    organizations: tuple[str, ...] = ()
+    functions: tuple[str, ...] | None = None
+    datasets: tuple[str, ...] | None = None
+    max_tasks: int = 1_000
+    max_depth: int = 4
+
+
+@dataclass(frozen=True)
 class Question:
     """One task for ``run_many``; the fields are the arguments of ``run``."""
 
@@ -243,6 +270,8 @@ class Question:
     title: str = ""
     timeout: timedelta | None = None
     request_id: str | None = None
+    study: str = ""
+    delegate: Delegate | bool = True
 
 
 @dataclass(frozen=True)

@@ -77,8 +77,6 @@ class Payloads:
             InvalidArgumentError: PAYLOAD_DIGEST_MISMATCH.
             VantageError: the server does not give it.
         """
-        if content.sealing == types_pb2.SEALING_AGE_V1:
-            raise error(Reason.UNIMPLEMENTED, "the result is sealed, which this version cannot open: update vantage")
         data = content.inline
         if data is None:
             data = await self._download(content)

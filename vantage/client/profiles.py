@@ -111,6 +111,11 @@ def token_path(name: str) -> Path:
     return directory() / "tokens" / f"{name}.json"
 
 
+def keys_path(name: str) -> Path:
+    """Where the keys for a profile, and the authorities that are trusted there, are kept."""
+    return directory() / "keys" / name
+
+
 def load() -> Profiles:
     """Read the profiles; none when there is no file.
 

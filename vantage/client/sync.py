@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 from vantage.client.client import AsyncClient
+from vantage.client.codec import Identity
 from vantage.client.facade import (
     Audit,
     Auth,
     Collaborations,
     Images,
+    Keys,
     Memberships,
     Nodes,
     Organizations,
@@ -20,6 +23,7 @@ from vantage.client.facade import (
     Tasks,
     Users,
 )
+from vantage.client.keyring import Passphrase
 from vantage.client.loop import LoopThread
 from vantage.client.payloads import Transfer
 from vantage.client.tokens import TokenStore
@@ -42,6 +46,7 @@ class Client:
         studies: named subsets of collaborations.
         audit: what the server decided.
         images: what algorithm images say of themselves.
+        keys: lists of keys that payloads are sealed to.
         tasks: questions and answers.
     """
 
@@ -58,6 +63,7 @@ class Client:
         self.studies = Studies(client.studies, loop)
         self.audit = Audit(client.audit, loop)
         self.images = Images(client.images, loop)
+        self.keys = Keys(client.keys, loop)
         self.tasks = Tasks(client.tasks, loop)
 
     @classmethod
@@ -70,18 +76,31 @@ class Client:
         tls: bool = True,
         token_store: TokenStore | None = None,
         transfer: Transfer | None = None,
+        identity: Identity | Callable[[], Identity | None] | None = None,
     ) -> Self:
         """A client of a server; see ``AsyncClient.connect``."""
         return cls(
             AsyncClient.connect(
-                address, fingerprint=fingerprint, ca=ca, tls=tls, token_store=token_store, transfer=transfer
+                address,
+                fingerprint=fingerprint,
+                ca=ca,
+                tls=tls,
+                token_store=token_store,
+                transfer=transfer,
+                identity=identity,
             )
         )
 
     @classmethod
-    def from_profile(cls, name: str | None = None, *, transfer: Transfer | None = None) -> Self:
+    def from_profile(
+        cls,
+        name: str | None = None,
+        *,
+        transfer: Transfer | None = None,
+        passphrase: Passphrase | None = None,
+    ) -> Self:
         """A client of a server that ``vantage login`` knows; see ``AsyncClient.from_profile``."""
-        return cls(AsyncClient.from_profile(name, transfer=transfer))
+        return cls(AsyncClient.from_profile(name, transfer=transfer, passphrase=passphrase))
 
     def close(self) -> None:
         """End all calls and the connection; the session goes on."""

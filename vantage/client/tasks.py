@@ -2,43 +2,37 @@
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import AsyncIterable, AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import aclosing
 from datetime import datetime, timedelta
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 from vantage.api.task.v1 import task_pb2
 from vantage.api.task.v1 import task_service_pb2 as pb
-from vantage.api.types.v1 import types_pb2
 from vantage.client import converters
 from vantage.client.admin import pages
+from vantage.client.asking import OwnOrder, same_question
 from vantage.client.caller import Caller, Patience
-from vantage.client.handles import AsyncTaskHandle, follow, opened
+from vantage.client.codec import Codec, own_id
+from vantage.client.handles import AsyncTaskHandle, follow
 from vantage.client.images import AsyncImages
 from vantage.client.many import Batch
-from vantage.client.models import Answer, Event, Question, Target, Task, TaskState
-from vantage.client.payloads import Payloads
-from vantage.client.short_names import full, full_node
-from vantage.client.values import JSON, encode_arguments
-from vantage.common import names
+from vantage.client.models import Answer, Delegate, Event, Question, Target, Task, TaskState
+from vantage.client.short_names import full
 from vantage.common.declaration import Function, validate_arguments
 from vantage.common.errors import Reason, VantageError, error
 
 PAGE_SIZE = 100
 CREATE_ATTEMPTS = 5
-MAX_INLINE_TOTAL = 8 * 1024 * 1024
-"""Bytes of all arguments inside one message, which has a limit: with many targets, smaller ones are uploaded, too."""
 
 
 class AsyncTasks:
     """Tasks: questions to the organizations of a collaboration."""
 
-    def __init__(self, caller: Caller, payloads: Payloads, images: AsyncImages) -> None:
+    def __init__(self, caller: Caller, codec: Codec, images: AsyncImages) -> None:
         self._caller = caller
-        self._payloads = payloads
+        self._codec = codec
         self._images = images
 
     async def run(
@@ -53,6 +47,8 @@ class AsyncTasks:
         title: str = "",
         timeout: timedelta | None = None,
         request_id: str | None = None,
+        study: str = "",
+        delegate: Delegate | bool = True,
     ) -> AsyncTaskHandle:
         """Ask organizations to run a function of an image. The task is durable when this returns.
 
@@ -70,12 +66,16 @@ class AsyncTasks:
             title: for people.
             timeout: time limit of the whole task, waiting included; the server's when None.
             request_id: UUID; the same one never creates a second task, but attaches to the first.
+            study: within which of the collaboration is asked; the whole collaboration when empty.
+            delegate: what the algorithm may ask of others in your name: anything within the collaboration or study;
+                less by a ``Delegate``, nothing with False.
 
         Raises:
             InvalidArgumentError: something is not as it must be; ORGANIZATION_NOT_MEMBER, IMAGE_NOT_BY_DIGEST,
                 FUNCTION_UNKNOWN, ARGUMENTS_INVALID.
             PermissionDeniedError: you may not ask in this collaboration.
             NotFoundError: there is no such collaboration.
+            RefusedError: KEYS_INVALID or KEYS_STALE, an organization's keys are not to be believed.
         """
         question = Question(
             image=image,
@@ -87,9 +87,10 @@ class AsyncTasks:
             datasets=datasets or {},
             title=title,
             timeout=timeout,
+            study=study,
+            delegate=delegate,
         )
-        spec = await self._spec(question)
-        return await self._create(pb.RunTaskRequest(request_id=request_id or str(uuid.uuid4()), spec=spec))
+        return await self._ask(question, own_id(request_id))
 
     async def run_many(self, questions: Iterable[Question] | AsyncIterable[Question]) -> AsyncIterator[Answer]:
         """Ask many questions over one stream, which is several times as fast as asking one by one.
@@ -106,7 +107,7 @@ class AsyncTasks:
         Raises:
             VantageError: the server takes no questions from you at all.
         """
-        batch = Batch(self._caller, self._spec, partial(opened, self._payloads))
+        batch = Batch(self._caller, self._spec, self._codec)
         async for answer in batch.answers(questions):
             yield answer
 
@@ -126,7 +127,8 @@ class AsyncTasks:
         Raises:
             NotFoundError: there is none, or you may not see it.
         """
-        return AsyncTaskHandle(self._caller, self._payloads, await self.get(name))
+        task = await self.get(name)
+        return AsyncTaskHandle(self._caller, self._codec, task, await self._codec.recognise(task.order))
 
     async def list(
         self,
@@ -185,30 +187,41 @@ class AsyncTasks:
             async for event in events:
                 yield event
 
-    async def _spec(self, question: Question) -> task_pb2.TaskSpec:
+    async def _spec(self, question: Question, request_id: str) -> task_pb2.TaskSpec:
         """The message of a question, whose large arguments are uploaded."""
-        chosen = [*(Target(each) for each in question.organizations), *question.targets]
-        await self._check(question, chosen)
-        spec = task_pb2.TaskSpec(
-            collaboration=full("collaborations", question.collaboration, field="collaboration"),
-            title=question.title,
-            image=question.image,
-            function=question.function,
-        )
-        if question.timeout is not None:
-            spec.timeout.FromTimedelta(question.timeout)
-        limit = MAX_INLINE_TOTAL // max(len(chosen), 1)
-        common: types_pb2.Payload | None = None
-        for each in chosen:
-            if each.arguments is not None:
-                payload = await self._pack(each.arguments, limit)
+        await self._check(question)
+        return await self._codec.encode(question, request_id)
+
+    async def _ask(self, question: Question, request_id: str) -> AsyncTaskHandle:
+        spec = await self._spec(question, request_id)
+        try:
+            return await self._create(pb.RunTaskRequest(request_id=request_id, spec=spec))
+        except VantageError as problem:
+            if problem.reason is Reason.KEYS_STALE and spec.order:
+                self._codec.forget_keys()
+            elif problem.reason is Reason.REQUEST_ID_REUSED and spec.order and problem.metadata.get("task"):
+                return await self._attach_earlier(problem, spec, request_id)
             else:
-                common = payload = common or await self._pack(question.arguments, limit)
-            spec.targets.append(_target(each, payload, question.datasets))
-        return spec
+                raise
+        # A node has published new keys since they were fetched; nothing was created.
+        spec = await self._spec(question, request_id)
+        return await self._create(pb.RunTaskRequest(request_id=request_id, spec=spec))
+
+    async def _attach_earlier(self, problem: VantageError, spec: task_pb2.TaskSpec, request_id: str) -> AsyncTaskHandle:
+        """The task that an earlier call made with this request id; sealed again, the same question has other bytes.
+
+        Raises:
+            ConflictError: REQUEST_ID_REUSED, it asks something else.
+        """
+        task = await self.get(problem.metadata["task"])
+        order = await self._codec.recognise(task.order)
+        if order is None or order.order.id != request_id or not same_question(order.order, spec):
+            raise problem
+        return AsyncTaskHandle(self._caller, self._codec, task, order)
 
     async def _create(self, request: pb.RunTaskRequest) -> AsyncTaskHandle:
         """Create, again when the connection is lost: the request id makes that safe."""
+        order = OwnOrder.made_here(request.spec.order) if request.spec.order else None
         patience = Patience()
         for attempt in range(1, CREATE_ATTEMPTS + 1):
             stream = self._events(request)
@@ -222,19 +235,16 @@ class AsyncTasks:
             if first is None or first.WhichOneof("event") != "snapshot":
                 break
             task = converters.task(first.snapshot.task)
-            return AsyncTaskHandle(self._caller, self._payloads, task, stream)
+            return AsyncTaskHandle(self._caller, self._codec, task, order, stream)
         raise error(Reason.PROTOCOL_VIOLATION, "the server's events of a task do not begin with a snapshot")
 
     async def _events(self, request: pb.RunTaskRequest) -> AsyncIterator[task_pb2.TaskEvent]:
         async for response in self._caller.stream(lambda stubs: stubs.tasks.RunTask, request):
             yield response.event
 
-    async def _pack(self, arguments: Mapping[str, Any] | Path | None, limit: int) -> types_pb2.Payload:
-        source = arguments if isinstance(arguments, Path) else encode_arguments(arguments)
-        return await self._payloads.pack(source, JSON, limit)
-
-    async def _check(self, question: Question, targets: Sequence[Target]) -> None:
+    async def _check(self, question: Question) -> None:
         """Compare a question with what the image declares; say nothing when that cannot be known from here."""
+        targets = [*(Target(each) for each in question.organizations), *question.targets]
         declaration = await self._images.declaration_if_known(question.image)
         if declaration is None:
             return
@@ -258,17 +268,3 @@ def _compare(function: Function, arguments: Mapping[str, Any]) -> None:
     problems = validate_arguments(function, arguments)
     if problems:
         raise error(Reason.ARGUMENTS_INVALID, f"{function.name}: {'; '.join(problems)}", function=function.name)
-
-
-def _target(target: Target, arguments: types_pb2.Payload, common: Mapping[str, str]) -> task_pb2.Target:
-    organization = full("organizations", target.organization, field="organization")
-    bound = target.datasets if target.datasets is not None else common
-    node = full_node(target.node, organization) if target.node else ""
-    if node and str(names.parse(node, "organizations/nodes").parent) != organization:
-        raise error(Reason.INVALID_ARGUMENT, f"{node} is not a node of {organization}", field="node")
-    return task_pb2.Target(
-        organization=organization,
-        node=node,
-        arguments=arguments,
-        datasets=[task_pb2.DatasetBinding(parameter=parameter, dataset=name) for parameter, name in bound.items()],
-    )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 
 from vantage.common.attestation import VerifiedKeys, verify_keys
 from vantage.common.clock import Clock
@@ -48,34 +49,52 @@ class KeyDirectory:
         self._known.clear()
 
     async def of(self, collaboration: str, organization: str, node: str = "") -> Recipients:
+        """Keys of the nodes that may get a run: see ``of_all``."""
+        return (await self.of_all(collaboration, [(organization, node)]))[0]
+
+    async def of_all(self, collaboration: str, wanted: Sequence[tuple[str, str]]) -> list[Recipients]:
         """Keys of the nodes that may get a run: all of an organization that serve the collaboration, or one.
+
+        Args:
+            collaboration: in which is asked.
+            wanted: organization and node, or "" for any of its nodes; the server is asked at most once for all.
 
         Raises:
             RefusedError: KEYS_INVALID or KEYS_STALE: none is published, or a list is not to be believed.
             PermissionDeniedError: CERTIFICATE_UNTRUSTED: nobody whom the owner trusts vouches for a node.
         """
         known = self._known.setdefault(collaboration, {})
-        found = _of(known, organization, node)
         now = self._clock.now()
-        if not found or any(each.expires <= now for each in found):
-            for holder, envelope in await self._fetch(collaboration, [organization]):
-                if not holder.startswith(f"{organization}/nodes/"):
+        missing = [organization for organization, node in wanted if not _current(_of(known, organization, node), now)]
+        if missing:
+            prefixes = tuple(f"{organization}/nodes/" for organization in missing)
+            for holder in [each for each in known if each.startswith(prefixes)]:
+                del known[holder]  # expired, or of a node that may not serve the collaboration any more
+            for holder, envelope in await self._fetch(collaboration, missing):
+                if not holder.startswith(prefixes):
                     continue  # not asked for: whoever it is, nothing is sealed to them
                 keys = verify_keys(envelope, self._certify, holder, now, seen_version=self._seen.get(holder, 0))
                 self._seen[holder] = keys.version
                 known[holder] = keys
-            found = _of(known, organization, node)
-        if not found:
-            whose = node or f"{organization} for {collaboration}"
-            raise error(
-                Reason.KEYS_INVALID,
-                f"no node of {whose} has published keys to seal arguments to: ask its admin to start the node once",
-                organization=organization,
-            )
-        return Recipients(
-            tuple(dict.fromkeys(each for keys in found for each in keys.recipients[:1])),
-            tuple((keys.holder, keys.version) for keys in found),
+        return [_recipients(_of(known, *each), collaboration, *each) for each in wanted]
+
+
+def _current(found: Sequence[VerifiedKeys], now: datetime) -> bool:
+    return bool(found) and all(each.expires > now for each in found)
+
+
+def _recipients(found: Sequence[VerifiedKeys], collaboration: str, organization: str, node: str) -> Recipients:
+    if not found:
+        whose = node or f"{organization} for {collaboration}"
+        raise error(
+            Reason.KEYS_INVALID,
+            f"no node of {whose} has published keys to seal arguments to: ask its admin to start the node once",
+            organization=organization,
         )
+    return Recipients(
+        tuple(dict.fromkeys(each for keys in found for each in keys.recipients[:1])),
+        tuple((keys.holder, keys.version) for keys in found),
+    )
 
 
 def _of(known: dict[str, VerifiedKeys], organization: str, node: str) -> list[VerifiedKeys]:

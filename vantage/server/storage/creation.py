@@ -145,6 +145,7 @@ def _repeat(earlier: tuple[str, bytes], request: Request) -> Outcome:
         Reason.REQUEST_ID_REUSED,
         "this request_id created another task: use a new UUID for each question",
         request_id=request.request_id,
+        task=name,
     )
 
 

@@ -1,0 +1,59 @@
+"""Whom a user trusts, kept up to date with what the server tells of authorities and revocations."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+
+from vantage.api.admin.v1 import trust_service_pb2 as pb
+from vantage.client.caller import Caller
+from vantage.common.errors import PermissionDeniedError
+from vantage.common.pki import CertifiedName
+from vantage.common.trust import TrustStore
+
+log = logging.getLogger(__name__)
+
+CURRENT = timedelta(minutes=10)
+"""How long what the server told is not asked for again."""
+
+
+class Authorities:
+    """Says who vouches for whom.
+
+    Args:
+        caller: asks the server.
+        store: what the user trusts; the server only offers.
+    """
+
+    def __init__(self, caller: Caller, store: TrustStore) -> None:
+        self._caller = caller
+        self._store = store
+        self._asked: datetime | None = None
+        self._lock = asyncio.Lock()
+
+    def certify(self, chain: Sequence[bytes], at: datetime) -> CertifiedName:
+        """See ``dsse.Certify``; ``refresh`` first."""
+        return self._store.certify(chain, at)
+
+    async def refresh(self) -> None:
+        """Learn what the server tells of authorities and revocations, unless that was done just now.
+
+        Raises:
+            VantageError: the server does not tell, or the file of the store is not usable.
+        """
+        async with self._lock:
+            now = self._caller.clock.now()
+            if self._asked is not None and now - self._asked < CURRENT:
+                return
+            try:
+                answer = await self._caller.unary(
+                    lambda stubs: stubs.trust.GetTrustBundle, pb.GetTrustBundleRequest(), repeatable=True
+                )
+            except PermissionDeniedError:
+                log.info("the server does not tell this user of authorities: what is pinned here counts")
+            else:
+                for change in await asyncio.to_thread(self._store.offer, answer.organizations):
+                    log.info("trust: %s", change)
+            self._asked = now
