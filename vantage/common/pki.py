@@ -33,7 +33,15 @@ HOLDER_LIFETIME = timedelta(days=365)
 _BACKDATE = timedelta(minutes=5)
 """Certificates count from a little before they are made, so that a clock slightly behind does not refuse them."""
 MAX_REQUEST_BYTES = 65_536
-MALFORMED = (ValueError, TypeError, OverflowError, UnsupportedAlgorithm, x509.DuplicateExtension)
+MALFORMED = (
+    ValueError,
+    TypeError,
+    OverflowError,
+    UnsupportedAlgorithm,
+    x509.DuplicateExtension,
+    x509.InvalidVersion,
+    x509.UnsupportedGeneralNameType,
+)
 """What the library raises for a stranger's bytes; it parses late, so any access may raise them."""
 MAX_CHAIN = 4
 """Longest chain that is looked at: bounds the work that a stranger can cause."""
