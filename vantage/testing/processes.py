@@ -4,8 +4,6 @@ process with its tests (clients in other languages, measurements, kills)."""
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import os
 import sys
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -32,10 +30,9 @@ from vantage.common.rpc import ServerTrust, bearer, open_channel
 from vantage.server.app import initialize
 from vantage.server.certificate import CERTIFICATE_FILE, fingerprint
 from vantage.server.config import ServerConfig
+from vantage.testing import program as programs
 from vantage.testing.station import COLLABORATION, REPOSITORY
 
-PATIENCE = 60.0
-"""Seconds until a process that does not come up, or does not go, is given up."""
 PASSWORD = "correct horse battery staple"  # noqa: S105  # of throw-away servers
 RESEARCHER = "rosa"
 HOME = "organizations/dora"
@@ -43,7 +40,7 @@ HOME = "organizations/dora"
 
 
 class Program:
-    """A process and its log. ``start``, then ``stop`` any number of times.
+    """A ``vantage.testing.program.Program`` within an event loop. ``start``, then ``stop`` any number of times.
 
     Args:
         arguments: what follows the interpreter.
@@ -51,72 +48,30 @@ class Program:
     """
 
     def __init__(self, arguments: Sequence[str], log: Path) -> None:
-        self._arguments = arguments
-        self._log = log
-        self._process: asyncio.subprocess.Process | None = None
-        self._reader: asyncio.Task[None] | None = None
+        self._program = programs.Program([sys.executable, *arguments], log)
 
     @property
     def pid(self) -> int:
         """Of the running process."""
-        assert self._process is not None  # noqa: S101  # started by the caller
-        return self._process.pid
+        return self._program.pid
 
     async def start(self, prefix: str) -> str:
-        """Start it and return the rest of the first line that begins with ``prefix``.
+        """Start it and return what follows ``prefix`` in the first line that has it.
 
         Raises:
-            RuntimeError: it ended, or said nothing in time; the message has the end of the log.
+            AssertionError: it ended, or said nothing in time; the message has the end of the log.
         """
-        with self._log.open("ab") as errors:
-            self._process = await asyncio.create_subprocess_exec(
-                sys.executable,
-                *self._arguments,
-                stdin=asyncio.subprocess.PIPE,
-                stdout=asyncio.subprocess.PIPE,
-                stderr=errors,
-                env={**os.environ, "PYTHONUNBUFFERED": "1"},
-            )
-        said: asyncio.Future[str] = asyncio.get_running_loop().create_future()
-        self._reader = asyncio.create_task(self._drain(prefix, said))
+        self._program.start()
         try:
-            async with asyncio.timeout(PATIENCE):
-                return await said
+            line = await asyncio.to_thread(self._program.wait_for, prefix)
         except BaseException:
             await self.stop(kill=True)
             raise
+        return line.partition(prefix)[2].strip()
 
     async def stop(self, *, kill: bool = False) -> None:
         """End it; nothing happens when it does not run."""
-        process, self._process = self._process, None
-        if process is None:
-            return
-        with contextlib.suppress(ProcessLookupError):
-            process.kill() if kill else process.terminate()
-        try:
-            async with asyncio.timeout(PATIENCE):
-                await process.wait()
-        except TimeoutError:
-            process.kill()
-            await process.wait()
-        assert process.stdin is not None  # noqa: S101  # a pipe was asked for
-        process.stdin.close()
-        if self._reader is not None:
-            await self._reader
-
-    async def _drain(self, prefix: str, said: asyncio.Future[str]) -> None:
-        """Copy the output to the log until the process ends: a full pipe would stop it."""
-        assert self._process is not None  # noqa: S101  # set before
-        assert self._process.stdout is not None  # noqa: S101  # a pipe was asked for
-        with self._log.open("ab", buffering=0) as log:
-            async for line in self._process.stdout:
-                log.write(line)
-                text = line.decode(errors="replace").rstrip("\n")
-                if text.startswith(prefix) and not said.done():
-                    said.set_result(text[len(prefix) :].strip())
-        if not said.done():
-            tail = self._log.read_text(errors="replace")[-2_000:]
-            said.set_exception(RuntimeError(f"{' '.join(self._arguments)} ended before it said {prefix!r}:\n{tail}"))
+        await asyncio.to_thread(self._program.kill if kill else self._program.stop)
 
 
 def program(noun: str, *arguments: str, log: Path) -> Program:

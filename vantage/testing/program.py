@@ -12,7 +12,7 @@ from threading import Condition, Thread
 from types import TracebackType
 from typing import IO, Self
 
-PATIENCE = 30.0
+PATIENCE = 60.0
 """Seconds until a program that does not say what was expected, or does not end, is given up."""
 
 
@@ -64,11 +64,11 @@ class Program:
         self.lines, self._ended = [], False
         self._process = subprocess.Popen(
             self.command,
-            stdin=subprocess.DEVNULL,
+            stdin=subprocess.PIPE,  # open until it has ended: some programs end with it
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            env={**os.environ, "PYTHONWARNINGS": "ignore"},
+            env={**os.environ, "PYTHONWARNINGS": "ignore", "PYTHONUNBUFFERED": "1"},
         )
         self._reader = Thread(target=self._read, args=(self._process.stdout,), name="output", daemon=True)
         self._reader.start()
@@ -101,6 +101,8 @@ class Program:
         if self._process is None or self._reader is None:
             raise RuntimeError("the program was not started")
         status = self._process.wait(timeout)
+        if self._process.stdin is not None:
+            self._process.stdin.close()
         self._reader.join()
         return status
 
