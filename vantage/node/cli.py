@@ -232,6 +232,9 @@ def _describe(loaded: NodeConfig) -> None:
         if allowed
     ]
     click.echo(f"what leaves besides results: {', '.join(leaves) or 'nothing'}")
+    peers = policy.peers
+    whom = "all of the collaboration" if peers is True else ", ".join(peers) if peers else "nobody"
+    click.echo(f"whose algorithms may be talked to: {whom}")
     click.echo(f"executor: {loaded.executor}, {loaded.slots} at once")
 
 

@@ -65,6 +65,7 @@ class Relaying:
 
     async def stop(self) -> None:
         """Break off what the embedded relay forwards: the server ends, nodes continue elsewhere or later."""
+        self.broker.close()
         await self.directory.stop()
         if self.pairs is not None:
             await self.pairs.drain()

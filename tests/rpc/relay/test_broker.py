@@ -206,6 +206,16 @@ async def test_subtasks_belong_to_the_job_and_watching_ends_with_the_run(network
     assert await watching.code() is grpc.StatusCode.OK
 
 
+async def test_a_server_that_stops_ends_who_watches(network: Network) -> None:
+    (central,) = await parties(network, ALPHA)
+    watching = central.watch()
+    await watching.read()
+    network.relaying.broker.close()
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await watching.read()
+    assert error_from_rpc(caught.value).reason is Reason.SERVER_STOPPING
+
+
 async def test_the_least_loaded_relay_that_is_there_is_chosen(tmp_path: Path) -> None:
     issuer = ticket_issuer(tmp_path, SystemClock())
     async with running_relay(tmp_path / "one", name="relay-1", issuer=issuer, tls=True) as one:

@@ -73,6 +73,7 @@ class RelayBroker:
         self._issuer = issuer
         self._offers: dict[str, tuple[str, asyncio.Future[RelayAnswer]]] = {}
         self._watchers: dict[str, set[asyncio.Event]] = {}
+        self._closed = False
         commits.listen(self._on_changes)
 
     async def open_pair(self, node: NodePrincipal, lease: Lease, peer_run: str, pair: str) -> Opened:
@@ -102,6 +103,13 @@ class RelayBroker:
             raise answer.refusal
         ticket = self._issuer.issue(relay.name, offer, Side.OPENS, job.root, node.name)
         return Opened(relay, ticket, peer.node, job.root)
+
+    def close(self) -> None:
+        """The server stops: end all who watch, so that nobody has to be waited for."""
+        self._closed = True
+        for watchers in self._watchers.values():
+            for watcher in watchers:
+                watcher.set()
 
     def answered(self, answer: RelayAnswer) -> None:
         """A node has answered an offer; what nobody waits for any more is forgotten."""
@@ -136,6 +144,8 @@ class RelayBroker:
                     told = job.peers
                     yield job.root, told
                 await changed.wait()
+                if self._closed:
+                    raise error(Reason.SERVER_STOPPING, "the server stops: watch again when it is back")
         finally:
             for task in watched:
                 self._watchers[task].discard(changed)
