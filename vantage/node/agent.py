@@ -130,7 +130,7 @@ class Agent:
             audit.note("node.started", node=identity.name, server=config.server.address, instance=self._instance)
             news = News(config.limits.max_log_lines)
             reporter = Reporter(journal, news, self._clock)
-            tunnels = build_tunnels(config, connection, news, self._clock)
+            tunnels = build_tunnels(config, connection, news, store, self._clock)
             tools = Tools(
                 self._parts.source,
                 self._parts.executor,

@@ -14,7 +14,9 @@ from vantage.api.admin.v1 import organization_service_pb2 as pb
 from vantage.api.admin.v1 import organization_service_pb2_grpc
 from vantage.common import pki
 from vantage.common.errors import Reason, error
+from vantage.common.pki import CertifiedName
 from vantage.common.rpc import error_from_rpc
+from vantage.common.trust import TrustStore
 from vantage.node.connection import Connection
 
 
@@ -29,17 +31,27 @@ class PeerTrust(Protocol):
         """
         ...
 
+    def check(self, certified: CertifiedName) -> None:
+        """Look at a certificate that one of those authorities vouches for.
+
+        Raises:
+            PermissionDeniedError: CERTIFICATE_REVOKED.
+        """
+        ...
+
 
 class PinnedTrust:
-    """Keeps ``PeerTrust``: what the node's admin put there or, where that was chosen, what was told first.
+    """Keeps ``PeerTrust``: what the node's admin put there, what the node trusts otherwise, or what was told first.
 
     Args:
-        files: organization -> PEM file.
+        store: whom the node trusts, with revocation lists.
+        files: organization -> PEM file, instead of the store.
         pins: directory of what was told first; None when that was not chosen.
         connection: the way to the server.
     """
 
-    def __init__(self, files: Mapping[str, Path], pins: Path | None, connection: Connection) -> None:
+    def __init__(self, store: TrustStore, files: Mapping[str, Path], pins: Path | None, connection: Connection) -> None:
+        self._store = store
         self._files = files
         self._pins = pins
         self._connection = connection
@@ -48,11 +60,13 @@ class PinnedTrust:
         """See ``PeerTrust``."""
         if (file := self._files.get(organization)) is not None:
             return await asyncio.to_thread(_read, file)
+        if roots := self._store.record(organization).roots:
+            return roots
         if self._pins is None:
             raise error(
                 Reason.CERTIFICATE_UNTRUSTED,
-                f"this node has no authority certificate of {organization}: its admin puts it below "
-                "policy.peer_authorities, or sets policy.pin_peer_authorities: true",
+                f"this node trusts no authority of {organization}: its admin confirms one ('vantage node trust'), puts "
+                "it below policy.peer_authorities, or sets policy.pin_peer_authorities: true",
                 organization=organization,
             )
         pin = self._pins / f"{organization.rpartition('/')[2]}.pem"
@@ -60,6 +74,14 @@ class PinnedTrust:
             told = await self._ask(organization)
             await asyncio.to_thread(_pin, pin, told)
         return await asyncio.to_thread(_read, pin)
+
+    def check(self, certified: CertifiedName) -> None:
+        """See ``PeerTrust``."""
+        revocations = self._store.record(certified.organization).revocations
+        if revocations is not None and revocations.revokes(certified.certificate):
+            raise error(
+                Reason.CERTIFICATE_REVOKED, f"the certificate of {certified.name} was revoked by its organization"
+            )
 
     async def _ask(self, organization: str) -> str:
         stub = organization_service_pb2_grpc.OrganizationServiceStub(await self._connection.channel())

@@ -192,6 +192,7 @@ class Tunnels:
 
         def check(certificate: bytes) -> None:
             certified = pki.verify_chain([certificate], roots, self._clock.now())
+            self._trust.check(certified)
             if certified.name != parties.peer_node:
                 raise error(
                     Reason.CERTIFICATE_UNTRUSTED,
