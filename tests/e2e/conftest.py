@@ -43,6 +43,7 @@ def network(tmp_path_factory: pytest.TempPathFactory, registry: Registry) -> Ite
             "images": [{"repository": f"{registry.address}/algorithms/*", "keys": [str(directory / "author.pub")]}],
             "peers": True,
             "pin_peer_authorities": True,
+            "allow_unsigned": True,  # bare stubs ask here; test_sealed has signed tasks
         },
         "limits": {"memory": "256MiB", "scratch": "16MiB"},
     }

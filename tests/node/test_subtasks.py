@@ -16,10 +16,15 @@ from vantage.api.task.v1 import task_pb2, task_service_pb2
 from vantage.common.clock import ManualClock, SystemClock
 from vantage.common.errors import Reason, VantageError, error
 from vantage.common.names import new_id
+from vantage.common.trust import TrustStore
 from vantage.node import config as node_config
 from vantage.node.connection import Connection
 from vantage.node.door import RunContext
 from vantage.node.identity import Identity
+from vantage.node.payloads import Payloads
+from vantage.node.seal_keys import SealKeys
+from vantage.node.sealed import Sealer
+from vantage.node.subtask_orders import SubtaskOrders
 from vantage.node.subtasks import Subtasks
 from vantage.testing.scripted_server import ScriptedServer
 from vantage.testing.station import COLLABORATION, IMAGE, ORGANIZATION, Station
@@ -69,11 +74,18 @@ def watch_events(*events: tuple[int, str]) -> list[object]:
     return [task_service_pb2.WatchTaskResponse(event=event(*each)) for each in events]
 
 
+def orders(connection: Connection, station: Station) -> SubtaskOrders:
+    keys = SealKeys(station.directory / "data", SystemClock())
+    sealer = Sealer(lambda: keys.identities)
+    certify = TrustStore(station.directory / "data").certify
+    return SubtaskOrders(connection, certify, keys, sealer, Payloads(connection), SystemClock())
+
+
 @pytest.fixture
 async def subtasks(station: Station) -> AsyncIterator[Subtasks]:
     config = node_config.load(station.write())
     connection = Connection(config.server, Identity.load(config.identity, SystemClock()), SystemClock())
-    yield Subtasks(connection, SystemClock())
+    yield Subtasks(connection, orders(connection, station), SystemClock())
     await connection.close()
 
 
@@ -151,7 +163,8 @@ async def test_a_subtask_lives_no_longer_than_its_run(station: Station, subtasks
     request.timeout.FromSeconds(3600)
     config = node_config.load(station.write())
     clock = ManualClock(datetime.now(UTC) + timedelta(hours=1))
-    late = Subtasks(Connection(config.server, Identity.load(config.identity, SystemClock()), SystemClock()), clock)
+    connection = Connection(config.server, Identity.load(config.identity, SystemClock()), SystemClock())
+    late = Subtasks(connection, orders(connection, station), clock)
     with pytest.raises(VantageError, match="no time left"):
         async with aclosing(late.run(context(), request)) as events:
             await anext(events)

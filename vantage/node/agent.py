@@ -10,7 +10,7 @@ import logging
 import os
 import signal
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -31,6 +31,7 @@ from vantage.node.payloads import Payloads
 from vantage.node.reporting import News, Reporter
 from vantage.node.run_door import Serve
 from vantage.node.runner import Runner, Tools
+from vantage.node.secrecy import build_secrecy
 from vantage.node.session import Session, Settings
 from vantage.node.sources import CodeSource
 from vantage.node.subtasks import Subtasks
@@ -99,6 +100,8 @@ class Agent:
         self._instance = str(uuid.uuid4())
         self._previous = ""
         self._ready_file: Path | None = None
+        self._publish: Callable[[], Coroutine[None, None, None]] | None = None
+        self._publishing: set[asyncio.Task[None]] = set()
 
     async def run(self, ready_file: Path | None = None) -> None:
         """Serve until asked to stop.
@@ -129,25 +132,32 @@ class Agent:
             audit = NodeAudit(config.data_dir / AUDIT_FILE, identity.key, self._clock)
             audit.note("node.started", node=identity.name, server=config.server.address, instance=self._instance)
             news = News(config.limits.max_log_lines)
-            reporter = Reporter(journal, news, self._clock)
+            payloads = Payloads(connection)
+            secrecy = await build_secrecy(config, connection, journal, payloads, store.certify, self._clock)
+            reporter = Reporter(journal, news, secrecy.attestor, self._clock)
             tunnels = build_tunnels(config, connection, news, store, self._clock)
             tools = Tools(
                 self._parts.source,
                 self._parts.executor,
-                Payloads(connection),
-                Subtasks(connection, self._clock),
+                payloads,
+                Subtasks(connection, secrecy.subtasks, self._clock),
                 self._parts.serve,
                 tunnels,
                 config.data_dir / "runs",
                 audit,
+                secrecy.gate,
+                secrecy.sealer,
             )
             runner = Runner(config, journal, reporter, tools, self._clock)
             bundle = BundleKeeper(store, connection, lambda change: self._trust_changed(change, audit))
+            self._publish = lambda: secrecy.publish(connection, self._say)
             try:
                 await runner.recover()
                 await self._serve(connection, journal, news, _Work(self, runner, bundle))
             finally:
                 await runner.abandon()
+                for task in list(self._publishing):
+                    task.cancel()
                 await tunnels.close()
                 audit.note("node.stopped", node=identity.name, instance=self._instance)
                 await audit.close()
@@ -242,6 +252,11 @@ class Agent:
 
     def _announce(self, settings: Settings) -> None:
         self.connected.set()
+        if self._publish is not None:
+            # With each session, since the server may have been set up anew; it is one call that changes nothing.
+            task = asyncio.create_task(self._publish(), name="publish keys")
+            self._publishing.add(task)
+            task.add_done_callback(self._publishing.discard)
         served = ", ".join(settings.collaborations) or "no collaboration yet"
         self._say(f"ready: {self._config.identity.name} connected to {self._config.server.address}, serves {served}")
         if settings.fenced_instance not in ("", self._instance, self._previous):

@@ -61,6 +61,7 @@ policy:
   # organizations: [clara]         # who may ask; leave out to allow all of the collaboration
   # users: [alice]
   # nodes: []                      # nodes whose running algorithms may ask; needed when users is set
+  allow_unsigned: false            # true: also run tasks that nobody has signed; for development
   allow_logs: false                # what algorithms print may contain data
   allow_progress: true
   allow_messages: true             # texts that authors of algorithms wrote

@@ -137,6 +137,7 @@ class PolicySection(_Section):
     organizations: tuple[OrganizationName, ...] | None = None
     users: tuple[UserName, ...] | None = None
     nodes: tuple[NodeName, ...] | None = None
+    allow_unsigned: bool = False
     allow_logs: bool = False
     allow_progress: bool = True
     allow_messages: bool = True

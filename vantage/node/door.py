@@ -12,6 +12,7 @@ from typing import Protocol
 from vantage.api.algorithm.v1 import algorithm_service_pb2 as algorithm_pb
 from vantage.api.task.v1 import task_pb2
 from vantage.common.errors import VantageError
+from vantage.node.orders import GivenOrder
 
 SOCKET_NAME = "api.sock"
 """File name of the local API's socket in its directory."""
@@ -53,6 +54,7 @@ class RunContext:
         deadline: when the run is ended.
         image: image by digest.
         token: what each call must carry.
+        order: the signed order that the run obeys, in whose name it may ask others; None for an unsigned task.
     """
 
     run: str
@@ -67,6 +69,7 @@ class RunContext:
     deadline: datetime
     image: str
     token: str
+    order: GivenOrder | None = None
 
     @property
     def task(self) -> str:

@@ -8,12 +8,15 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from vantage.api.node.v1 import node_session_service_pb2 as pb
+from vantage.api.types.v1 import types_pb2
 from vantage.common.errors import Reason, error
 from vantage.node.config import NodeConfig
 from vantage.node.door import BoundDataset, RunContext
 from vantage.node.executor.base import Job, Limits
+from vantage.node.orders import GivenOrder, OrderGate
 from vantage.node.payloads import Payloads
 from vantage.node.policy import decide_call, decide_request
+from vantage.node.sealed import Sealer
 from vantage.node.sources import CodeSource, TrustedCode
 
 CONTAINER_DATA = "/data"
@@ -28,12 +31,14 @@ class Order:
         job: what the executor gets.
         context: what the run is told.
         trusted: code to fetch.
+        recipients: to whom the result is sealed; empty for an unsigned task, whose result is not.
     """
 
     assign: pb.Assign
     job: Job
     context: RunContext
     trusted: TrustedCode
+    recipients: tuple[str, ...] = ()
 
 
 class Intake:
@@ -43,6 +48,8 @@ class Intake:
         config: the node's.
         source: decides about code.
         payloads: for arguments by reference.
+        gate: decides about signed orders.
+        sealer: opens arguments.
         collaborations: those that the node serves now.
     """
 
@@ -51,11 +58,15 @@ class Intake:
         config: NodeConfig,
         source: CodeSource,
         payloads: Payloads,
+        gate: OrderGate,
+        sealer: Sealer,
         collaborations: Callable[[], tuple[str, ...]],
     ) -> None:
         self._config = config
         self._source = source
         self._payloads = payloads
+        self._gate = gate
+        self._sealer = sealer
         self._collaborations = collaborations
         limits = config.limits
         self._limits = Limits(limits.memory, limits.cpus, limits.pids, limits.scratch)
@@ -63,8 +74,9 @@ class Intake:
     async def prepare(self, assign: pb.Assign) -> Order:
         """Check an assignment.
 
-        The order is that of cost and of trust: what was asked and by whom, then whether the code is trusted, and only
-        then whether its (now trusted) declaration fits the call.
+        The order is that of cost and of trust: what was asked and by whom, then whether somebody has signed exactly
+        that, then whether the code is trusted, and only then whether its (now trusted) declaration fits the call. An
+        order is taken last: what was refused for another reason may be asked again.
 
         Raises:
             VantageError: the refusal, for the researcher.
@@ -73,25 +85,46 @@ class Intake:
         decide_request(self._config, assign, self._collaborations()).enforce()
         if "@sha256:" not in spec.image:
             raise error(Reason.IMAGE_NOT_BY_DIGEST, "the image must be named by digest: REPOSITORY@sha256:HEX")
+        given = self._gate.verify(assign)
         trusted = await self._source.trust(spec.image, spec.function)
         target = spec.targets[0]
-        arguments = await self._payloads.read(target.arguments) if target.HasField("arguments") else b"{}"
+        arguments = await self._arguments(target.arguments, given) if target.HasField("arguments") else b"{}"
         decide_call(trusted.declaration, assign, target.arguments.media_type, arguments).enforce()
+        if given is not None:
+            await self._gate.take(given, assign)
         return Order(
             assign,
             Job(assign.lease.run, assign.lease.lease_id, trusted.code, self._limits),
-            self._context(assign, arguments),
+            self._context(assign, arguments, given),
             trusted,
+            () if given is None else given.verified.order.recipients,
         )
 
-    def _context(self, assign: pb.Assign, arguments: bytes) -> RunContext:
+    async def _arguments(self, payload: types_pb2.Payload, given: GivenOrder | None) -> bytes:
+        content = await self._payloads.read(payload)
+        if payload.sealing == types_pb2.SEALING_AGE_V1:
+            return await self._sealer.open(content)
+        if given is not None:
+            raise error(
+                Reason.SEAL_MISSING,
+                "the arguments of a signed task must be sealed to this node's keys: the server can read these",
+            )
+        return content
+
+    def _context(self, assign: pb.Assign, arguments: bytes, given: GivenOrder | None) -> RunContext:
         spec = assign.spec
+        organizations = tuple(assign.organizations)
+        if given is not None:
+            # Whom the requester means, not whom the server names.
+            order = given.verified.order
+            delegated = order.delegation.organizations if order.delegation is not None else ()
+            organizations = delegated or tuple(each.organization for each in order.targets)
         return RunContext(
             run=assign.lease.run,
             function=spec.function,
             organization=self._config.identity.organization,
             collaboration=spec.collaboration,
-            organizations=tuple(assign.organizations),
+            organizations=organizations,
             datasets=tuple(self._bound(each.parameter, each.dataset) for each in spec.targets[0].datasets),
             arguments=arguments or b"{}",
             arguments_media_type=spec.targets[0].arguments.media_type or "application/json",
@@ -99,6 +132,7 @@ class Intake:
             deadline=deadline_of(assign),
             image=spec.image,
             token=secrets.token_urlsafe(32),
+            order=given,
         )
 
     def _bound(self, parameter: str, name: str) -> BoundDataset:

@@ -290,6 +290,21 @@ class Journal:
         self._state.outgoing[sequence] = (lease_id, message)
         self.changed.set()
 
+    # For others that keep something in the same file.
+
+    async def write(self, unit: Unit) -> None:
+        """Run a unit in a commit that it may share; durable when it returns.
+
+        Raises:
+            sqlite3.Error: it could not be written.
+        """
+        # A caller that is cancelled must not cancel what shares the commit.
+        await asyncio.shield(self._submit(unit))
+
+    def later(self, unit: Unit) -> None:
+        """Run a unit in one of the next commits; nobody waits for it."""
+        self._later(unit)
+
     # The thread.
 
     def _submit(self, unit: Unit) -> asyncio.Future[None]:

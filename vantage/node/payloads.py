@@ -41,13 +41,11 @@ class Payloads:
         self._connection = connection
 
     async def read(self, payload: types_pb2.Payload) -> bytes:
-        """The bytes of a payload, inline or downloaded and checked.
+        """The bytes of a payload as transported, inline or downloaded and checked.
 
         Raises:
-            VantageError: it is sealed, too large, does not have the digest that was announced, or is not there.
+            VantageError: it is too large, does not have the digest that was announced, or is not there.
         """
-        if payload.sealing == types_pb2.SEALING_AGE_V1:
-            raise error(Reason.ARGUMENTS_INVALID, "the arguments are sealed; this node cannot open them: update it")
         if payload.WhichOneof("content") != "reference":
             return payload.inline
         if payload.size_bytes > MAX_ARGUMENT_BYTES:
@@ -66,7 +64,7 @@ class Payloads:
             raise error(Reason.PAYLOAD_DIGEST_MISMATCH, "the arguments were changed on their way: send the task again")
         return bytes(content)
 
-    async def upload(self, result: StoredResult, key: str) -> types_pb2.Payload:
+    async def upload(self, result: StoredResult, key: str, *, sealed: bool) -> types_pb2.Payload:
         """Bring a result to the server, however often the connection is lost; the same key never uploads twice.
 
         Raises:
@@ -84,7 +82,7 @@ class Payloads:
                 await self._wait_or_raise(problem, backoff, attempt)
         return types_pb2.Payload(
             media_type=result.media_type,
-            sealing=types_pb2.SEALING_NONE,
+            sealing=types_pb2.SEALING_AGE_V1 if sealed else types_pb2.SEALING_NONE,
             reference=name,
             size_bytes=result.size,
             digest=result.digest,

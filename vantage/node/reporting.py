@@ -6,11 +6,13 @@ import asyncio
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 
 from vantage.api.node.v1 import node_session_service_pb2 as pb
 from vantage.api.types.v1 import types_pb2
 from vantage.common.clock import Clock
 from vantage.common.errors import VantageError
+from vantage.node.attest import Attestor
 from vantage.node.journal import Journal
 
 MAX_LINE = 2_000
@@ -106,12 +108,14 @@ class Reporter:
     Args:
         journal: for what must arrive.
         news: for what may be lost.
+        attestor: signs what is said about the end of a run.
         clock: the time.
     """
 
-    def __init__(self, journal: Journal, news: News, clock: Clock) -> None:
+    def __init__(self, journal: Journal, news: News, attestor: Attestor, clock: Clock) -> None:
         self.news = news
         self._journal = journal
+        self._attestor = attestor
         self._clock = clock
 
     def accepted(self, lease: pb.Lease) -> None:
@@ -127,23 +131,29 @@ class Reporter:
 
     async def refused(self, lease: pb.Lease, problem: VantageError) -> None:
         """The node will not run it."""
-        message = pb.Refused(lease=lease, failure=failure_of(problem))
+        failure = failure_of(problem)
+        statement = self._attestor.statement(lease, "refused", self._clock.now(), failure=failure)
+        message = pb.Refused(lease=lease, failure=failure, statement=statement)
         await self._journal.finish(lease.lease_id, pb.ConnectRequest(refused=message))
 
     async def succeeded(self, lease: pb.Lease, result: types_pb2.Payload) -> None:
         """There is a result."""
-        await self._complete(pb.Completed(lease=lease, result=result))
+        now = self._clock.now()
+        statement = self._attestor.statement(lease, "succeeded", now, result=result)
+        await self._complete(pb.Completed(lease=lease, result=result, statement=statement), now)
 
     async def failed(self, lease: pb.Lease, problem: VantageError) -> None:
         """There is no result."""
-        await self._complete(pb.Completed(lease=lease, failure=failure_of(problem)))
+        now, failure = self._clock.now(), failure_of(problem)
+        statement = self._attestor.statement(lease, "failed", now, failure=failure)
+        await self._complete(pb.Completed(lease=lease, failure=failure, statement=statement), now)
 
     async def cancelled(self, lease: pb.Lease, reason: str) -> None:
         """The run was stopped."""
-        await self._complete(pb.Completed(lease=lease, cancelled=pb.Cancelled(reason=reason)))
+        await self._complete(pb.Completed(lease=lease, cancelled=pb.Cancelled(reason=reason)), self._clock.now())
 
-    async def _complete(self, message: pb.Completed) -> None:
-        message.finish_time.FromDatetime(self._clock.now())
+    async def _complete(self, message: pb.Completed, now: datetime) -> None:
+        message.finish_time.FromDatetime(now)
         await self._journal.finish(message.lease.lease_id, pb.ConnectRequest(completed=message))
 
 

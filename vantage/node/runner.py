@@ -21,10 +21,12 @@ from vantage.node.door import StoredResult
 from vantage.node.executor.base import Executor
 from vantage.node.intake import Intake, Order, deadline_of
 from vantage.node.journal import Journal
+from vantage.node.orders import OrderGate
 from vantage.node.outcomes import conclude
 from vantage.node.payloads import Payloads
 from vantage.node.reporting import Reporter
 from vantage.node.run_door import RunDoor, Serve
+from vantage.node.sealed import Sealer, payload_of
 from vantage.node.session import Settings
 from vantage.node.sources import CodeSource
 from vantage.node.subtasks import Subtasks
@@ -60,6 +62,8 @@ class Tools:
         tunnels: streams to peers.
         scratch: directory that holds the runs' own.
         audit: what happened, for the node's admin.
+        gate: decides about signed orders.
+        sealer: opens arguments and seals results.
     """
 
     source: CodeSource
@@ -70,6 +74,8 @@ class Tools:
     tunnels: Tunnels
     scratch: Path
     audit: NodeAudit
+    gate: OrderGate
+    sealer: Sealer
 
 
 class Runner:
@@ -98,7 +104,9 @@ class Runner:
         self._idle.set()
         self._draining = False
         self._directories: set[Path] = set()
-        self._intake = Intake(config, tools.source, tools.payloads, lambda: self._settings.collaborations)
+        self._intake = Intake(
+            config, tools.source, tools.payloads, tools.gate, tools.sealer, lambda: self._settings.collaborations
+        )
 
     # Work
 
@@ -250,6 +258,8 @@ class Runner:
                 self._tools.audit.decided(assign, None)
                 self._reporter.accepted(lease)
                 outcome = await self._answer(order)
+                if order.context.order is not None:
+                    self._tools.gate.answered(order.context.order)
         except TimeoutError:
             if not deadline.expired():
                 raise
@@ -267,13 +277,16 @@ class Runner:
             outcome = await self._execute(order)
             if isinstance(outcome, VantageError):
                 return outcome
+            if order.recipients:
+                outcome = await self._tools.sealer.seal_result(outcome, order.recipients)
             # Before the first byte leaves, also of an upload.
             self._tools.audit.leaves(order.assign.lease, outcome)
             await self._tools.audit.settle()
-            return await self._deliver(order.assign.lease, outcome)
+            return await self._deliver(order.assign.lease, outcome, sealed=bool(order.recipients))
         except VantageError as problem:
             return problem
         finally:
+            self._tools.subtasks.forget(order.context)
             directory = self._directory(order.assign.lease)
             if directory in self._directories:
                 self._directories.discard(directory)
@@ -318,19 +331,13 @@ class Runner:
             log.info("last lines of a failed run", extra={"run": lease.run, "lines": list(tail)})
         return outcome
 
-    async def _deliver(self, lease: pb.Lease, result: StoredResult) -> types_pb2.Payload:
+    async def _deliver(self, lease: pb.Lease, result: StoredResult, *, sealed: bool) -> types_pb2.Payload:
         if result.size > self._settings.max_inline_bytes:
-            return await self._tools.payloads.upload(result, lease.lease_id)
+            return await self._tools.payloads.upload(result, lease.lease_id, sealed=sealed)
         content = result.content
         if isinstance(content, Path):
             content = await asyncio.to_thread(content.read_bytes)
-        return types_pb2.Payload(
-            media_type=result.media_type,
-            sealing=types_pb2.SEALING_NONE,
-            inline=content,
-            size_bytes=result.size,
-            digest=result.digest,
-        )
+        return payload_of(result, sealed=sealed, content=content)
 
     def _directory(self, lease: pb.Lease) -> Path:
         # Not the id itself: it is the server's text, and the path of a socket may have 107 characters only.

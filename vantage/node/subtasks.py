@@ -19,6 +19,7 @@ from vantage.common.errors import Reason, UnauthenticatedError, UnavailableError
 from vantage.common.rpc import error_from_rpc
 from vantage.node.connection import Connection
 from vantage.node.door import RunContext
+from vantage.node.subtask_orders import SubtaskOrders
 
 log = logging.getLogger(__name__)
 
@@ -28,12 +29,19 @@ class Subtasks:
 
     Args:
         connection: the way to the server.
+        orders: signs and seals what is asked under a signed order.
         clock: the time.
     """
 
-    def __init__(self, connection: Connection, clock: Clock) -> None:
+    def __init__(self, connection: Connection, orders: SubtaskOrders, clock: Clock) -> None:
         self._connection = connection
+        self._orders = orders
         self._clock = clock
+        self._made: dict[str, dict[str, task_service_pb2.RunTaskRequest]] = {}
+
+    def forget(self, context: RunContext) -> None:
+        """The run has ended: it asks no more."""
+        self._made.pop(context.run, None)
 
     async def run(
         self, context: RunContext, request: algorithm_pb.RunSubtaskRequest
@@ -43,9 +51,10 @@ class Subtasks:
         Raises:
             VantageError: as TaskService.RunTask; TASK_EXPIRED when the run has no time left.
         """
-        creation = self._creation(context, request)
+        creation = await self._creation(context, request)
         name, last = "", request.after_sequence
         backoff = Backoff()
+        refreshed = False
         while True:
             try:
                 metadata = await self._connection.metadata()
@@ -71,7 +80,7 @@ class Subtasks:
                         if again:
                             continue  # the events after the last one follow: nothing is missing
                     last = max(last, event.sequence)
-                    yield event
+                    yield event if context.order is None else await self._orders.opened(event, creation.spec)
                     if kind == "task_finished":
                         return
                 problem: VantageError = error(Reason.UNAVAILABLE, "the server ended the stream of a subtask")
@@ -79,6 +88,12 @@ class Subtasks:
                 problem = error_from_rpc(failure)
             except VantageError as failure:
                 problem = failure
+            if problem.reason is Reason.KEYS_STALE and not name and not refreshed:
+                # Nothing was created: seal to the keys that count now, and ask again.
+                refreshed = True
+                self._orders.forget_keys()
+                creation = await self._creation(context, request, again=True)
+                continue
             if isinstance(problem, UnauthenticatedError):
                 self._connection.token_refused()
             elif not isinstance(problem, UnavailableError):
@@ -86,10 +101,19 @@ class Subtasks:
             log.info("attaching to a subtask again", extra={"run": context.run, "reason": problem.reason.name})
             await asyncio.sleep(backoff.next_delay())
 
-    def _creation(
-        self, context: RunContext, request: algorithm_pb.RunSubtaskRequest
+    async def _creation(
+        self, context: RunContext, request: algorithm_pb.RunSubtaskRequest, *, again: bool = False
     ) -> task_service_pb2.RunTaskRequest:
+        """The same question gives the same bytes for as long as the run lives: sealing and signing are random."""
         own = names.parse_request_id(request.request_id)
+        made = self._made.setdefault(context.run, {})
+        if again or own not in made:
+            made[own] = await self._make(context, request, own)
+        return made[own]
+
+    async def _make(
+        self, context: RunContext, request: algorithm_pb.RunSubtaskRequest, own: str
+    ) -> task_service_pb2.RunTaskRequest:
         left = context.deadline - self._clock.now()
         if left.total_seconds() <= 0:
             raise error(Reason.TASK_EXPIRED, "the run has no time left for a subtask")
@@ -97,9 +121,13 @@ class Subtasks:
         timeout.FromTimedelta(left)
         if request.HasField("timeout") and request.timeout.ToTimedelta() < left:
             timeout = request.timeout
+        # Ids are the algorithm's: tied to the run, so that one run cannot attach to what another has created.
+        request_id = str(uuid.uuid5(uuid.UUID(own), context.run))
+        if context.order is not None:
+            spec = await self._orders.spec(context, context.order, request, timeout.ToTimedelta())
+            return task_service_pb2.RunTaskRequest(request_id=request_id, spec=spec)
         return task_service_pb2.RunTaskRequest(
-            # Ids are the algorithm's: tied to the run, so that one run cannot attach to what another has created.
-            request_id=str(uuid.uuid5(uuid.UUID(own), context.run)),
+            request_id=request_id,
             spec=task_pb2.TaskSpec(
                 collaboration=context.collaboration,
                 title=request.title,

@@ -1,0 +1,216 @@
+"""A node that runs signed orders only, in front of a server that tries everything else."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from vantage.api.node.v1 import node_session_service_pb2 as pb
+from vantage.api.types.v1 import types_pb2
+from vantage.common import pki, sealing
+from vantage.common.attestation import verify_result
+from vantage.common.clock import SystemClock
+from vantage.common.dsse import digest_of, peek
+from vantage.common.names import new_id
+from vantage.common.statements import OrderTarget
+from vantage.node.seal_keys import SealKeys
+from vantage.testing.orders import ASKING, Asker
+from vantage.testing.station import NODE, ORGANIZATION, Station, assign, send
+
+
+@pytest.fixture
+def asker(station: Station, tmp_path: Path) -> Asker:
+    return Asker(tmp_path / "asking", station)
+
+
+def certify(station: Station) -> Any:
+    root = pki.load_certificates((station.directory / "ca" / "ca-cert.pem").read_bytes())
+    return lambda chain, at: pki.verify_chain(chain, root, at)
+
+
+async def refusal(station: Station, message: pb.Assign, refused_before: tuple[str, ...] = ()) -> pb.Refused:
+    async with station.running():
+        session = await station.session()
+        # What was said before and not acknowledged is said again first.
+        for lease in session.hello.leases:
+            await session.receive("refused" if lease.lease_id in refused_before else "completed")
+        send(session, message)
+        return (await session.receive("refused")).refused
+
+
+async def test_a_signed_task_is_answered_sealed_and_signed(station: Station, asker: Asker) -> None:
+    message = asker.ask()
+    async with station.running():
+        session = await station.session()
+        send(session, message)
+        await session.receive("accepted")
+        await session.receive("started")
+        completed = (await session.receive("completed")).completed
+    assert completed.result.sealing == types_pb2.SEALING_AGE_V1
+    assert b"value" not in completed.result.inline
+    assert json.loads(asker.open(completed.result)) == {"value": 1}
+    verified = verify_result(
+        completed.statement,
+        certify(station),
+        order=digest_of(peek(message.spec.order)),
+        run=message.lease.run,
+        organization=ORGANIZATION,
+        node=NODE,
+        digest=digest_of(completed.result.inline),
+    )
+    assert verified.statement.outcome == "succeeded"
+
+
+async def test_a_failure_is_signed_too(station: Station, asker: Asker) -> None:
+    message = asker.ask("report", '{"reason": "TOO_FEW_RECORDS"}')
+    async with station.running():
+        session = await station.session()
+        send(session, message)
+        await session.receive("accepted")
+        await session.receive("started")
+        completed = (await session.receive("completed")).completed
+    verified = verify_result(
+        completed.statement,
+        certify(station),
+        order=digest_of(peek(message.spec.order)),
+        run=message.lease.run,
+        organization=ORGANIZATION,
+        node="",
+        digest=None,
+    )
+    failure = verified.statement.failure
+    assert failure is not None
+    assert (failure.reason, failure.message) == (completed.failure.reason, completed.failure.message)
+
+
+async def test_without_an_order_nothing_runs(station: Station, asker: Asker) -> None:
+    refused = await refusal(station, assign(creator="users/alice", creator_organization=ASKING))
+    assert refused.failure.reason == "ORDER_MISSING"
+    assert not refused.statement  # about no order nothing can be signed
+
+
+def _set(field: str, value: str) -> Callable[[pb.Assign], None]:
+    return lambda message: setattr(message.spec, field, value)
+
+
+def _other_arguments(message: pb.Assign) -> None:
+    payload = message.spec.targets[0].arguments
+    payload.inline = sealing.seal(b'{"value": 2}', [sealing.recipient_of(sealing.create_identity())]).content
+    payload.size_bytes, payload.digest = len(payload.inline), digest_of(payload.inline)
+
+
+def _plain_arguments(message: pb.Assign) -> None:
+    payload = message.spec.targets[0].arguments
+    payload.inline, payload.sealing = b'{"value": 2}', types_pb2.SEALING_NONE
+
+
+def _no_arguments(message: pb.Assign) -> None:
+    message.spec.targets[0].ClearField("arguments")
+
+
+def _other_dataset(message: pb.Assign) -> None:
+    message.spec.targets[0].datasets.add(parameter="table", dataset="lung")
+
+
+def _other_requester(message: pb.Assign) -> None:
+    message.creator = "users/mallory"
+
+
+def _other_organization(message: pb.Assign) -> None:
+    message.creator_organization = "organizations/hilda"
+
+
+def _as_subtask(message: pb.Assign) -> None:
+    message.spec.parent_run = message.lease.run
+
+
+def _later(message: pb.Assign) -> None:
+    message.deadline.seconds += 100_000
+
+
+@pytest.mark.parametrize(
+    "tamper",
+    [
+        _set("function", "count"),
+        _set("study", "collaborations/trial/studies/other"),
+        _other_arguments,
+        _plain_arguments,
+        _no_arguments,
+        _other_dataset,
+        _other_requester,
+        _other_organization,
+        _as_subtask,
+        _later,
+    ],
+)
+async def test_whatever_the_server_changes_is_refused(
+    station: Station, asker: Asker, tamper: Callable[[pb.Assign], None]
+) -> None:
+    message = asker.ask()
+    tamper(message)
+    refused = await refusal(station, message)
+    assert refused.failure.reason == "ORDER_MISMATCH"
+    assert refused.statement
+
+
+async def test_an_order_for_others_is_refused(station: Station, asker: Asker) -> None:
+    def for_dora(fields: dict[str, Any]) -> None:
+        fields["targets"] = (OrderTarget(organization=ASKING),)
+
+    assert (await refusal(station, asker.ask(order=for_dora))).failure.reason == "ORDER_MISMATCH"
+
+
+async def test_two_tasks_cannot_be_mixed(station: Station, asker: Asker) -> None:
+    one, two = asker.ask(arguments='{"value": 1}'), asker.ask(arguments='{"value": 2}')
+    one.spec.targets[0].arguments.CopyFrom(two.spec.targets[0].arguments)
+    assert (await refusal(station, one)).failure.reason == "ORDER_MISMATCH"
+
+
+async def test_a_signer_whom_the_owner_does_not_trust_is_refused(
+    station: Station, asker: Asker, tmp_path: Path
+) -> None:
+    stranger = Asker(tmp_path / "stranger", Station.create(tmp_path / "elsewhere", station.server))
+    message = asker.ask()
+    message.spec.order = stranger.ask().spec.order
+    assert (await refusal(station, message)).failure.reason == "CERTIFICATE_UNTRUSTED"
+
+
+async def test_arguments_that_the_server_can_read_are_refused(station: Station, asker: Asker) -> None:
+    assert (await refusal(station, asker.ask(sealed=False))).failure.reason == "SEAL_MISSING"
+
+
+async def test_an_order_is_taken_once_also_after_a_restart(station: Station, asker: Asker) -> None:
+    message = asker.ask()
+    again = pb.Assign()
+    again.CopyFrom(message)
+    again.lease.run, again.lease.lease_id = f"tasks/{new_id()}/runs/{new_id()}", new_id()
+    async with station.running():
+        session = await station.session()
+        send(session, message)
+        for kind in ("accepted", "started", "completed"):
+            await session.receive(kind)
+        send(session, again)
+        assert (await session.receive("refused")).refused.failure.reason == "ORDER_REPLAYED"
+    refused = [again.lease.lease_id]
+    again.lease.lease_id = new_id()
+    assert (await refusal(station, again, tuple(refused))).failure.reason == "ORDER_REPLAYED"
+    refused.append(again.lease.lease_id)
+    answered = pb.Assign()
+    answered.CopyFrom(message)
+    answered.lease.lease_id, answered.lease.attempt = new_id(), 2
+    assert (await refusal(station, answered, tuple(refused))).failure.reason == "ORDER_REPLAYED"
+
+
+async def test_the_keys_survive_a_rotation(station: Station, asker: Asker) -> None:
+    message = asker.ask()
+    SealKeys(station.directory / "data", SystemClock()).rotate()
+    async with station.running():
+        session = await station.session()
+        send(session, message)
+        for kind in ("accepted", "started"):
+            await session.receive(kind)
+        assert json.loads(asker.open((await session.receive("completed")).completed.result)) == {"value": 1}

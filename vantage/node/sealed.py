@@ -1,0 +1,88 @@
+"""Sealing at the node: arguments are opened here, results are sealed before a byte of them leaves."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from vantage.api.types.v1 import types_pb2
+from vantage.common import sealing
+from vantage.common.errors import Reason, error
+from vantage.common.sealing import SealedPayload
+from vantage.node.door import StoredResult
+
+_SMALL = 256 * 1024
+"""Bytes that are sealed without a thread: it takes less than handing them over."""
+
+
+class Sealer:
+    """Opens with the node's keys, seals to others'.
+
+    Args:
+        identities: gives the node's secret keys, the newest first.
+    """
+
+    def __init__(self, identities: Callable[[], Sequence[str]]) -> None:
+        self._identities = identities
+
+    async def open(self, content: bytes) -> bytes:
+        """The bytes that were sealed to this node.
+
+        Raises:
+            RefusedError: SEAL_INVALID.
+        """
+        identities = self._identities()
+        if len(content) <= _SMALL:
+            return sealing.unseal(SealedPayload(content), identities)
+        return await asyncio.to_thread(sealing.unseal, SealedPayload(content), identities)
+
+    async def seal(self, content: bytes, recipients: Sequence[str]) -> bytes:
+        """Bytes for recipients.
+
+        Raises:
+            InvalidArgumentError: KEY_INVALID.
+        """
+        if len(content) <= _SMALL:
+            return sealing.seal(content, recipients).content
+        return (await asyncio.to_thread(sealing.seal, content, recipients)).content
+
+    async def seal_result(self, result: StoredResult, recipients: Sequence[str]) -> StoredResult:
+        """A result for recipients: in a file beside the open one when that is a file, which is removed.
+
+        Raises:
+            InvalidArgumentError: KEY_INVALID, the order names recipients that are none.
+            RunError: SCRATCH_UNAVAILABLE, no room.
+        """
+        if isinstance(result.content, bytes):
+            sealed = await self.seal(result.content, recipients)
+            return StoredResult(result.media_type, sealed, len(sealed), f"sha256:{hashlib.sha256(sealed).hexdigest()}")
+        try:
+            return await asyncio.to_thread(_seal_file, result.media_type, result.content, tuple(recipients))
+        except OSError as problem:
+            raise error(
+                Reason.SCRATCH_UNAVAILABLE,
+                f"the node has no room to seal the result: {problem.strerror}: ask its admin to look at the disk",
+            ) from problem
+
+
+def payload_of(result: StoredResult, *, sealed: bool, content: bytes) -> types_pb2.Payload:
+    """A result inside a message."""
+    return types_pb2.Payload(
+        media_type=result.media_type,
+        sealing=types_pb2.SEALING_AGE_V1 if sealed else types_pb2.SEALING_NONE,
+        inline=content,
+        size_bytes=result.size,
+        digest=result.digest,
+    )
+
+
+def _seal_file(media_type: str, path: Path, recipients: tuple[str, ...]) -> StoredResult:
+    target = path.with_name(f"{path.name}.age")
+    with path.open("rb") as source, target.open("wb") as sealed:
+        sealing.seal_stream(source, sealed, recipients)
+    path.unlink()
+    with target.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    return StoredResult(media_type, target, target.stat().st_size, f"sha256:{digest}")
