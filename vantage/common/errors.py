@@ -158,6 +158,8 @@ class Reason(Enum):
     PAYLOAD_TOO_LARGE = 300
     PAYLOAD_DIGEST_MISMATCH = 301
     PAYLOAD_OFFSET_MISMATCH = 302
+    PAYLOAD_QUOTA_EXCEEDED = 303
+    PAYLOAD_STORE_UNAVAILABLE = 304
     # Sessions of nodes.
     SESSION_FENCED = 400
     SERVER_STOPPING = 401
@@ -291,11 +293,13 @@ _GROUPS: dict[_Row, tuple[Reason, ...]] = {
         Reason.TOO_MANY_SUBTASKS,
         Reason.RESULT_TOO_LARGE,
         Reason.STORAGE_FULL,
+        Reason.PAYLOAD_QUOTA_EXCEEDED,
         Reason.TOO_MANY_CHANNELS,
     ),
     _row(UnavailableError, "UNAVAILABLE"): (
         Reason.UNAVAILABLE,
         Reason.DATABASE_UNAVAILABLE,
+        Reason.PAYLOAD_STORE_UNAVAILABLE,
         Reason.REGISTRY_UNAVAILABLE,
         Reason.IDENTITY_PROVIDER_UNAVAILABLE,
         Reason.SERVER_STOPPING,

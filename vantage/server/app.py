@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 import uuid
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 
 import grpc
@@ -59,6 +60,7 @@ from vantage.server.domain.session import SessionSettings
 from vantage.server.domain.tokens import AccessTokens, new_secret, secret_hash
 from vantage.server.events.bus import Bus
 from vantage.server.payloads.files import PayloadFiles
+from vantage.server.payloads.store import PayloadStore
 from vantage.server.relaying import Relaying
 from vantage.server.rpc.admin.audit import AuditServicer
 from vantage.server.rpc.admin.collaborations import CollaborationServicer, MembershipServicer
@@ -89,6 +91,7 @@ from vantage.server.services.logins import Logins
 from vantage.server.services.memberships import Memberships
 from vantage.server.services.nodes import Nodes
 from vantage.server.services.organizations import Organizations
+from vantage.server.services.payload_collection import PayloadCollection
 from vantage.server.services.payloads import Payloads
 from vantage.server.services.proofs import Proofs
 from vantage.server.services.roles import Roles
@@ -234,7 +237,13 @@ class Server:
             trust_version=TrustVersion(database, directory),
         )
         trust = Trust(database, directory, self.sessions, clock)
-        payloads = Payloads(database, PayloadFiles(self.data / "payloads"), clock, config.max_payload_bytes)
+        store: PayloadStore = PayloadFiles(self.data / "payloads")
+        await store.start()
+        grace = timedelta(seconds=config.payload_grace_seconds)
+        self.payload_collection = PayloadCollection(database, store, clock, grace)
+        payloads = Payloads(
+            database, store, self.payload_collection, clock, config.max_payload_bytes, config.payload_quota_bytes
+        )
 
         self._server = server = grpc.aio.server(
             interceptors=[Gate(rules_of(SERVICES), directory, Auditor(self.audit, clock))],
@@ -291,6 +300,7 @@ class Server:
         await self.tasks.start()
         await self.sessions.start()
         await self.relaying.start()
+        await self.payload_collection.start()
         await server.start()
         for name in ("", *names):
             await self.health.set(name, health_pb2.HealthCheckResponse.SERVING)
@@ -343,6 +353,7 @@ class Server:
         await self.sessions.stop()
         await self.tasks.stop()
         await self._server.stop(self.config.stop_grace_seconds)
+        await self.payload_collection.stop()
         await self.audit.stop()
         if self.provider is not None:
             await self.provider.keys.close()

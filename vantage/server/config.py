@@ -84,6 +84,10 @@ class ServerConfig(BaseModel):
     hosts: tuple[str, ...] = ()
     max_inline_payload_bytes: int = Field(default=1024 * 1024, ge=1024, le=4 * 1024 * 1024)
     max_payload_bytes: int = Field(default=4 * 1024**3, ge=1024 * 1024)
+    payload_quota_bytes: int | None = Field(default=None, ge=1024 * 1024)
+    """What all payloads of an organization may have together; any number unless given."""
+    payload_grace_seconds: int = Field(default=7 * 86_400, ge=60)
+    """How long an upload that no task refers to, or that was not finished, is kept."""
     heartbeat_seconds: int = Field(default=10, ge=1, le=300)
     lease_seconds: int = Field(default=30, ge=3, le=3600)
     embedded_relay: bool = True

@@ -30,12 +30,14 @@ from vantage.server.domain.roles import ROLES
 from vantage.server.domain.session import SessionSettings
 from vantage.server.events.bus import Bus
 from vantage.server.payloads.files import PayloadFiles
+from vantage.server.payloads.store import PayloadStore
 from vantage.server.relaying import Relaying
 from vantage.server.rpc.context import set_principal
 from vantage.server.rpc.node_session import NodeSessionServicer
 from vantage.server.rpc.payloads import PayloadServicer
 from vantage.server.rpc.tasks import TaskServicer
 from vantage.server.services.commits import Commits
+from vantage.server.services.payload_collection import PayloadCollection
 from vantage.server.services.payloads import Payloads
 from vantage.server.services.sessions import Sessions
 from vantage.server.services.tasks import Tasks
@@ -127,6 +129,8 @@ class Network:
         self.clock = ManualClock(datetime(2026, 11, 1, tzinfo=UTC))
         self.config = ServerConfig()
         self.session_settings = SessionSettings()
+        self.store: PayloadStore = PayloadFiles(directory / "payloads")
+        self.payload_quota: int | None = None
         self._channels: list[grpc.aio.Channel] = []
         engine = sqlite_engine(directory / "server.db")
         schema.metadata.create_all(engine, tables=[*schema.metadata.tables.values()])
@@ -151,7 +155,11 @@ class Network:
         self.commits = Commits(self.database)
         self.tasks = Tasks(self.commits, self.clock, self.bus)
         self.sessions = Sessions(self.commits, self.clock, self.bus, self.session_settings)
-        self.payloads = Payloads(self.database, PayloadFiles(self.directory / "payloads"), self.clock, 8 * 1024 * 1024)
+        self.collection = PayloadCollection(self.database, self.store, self.clock)
+        self.payloads = Payloads(
+            self.database, self.store, self.collection, self.clock, 8 * 1024 * 1024, self.payload_quota
+        )
+        await self.collection.start()
         self.relaying = Relaying(self.directory, self.config, self.clock, self.commits, self.sessions)
         await self.relaying.start()
         await self.tasks.start()
@@ -176,6 +184,7 @@ class Network:
         await self.sessions.stop()
         await self.tasks.stop()
         await self.server.stop(1)
+        await self.collection.stop()
         await self.database.close()
 
     def channel(self) -> grpc.aio.Channel:
@@ -203,6 +212,7 @@ class Network:
         self.clock.advance(by)
         self.tasks.deadlines.wake()
         self.sessions.leases.wake()
+        self.collection.timers.wake()
 
 
 def as_(name: str) -> tuple[tuple[str, str], ...]:

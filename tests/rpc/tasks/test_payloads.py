@@ -26,26 +26,26 @@ MIB = 1024 * 1024
 
 async def test_what_was_uploaded_comes_back(network: Network) -> None:
     content = os.urandom(3 * 1024 * 1024 + 17)
-    stored = await _upload(network, content)
+    stored = await upload(network, content)
     assert stored.size_bytes == len(content)
-    assert await _download(network, stored.name) == content
-    assert await _download(network, stored.name, offset=len(content) - 5) == content[-5:]
-    assert await _download(network, stored.name, offset=len(content)) == b""
-    assert await _reason(_download(network, stored.name, offset=len(content) + 1)) is Reason.OUT_OF_RANGE
+    assert await download(network, stored.name) == content
+    assert await download(network, stored.name, offset=len(content) - 5) == content[-5:]
+    assert await download(network, stored.name, offset=len(content)) == b""
+    assert await reason(download(network, stored.name, offset=len(content) + 1)) is Reason.OUT_OF_RANGE
 
 
 async def test_the_same_request_answers_with_the_same_payload(network: Network) -> None:
     identity = request_id()
-    first = await _upload(network, b"abc", identity)
-    assert await _upload(network, b"abc", identity) == first
-    assert await _reason(_upload(network, b"abcd", identity)) is Reason.REQUEST_ID_REUSED
+    first = await upload(network, b"abc", identity)
+    assert await upload(network, b"abc", identity) == first
+    assert await reason(upload(network, b"abcd", identity)) is Reason.REQUEST_ID_REUSED
 
 
 async def test_a_broken_upload_goes_on_where_it_stopped(network: Network) -> None:
     content, identity = os.urandom(2 * 1024 * 1024), request_id()
     half = len(content) // 2
-    broken = _upload(network, content, identity, chunks=[content[:half]])
-    assert await _reason(broken) is Reason.PAYLOAD_OFFSET_MISMATCH
+    broken = upload(network, content, identity, chunks=[content[:half]])
+    assert await reason(broken) is Reason.PAYLOAD_OFFSET_MISMATCH
     await network.stop()
     await network.start()
     known = await network.payload_stub().GetUpload(pb.GetUploadRequest(request_id=identity), metadata=ROSA)
@@ -55,40 +55,40 @@ async def test_a_broken_upload_goes_on_where_it_stopped(network: Network) -> Non
         pb.GetUploadRequest(request_id=identity), metadata=as_("users/otto")
     )
     assert others.offset == 0
-    assert await _reason(_upload(network, content, identity, offset=1, chunks=[])) is Reason.PAYLOAD_OFFSET_MISMATCH
-    stored = await _upload(network, content, identity, offset=half)
-    assert await _download(network, stored.name) == content
+    assert await reason(upload(network, content, identity, offset=1, chunks=[])) is Reason.PAYLOAD_OFFSET_MISMATCH
+    stored = await upload(network, content, identity, offset=half)
+    assert await download(network, stored.name) == content
     done = await network.payload_stub().GetUpload(pb.GetUploadRequest(request_id=identity), metadata=ROSA)
     assert done.payload == stored
 
 
 async def test_wrong_bytes_are_not_kept(network: Network) -> None:
     identity = request_id()
-    wrong = _upload(network, b"right", identity, chunks=[b"wrong"])
-    assert await _reason(wrong) is Reason.PAYLOAD_DIGEST_MISMATCH
-    stored = await _upload(network, b"right", identity)
-    assert await _download(network, stored.name) == b"right"
+    wrong = upload(network, b"right", identity, chunks=[b"wrong"])
+    assert await reason(wrong) is Reason.PAYLOAD_DIGEST_MISMATCH
+    stored = await upload(network, b"right", identity)
+    assert await download(network, stored.name) == b"right"
 
 
 async def test_limits(network: Network) -> None:
-    too_large = _upload(network, b"x", size=8 * 1024 * 1024 + 1, chunks=[])
-    assert await _reason(too_large) is Reason.PAYLOAD_TOO_LARGE
-    more_than_announced = _upload(network, b"xy", chunks=[b"xy", b"z"])
-    assert await _reason(more_than_announced) is Reason.PAYLOAD_TOO_LARGE
-    outside = _upload(network, b"xy", offset=3)
-    assert await _reason(outside) is Reason.INVALID_ARGUMENT
+    too_large = upload(network, b"x", size=8 * 1024 * 1024 + 1, chunks=[])
+    assert await reason(too_large) is Reason.PAYLOAD_TOO_LARGE
+    more_than_announced = upload(network, b"xy", chunks=[b"xy", b"z"])
+    assert await reason(more_than_announced) is Reason.PAYLOAD_TOO_LARGE
+    outside = upload(network, b"xy", offset=3)
+    assert await reason(outside) is Reason.INVALID_ARGUMENT
 
 
 async def test_parties_of_the_task_read_and_nobody_else(network: Network) -> None:
-    arguments = await _upload(network, b'{"column": "age"}')
+    arguments = await upload(network, b'{"column": "age"}')
     request = task_service_pb2.CreateTaskRequest(request_id=request_id(), spec=spec())
     request.spec.targets[0].arguments.reference = arguments.name
     node = network.node(ONE)
     await node.hello()
     # Somebody else's upload cannot be referred to, nor read.
     foreign = network.stub().CreateTask(request, metadata=as_("users/otto"))
-    assert await _reason(foreign) is Reason.NOT_FOUND
-    assert await _reason(_download(network, arguments.name, caller=ONE)) is Reason.NOT_FOUND
+    assert await reason(foreign) is Reason.NOT_FOUND
+    assert await reason(download(network, arguments.name, caller=ONE)) is Reason.NOT_FOUND
     created = await network.stub().CreateTask(request, metadata=ROSA)
     assign = await node.assigned()
     given = assign.spec.targets[0].arguments
@@ -97,19 +97,19 @@ async def test_parties_of_the_task_read_and_nobody_else(network: Network) -> Non
         arguments.size_bytes,
         arguments.digest,
     )
-    assert await _download(network, given.reference, caller=ONE) == b'{"column": "age"}'
+    assert await download(network, given.reference, caller=ONE) == b'{"column": "age"}'
 
-    result = await _upload(network, b"large", caller=ONE)
+    result = await upload(network, b"large", caller=ONE)
     payload = types_pb2.Payload(media_type="application/json", sealing=types_pb2.SEALING_NONE, reference=result.name)
     completed = node_pb.Completed(lease=assign.lease, result=payload)
     await node.acknowledged(await node.report(completed=completed))
     task = (await network.stub().GetTask(task_service_pb2.GetTaskRequest(name=created.task.name), metadata=ROSA)).task
     assert task.runs[0].result.reference == result.name
     assert task.runs[0].result.digest == result.digest
-    assert await _download(network, result.name) == b"large"
-    assert await _download(network, task.runs[0].name) == b"large"
+    assert await download(network, result.name) == b"large"
+    assert await download(network, task.runs[0].name) == b"large"
     for caller in ("users/vera", "users/otto", "users/stranger", "organizations/beta/nodes/one"):
-        assert await _reason(_download(network, result.name, caller=caller)) is Reason.NOT_FOUND
+        assert await reason(download(network, result.name, caller=caller)) is Reason.NOT_FOUND
 
 
 async def test_results_that_are_too_much_for_one_message_are_referred_to(network: Network) -> None:
@@ -141,20 +141,20 @@ async def test_results_that_are_too_much_for_one_message_are_referred_to(network
             assert run.result.size_bytes == len(content)
             assert run.result.digest == f"sha256:{hashlib.sha256(content).hexdigest()}"
             # Under the name of its run each can be fetched, whether it was left out or not.
-            assert run.result.inline or await _download(network, run.result.reference, offset=5) == content[5:]
-            assert await _download(network, run.name) == content
+            assert run.result.inline or await download(network, run.result.reference, offset=5) == content[5:]
+            assert await download(network, run.name) == content
     (left_out,) = [run for run in finished if not run.result.inline]
     last = left_out.result.reference
     assert last == left_out.name
-    assert await _reason(_download(network, last, offset=3 * MIB + 1)) is Reason.OUT_OF_RANGE
+    assert await reason(download(network, last, offset=3 * MIB + 1)) is Reason.OUT_OF_RANGE
     for caller in ("users/vera", "users/otto", "users/stranger", f"{left_out.organization}/nodes/one"):
-        assert await _reason(_download(network, last, caller=caller)) is Reason.NOT_FOUND
-    assert await _reason(_download(network, last[:-1] + "x")) is Reason.INVALID_ARGUMENT
+        assert await reason(download(network, last, caller=caller)) is Reason.NOT_FOUND
+    assert await reason(download(network, last[:-1] + "x")) is Reason.INVALID_ARGUMENT
     unknown = f"{created.task.name}/runs/{request_id()}"
-    assert await _reason(_download(network, unknown)) is Reason.NOT_FOUND
+    assert await reason(download(network, unknown)) is Reason.NOT_FOUND
 
 
-async def _upload(
+async def upload(
     network: Network,
     content: bytes,
     identity: str | None = None,
@@ -183,14 +183,14 @@ async def _upload(
     return response.payload
 
 
-async def _download(network: Network, name: str, *, offset: int = 0, caller: str = "users/rosa") -> bytes:
+async def download(network: Network, name: str, *, offset: int = 0, caller: str = "users/rosa") -> bytes:
     call = network.payload_stub().DownloadPayload(
         pb.DownloadPayloadRequest(name=name, offset=offset), metadata=as_(caller)
     )
     return b"".join([response.chunk async for response in call])
 
 
-async def _reason(call: Any) -> Reason:
+async def reason(call: Any) -> Reason:
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await call
     return error_from_rpc(caught.value).reason

@@ -5,14 +5,12 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
 from vantage.common.errors import Reason, error
-
-READ_SIZE = 1024 * 1024
-"""Bytes per trip to a thread; what is sent is cut smaller."""
+from vantage.server.payloads.store import READ_SIZE, wrong_digest, wrong_offset
 
 
 class PayloadFiles:
@@ -28,32 +26,37 @@ class PayloadFiles:
         for each in (directory, self._uploads, self._payloads):
             each.mkdir(mode=0o700, parents=True, exist_ok=True)
 
+    async def start(self) -> None:
+        """See ``PayloadStore``; the directories were made already."""
+
     async def offset(self, payload: str) -> int:
-        """How many bytes of an upload are durable."""
+        """See ``PayloadStore``."""
         return await asyncio.to_thread(self._offset, payload)
 
     async def begin(self, payload: str, offset: int) -> PartialFile:
-        """Open an upload to go on at an offset, which must be what is there.
-
-        Raises:
-            InvalidArgumentError: PAYLOAD_OFFSET_MISMATCH.
-        """
+        """See ``PayloadStore``."""
         return await asyncio.to_thread(self._begin, payload, offset)
 
-    async def read(self, payload: str, offset: int, chunk: int) -> AsyncIterator[bytes]:
-        """The bytes of a complete payload from an offset."""
+    async def finished(self, payload: str) -> bool:
+        """See ``PayloadStore``: the file may have been moved into place right before a crash."""
+        return await asyncio.to_thread(self._place(payload).exists)
+
+    async def read(self, payload: str, offset: int) -> AsyncGenerator[bytes, None]:
+        """See ``PayloadStore``; the next block is read while this one is sent."""
         file = await asyncio.to_thread(self._open, payload, offset)
+        ahead = asyncio.create_task(asyncio.to_thread(file.read, READ_SIZE))
         try:
-            while block := await asyncio.to_thread(file.read, READ_SIZE):
-                view = memoryview(block)
-                for start in range(0, len(block), chunk):
-                    yield bytes(view[start : start + chunk])
+            while block := await ahead:
+                ahead = asyncio.create_task(asyncio.to_thread(file.read, READ_SIZE))
+                yield block
         finally:
+            # A thread may be reading still.
+            await asyncio.wait({ahead})
             file.close()
 
-    async def exists(self, payload: str) -> bool:
-        """Whether a complete payload is in place."""
-        return await asyncio.to_thread(self._place(payload).exists)
+    async def remove(self, payload: str) -> None:
+        """See ``PayloadStore``."""
+        await asyncio.to_thread(self._remove, payload)
 
     def _place(self, payload: str) -> Path:
         # Ids are made here, and the name was parsed: no path of a caller's choice.
@@ -71,15 +74,15 @@ class PayloadFiles:
         file.seek(offset)
         return file
 
+    def _remove(self, payload: str) -> None:
+        self._part(payload).unlink(missing_ok=True)
+        self._place(payload).unlink(missing_ok=True)
+
     def _begin(self, payload: str, offset: int) -> PartialFile:
         part = self._part(payload)
         stored = self._offset(payload)
         if offset != stored:
-            raise error(
-                Reason.PAYLOAD_OFFSET_MISMATCH,
-                f"{stored} bytes of this upload are stored: ask GetUpload and continue there",
-                offset=str(stored),
-            )
+            raise wrong_offset(stored)
         digest = hashlib.sha256()
         if stored:
             with part.open("rb") as before:
@@ -90,7 +93,7 @@ class PayloadFiles:
 
 
 class PartialFile:
-    """An upload under way."""
+    """An upload under way: see ``Incoming``."""
 
     def __init__(self, file: BinaryIO, part: Path, place: Path, digest: hashlib._Hash, size: int) -> None:
         self._file = file
@@ -99,27 +102,19 @@ class PartialFile:
         self._digest = digest
         self.size = size
 
-    async def append(self, blocks: list[bytes]) -> None:
-        """Write blocks.
-
-        Raises:
-            LimitExceededError: STORAGE_FULL.
-        """
+    async def append(self, blocks: Sequence[bytes]) -> None:
+        """See ``Incoming``."""
         await asyncio.to_thread(self._append, blocks)
 
     async def keep(self) -> None:
-        """Make durable what is there, for a later continuation."""
+        """See ``Incoming``."""
         await asyncio.to_thread(self._keep)
 
     async def finish(self, digest: str) -> None:
-        """Move the file into place if its digest is right; durable afterwards.
-
-        Raises:
-            InvalidArgumentError: PAYLOAD_DIGEST_MISMATCH; the upload starts again at 0.
-        """
+        """See ``Incoming``: checked, made durable and moved into place."""
         await asyncio.to_thread(self._finish, digest)
 
-    def _append(self, blocks: list[bytes]) -> None:
+    def _append(self, blocks: Sequence[bytes]) -> None:
         try:
             for block in blocks:
                 self._file.write(block)
@@ -141,11 +136,7 @@ class PartialFile:
         actual = f"sha256:{self._digest.hexdigest()}"
         if actual != digest:
             self._part.unlink()
-            raise error(
-                Reason.PAYLOAD_DIGEST_MISMATCH,
-                f"what arrived has the digest {actual}, not {digest}: send it again from the start",
-                actual=actual,
-            )
+            raise wrong_digest(actual, digest)
         self._part.replace(self._place)
         directory = os.open(self._place.parent, os.O_RDONLY)
         try:

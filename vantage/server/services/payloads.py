@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -13,16 +14,16 @@ from vantage.common.errors import Reason, VantageError, error
 from vantage.server.domain import audit
 from vantage.server.domain.permissions import Operation, Owner, Resource, reach
 from vantage.server.domain.principals import NodePrincipal, Principal
-from vantage.server.payloads.files import PartialFile, PayloadFiles
+from vantage.server.payloads.store import Incoming, PayloadStore, WriteBehind
+from vantage.server.services.payload_collection import PayloadCollection
 from vantage.server.storage import payload_store
 from vantage.server.storage.database import Database
 from vantage.server.storage.payload_store import StoredPayload, Use
 
 DEFAULT_MAX_BYTES = 2 * 1024**3
 MAX_CHUNK = 1024 * 1024
-SENT_CHUNK = 64 * 1024
-"""Fastest size of a message with bytes."""
-_GATHER = 1024 * 1024
+_GATHER = 2 * 1024 * 1024
+"""Bytes per trip to the store; while they are written, as many again arrive."""
 
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 
@@ -42,25 +43,34 @@ class Payloads:
 
     Args:
         database: rows.
-        files: bytes.
+        store: bytes.
+        collection: removes what nobody needs.
         clock: the time.
         max_bytes: largest payload.
+        quota: bytes that all payloads of an organization may have together; None for any number.
     """
 
     def __init__(
-        self, database: Database, files: PayloadFiles, clock: Clock, max_bytes: int = DEFAULT_MAX_BYTES
+        self,
+        database: Database,
+        store: PayloadStore,
+        collection: PayloadCollection,
+        clock: Clock,
+        max_bytes: int = DEFAULT_MAX_BYTES,
+        quota: int | None = None,
     ) -> None:
         self._database = database
-        self._files = files
+        self._store = store
+        self._collection = collection
         self._clock = clock
         self._max_bytes = max_bytes
-        self._under_way: set[str] = set()
+        self._quota = quota
 
     async def upload(self, principal: Principal, header: Header, chunks: AsyncIterator[bytes]) -> StoredPayload:
         """Store the bytes that follow a header, or go on with an upload; answers when they are durable and right.
 
         Raises:
-            LimitExceededError: PAYLOAD_TOO_LARGE, STORAGE_FULL.
+            LimitExceededError: PAYLOAD_TOO_LARGE, PAYLOAD_QUOTA_EXCEEDED, STORAGE_FULL.
             InvalidArgumentError: PAYLOAD_DIGEST_MISMATCH, PAYLOAD_OFFSET_MISMATCH, or the header is wrong.
             ConflictError: REQUEST_ID_REUSED, or the same upload is under way on another stream.
         """
@@ -69,17 +79,13 @@ class Payloads:
         stored = await self._register(principal, header)
         if stored.complete:
             return stored
-        if stored.name in self._under_way:
-            raise error(Reason.IN_USE, "this upload is under way on another stream: end that one first")
-        self._under_way.add(stored.name)
-        try:
-            # The file may have been moved into place right before a crash that kept the row from following.
-            if not await self._files.exists(stored.name):
+        if stored.removing:
+            raise error(Reason.IN_USE, "this upload was given up long ago and is being removed: try again in a moment")
+        with self._collection.holding(stored.name):
+            if not await self._store.finished(stored.name):
                 await self._receive(stored, header.offset, chunks)
             now = self._clock.now()
             await self._database.write(partial(payload_store.complete, name=stored.name, now=now))
-        finally:
-            self._under_way.discard(stored.name)
         return replace(stored, complete=True, created=now)
 
     async def find(self, principal: Principal, request_id: str) -> tuple[int, StoredPayload | None]:
@@ -92,7 +98,7 @@ class Payloads:
             return 0, None
         if stored.complete:
             return stored.size, stored
-        return await self._files.offset(stored.name), None
+        return await self._store.offset(stored.name), None
 
     async def download(self, principal: Principal, name: str, offset: int) -> AsyncGenerator[bytes, None]:
         """The bytes of a payload, or of the result of a run, from an offset.
@@ -113,11 +119,12 @@ class Payloads:
         if not 0 <= offset <= size:
             raise error(Reason.OUT_OF_RANGE, f"offset must be 0 to {size}", field="offset")
         if isinstance(stored, bytes):
-            for start in range(offset, size, SENT_CHUNK):
-                yield stored[start : start + SENT_CHUNK]
+            for start in range(offset, size, MAX_CHUNK):
+                yield stored[start : start + MAX_CHUNK]
             return
-        async for chunk in self._files.read(stored.name, offset, SENT_CHUNK):
-            yield chunk
+        async with aclosing(self._store.read(stored.name, offset)) as blocks:
+            async for block in blocks:
+                yield block
 
     def _check(self, header: Header) -> None:
         names.parse_request_id(header.request_id)
@@ -141,8 +148,9 @@ class Payloads:
             header.digest,
             False,
             self._clock.now(),
+            principal.organization or "",
         )
-        stored = await self._database.write(partial(payload_store.find_or_insert, new=new))
+        stored = await self._database.write(partial(payload_store.find_or_insert, new=new, quota=self._quota))
         if (stored.size, stored.digest) != (header.size, header.digest):
             raise error(
                 Reason.REQUEST_ID_REUSED, "this request_id began another upload: use a new UUID for each payload"
@@ -150,36 +158,39 @@ class Payloads:
         return stored
 
     async def _receive(self, stored: StoredPayload, offset: int, chunks: AsyncIterator[bytes]) -> None:
-        file = await self._files.begin(stored.name, offset)
+        incoming = await self._store.begin(stored.name, offset)
         try:
-            await self._append(file, stored.size, chunks)
-            if file.size != stored.size:
+            await self._append(incoming, stored.size, chunks)
+            if incoming.size != stored.size:
                 raise error(
                     Reason.PAYLOAD_OFFSET_MISMATCH,
-                    f"the upload ended after {file.size} of {stored.size} bytes: continue there",
-                    offset=str(file.size),
+                    f"the upload ended after {incoming.size} of {stored.size} bytes: continue there",
+                    offset=str(incoming.size),
                 )
-            await file.finish(stored.digest)
+            await incoming.finish(stored.digest)
         finally:
             # Also when the stream broke: what arrived is there for the continuation.
-            await file.keep()
+            await incoming.keep()
 
     @staticmethod
-    async def _append(file: PartialFile, size: int, chunks: AsyncIterator[bytes]) -> None:
+    async def _append(incoming: Incoming, size: int, chunks: AsyncIterator[bytes]) -> None:
+        behind = WriteBehind(incoming)
         gathered: list[bytes] = []
-        waiting = 0
+        waiting, room = 0, size - incoming.size
         try:
             async for chunk in chunks:
-                if len(chunk) > MAX_CHUNK or file.size + waiting + len(chunk) > size:
+                room -= len(chunk)
+                if len(chunk) > MAX_CHUNK or room < 0:
                     raise _too_much(size)
                 gathered.append(chunk)
                 waiting += len(chunk)
                 if waiting >= _GATHER:
                     taken, gathered, waiting = gathered, [], 0
-                    await file.append(taken)
+                    await behind.put(taken)
         finally:
+            await behind.settle()
             if gathered:
-                await file.append(gathered)
+                await incoming.append(gathered)
 
 
 def _too_much(size: int) -> VantageError:

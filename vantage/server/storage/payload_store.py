@@ -1,4 +1,4 @@
-"""Rows of uploaded payloads; their bytes lie in files."""
+"""Rows of uploaded payloads; their bytes lie in a payload store."""
 
 from __future__ import annotations
 
@@ -6,8 +6,21 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import ColumnElement, Connection, Row, bindparam, insert, select, update
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Row,
+    bindparam,
+    delete,
+    exists,
+    func,
+    insert,
+    or_,
+    select,
+    update,
+)
 
+from vantage.common.errors import Reason, error
 from vantage.server.storage.task_schema import ARGUMENTS, RESULT, content, payload, run, task
 
 _COMPLETE = select(payload.c.name, payload.c.size, payload.c.digest).where(
@@ -15,11 +28,16 @@ _COMPLETE = select(payload.c.name, payload.c.size, payload.c.digest).where(
     payload.c.uploader == bindparam("uploader"),
     payload.c.complete,
 )
+_UNUSED = ~exists().where(content.c.reference == payload.c.name)
 
 
 @dataclass(frozen=True, slots=True)
 class StoredPayload:
-    """An upload. ``created`` is when it began until it is complete, then when it ended."""
+    """An upload. ``created`` is when it was last taken up, until it is complete, then when it ended.
+
+    ``organization`` is whose quota it counts for, "" for users of the server itself. ``removing``: its bytes are about
+    to go, and nobody can use it any more.
+    """
 
     name: str
     uploader: str
@@ -28,6 +46,8 @@ class StoredPayload:
     digest: str
     complete: bool
     created: datetime
+    organization: str = ""
+    removing: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,10 +70,22 @@ def complete_of(connection: Connection, uploader: str, names: Iterable[str]) -> 
     return {row.name: (row.size, row.digest) for row in rows}
 
 
-def find_or_insert(connection: Connection, new: StoredPayload) -> StoredPayload:
-    """The upload that the same request began earlier, or this new one, inserted."""
+def find_or_insert(connection: Connection, new: StoredPayload, quota: int | None) -> StoredPayload:
+    """The upload that the same request began earlier, taken up again, or this new one, inserted.
+
+    Args:
+        new: it.
+        quota: bytes that all payloads of its organization may have together; None for any number.
+
+    Raises:
+        LimitExceededError: PAYLOAD_QUOTA_EXCEEDED.
+    """
     if (earlier := find_upload(connection, new.uploader, new.request_id)) is not None:
+        if not earlier.complete and not earlier.removing:
+            connection.execute(update(payload).where(payload.c.name == earlier.name).values(created=new.created))
         return earlier
+    if quota is not None:
+        _check_quota(connection, new, quota)
     connection.execute(
         insert(payload).values(
             name=new.name,
@@ -63,9 +95,50 @@ def find_or_insert(connection: Connection, new: StoredPayload) -> StoredPayload:
             digest=new.digest,
             complete=new.complete,
             created=new.created,
+            organization=new.organization,
         )
     )
     return new
+
+
+def unused(connection: Connection) -> list[tuple[str, datetime, bool]]:
+    """Uploads that no task refers to, complete or not: name, ``created``, whether they are being removed already."""
+    query = select(payload.c.name, payload.c.created, payload.c.removing).where(or_(_UNUSED, payload.c.removing))
+    return [(row.name, row.created, row.removing) for row in connection.execute(query)]
+
+
+def condemn(connection: Connection, names: Iterable[str], before: datetime) -> list[str]:
+    """Of these uploads, those to remove now: nobody can refer to them, read them or go on with them any more.
+
+    What a task refers to, and what was taken up or completed after a moment, stays.
+    """
+    wanted = payload.c.name.in_(sorted(names))
+    connection.execute(
+        update(payload)
+        .where(wanted, _UNUSED, payload.c.created <= before)
+        .values(removing=True, complete=False)
+        .execution_options(synchronize_session=False)
+    )
+    return list(connection.scalars(select(payload.c.name).where(wanted, payload.c.removing)))
+
+
+def forget(connection: Connection, names: Iterable[str]) -> None:
+    """Uploads whose bytes are gone."""
+    connection.execute(delete(payload).where(payload.c.name.in_(sorted(names)), payload.c.removing))
+
+
+def _check_quota(connection: Connection, new: StoredPayload, quota: int) -> None:
+    query = select(func.coalesce(func.sum(payload.c.size), 0)).where(payload.c.organization == new.organization)
+    used = int(connection.execute(query).scalar_one())
+    if used + new.size > quota:
+        raise error(
+            Reason.PAYLOAD_QUOTA_EXCEEDED,
+            f"the payloads of {new.organization or 'the server'} have {used} bytes, and with this one more than the "
+            f"{quota} that it may have: send less, wait until uploads that no task refers to are removed, or ask the "
+            "server's operator for more",
+            quota=str(quota),
+            used=str(used),
+        )
 
 
 def find_upload(connection: Connection, uploader: str, request_id: str) -> StoredPayload | None:
@@ -127,4 +200,14 @@ def _uses(connection: Connection, condition: ColumnElement[bool]) -> list[Use]:
 def _build(row: Row[tuple[object, ...]] | None) -> StoredPayload | None:
     if row is None:
         return None
-    return StoredPayload(row.name, row.uploader, row.request_id, row.size, row.digest, row.complete, row.created)
+    return StoredPayload(
+        row.name,
+        row.uploader,
+        row.request_id,
+        row.size,
+        row.digest,
+        row.complete,
+        row.created,
+        row.organization,
+        row.removing,
+    )

@@ -14,6 +14,7 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
+    false,
     text,
 )
 
@@ -137,8 +138,12 @@ payload = Table(
     Column("digest", String(71), nullable=False),
     Column("complete", Boolean, nullable=False),
     Column("created", Instant, nullable=False),
+    Column("organization", String(80), nullable=False, server_default=""),
+    Column("removing", Boolean, nullable=False, server_default=false()),
     UniqueConstraint("uploader", "request_id"),
 )
+"""``created`` is when the upload was last taken up, until it is complete. ``removing``: its bytes are about to go."""
+Index("ix_payload_organization", payload.c.organization)
 
 presence = Table(
     "presence",

@@ -1,0 +1,128 @@
+"""Where the bytes of payloads lie: what the server needs of such a place."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Sequence
+from typing import Protocol
+
+from vantage.common.errors import Reason, VantageError, error
+
+READ_SIZE = 1024 * 1024
+"""Bytes per trip to a thread or over the network."""
+
+
+class Incoming(Protocol):
+    """An upload under way.
+
+    Attributes:
+        size: bytes so far, those of earlier attempts included.
+    """
+
+    size: int
+
+    async def append(self, blocks: Sequence[bytes]) -> None:
+        """Take bytes; they are durable after ``keep`` or ``finish``.
+
+        Raises:
+            LimitExceededError: STORAGE_FULL.
+            UnavailableError: PAYLOAD_STORE_UNAVAILABLE.
+        """
+        ...
+
+    async def keep(self) -> None:
+        """Make durable what is there, for a later continuation; harmless after ``finish``."""
+        ...
+
+    async def finish(self, digest: str) -> None:
+        """Make the payload complete if its digest is right; durable afterwards.
+
+        Raises:
+            InvalidArgumentError: PAYLOAD_DIGEST_MISMATCH; nothing is left, the upload starts again at 0.
+        """
+        ...
+
+
+class PayloadStore(Protocol):
+    """A place for payloads, by their resource names. Every call may come again after a crash."""
+
+    async def start(self) -> None:
+        """Look whether the place can be used.
+
+        Raises:
+            ConfigurationError: it cannot.
+        """
+        ...
+
+    async def offset(self, payload: str) -> int:
+        """How many bytes of an upload are durable."""
+        ...
+
+    async def begin(self, payload: str, offset: int) -> Incoming:
+        """Go on with an upload at an offset, which must be what is there.
+
+        Raises:
+            InvalidArgumentError: PAYLOAD_OFFSET_MISMATCH.
+        """
+        ...
+
+    async def finished(self, payload: str) -> bool:
+        """Whether ``finish`` came to its end, which a crash may have kept from whoever called it."""
+        ...
+
+    def read(self, payload: str, offset: int) -> AsyncGenerator[bytes, None]:
+        """The bytes of a complete payload from an offset, in blocks of at most ``READ_SIZE``."""
+        ...
+
+    async def remove(self, payload: str) -> None:
+        """Remove whatever there is of a payload, complete or not; harmless when there is nothing."""
+        ...
+
+
+class WriteBehind:
+    """Writes while the next bytes arrive: one write at a time, in order, so what waits in memory stays bounded.
+
+    A caller that is cancelled leaves a write running that must not be overtaken: ``settle`` waits for it.
+    """
+
+    def __init__(self, incoming: Incoming) -> None:
+        self._incoming = incoming
+        self._writing: asyncio.Task[None] | None = None
+
+    async def put(self, blocks: Sequence[bytes]) -> None:
+        """Write blocks, once the former are written.
+
+        Raises:
+            VantageError: a former write failed.
+        """
+        await self.settle()
+        self._writing = asyncio.create_task(self._incoming.append(blocks))
+
+    async def settle(self) -> None:
+        """Wait until all is written.
+
+        Raises:
+            VantageError: it could not be.
+        """
+        if self._writing is not None:
+            await asyncio.wait({self._writing})
+            writing, self._writing = self._writing, None
+            writing.result()
+
+
+def wrong_offset(stored: int) -> VantageError:
+    """What ``begin`` raises."""
+    return error(
+        Reason.PAYLOAD_OFFSET_MISMATCH,
+        f"{stored} bytes of this upload are stored: ask GetUpload and continue there",
+        offset=str(stored),
+    )
+
+
+def wrong_digest(actual: str, digest: str) -> VantageError:
+    """What ``finish`` raises."""
+    return error(
+        Reason.PAYLOAD_DIGEST_MISMATCH,
+        f"what arrived has the digest {actual}, not {digest}: send it again from the start",
+        actual=actual,
+    )

@@ -1,0 +1,84 @@
+"""Removes payloads that nobody needs: uploads that were not finished, and those that no task refers to."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import timedelta
+from functools import partial
+
+from vantage.common.clock import Clock
+from vantage.common.errors import Reason, error
+from vantage.server.events.timers import Timers
+from vantage.server.payloads.store import PayloadStore
+from vantage.server.storage import payload_store
+from vantage.server.storage.database import Database
+
+log = logging.getLogger(__name__)
+
+DEFAULT_GRACE = timedelta(days=7)
+
+
+class PayloadCollection:
+    """Sleeps until the next payload is due.
+
+    A payload goes in three steps, each durable before the next, so that a crash between them leaves nothing behind:
+    its row says that it is being removed, its bytes are removed, its row is removed.
+
+    Args:
+        database: rows.
+        store: bytes.
+        clock: the time.
+        grace: how long after its upload, or the last attempt at it, a payload is kept without a task.
+    """
+
+    def __init__(self, database: Database, store: PayloadStore, clock: Clock, grace: timedelta = DEFAULT_GRACE) -> None:
+        self._database = database
+        self._store = store
+        self._clock = clock
+        self._grace = grace
+        self._held: set[str] = set()
+        self.timers = Timers(clock, self._collect)
+        self._running: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Take up what a former process left, and collect from now on."""
+        now = self._clock.now()
+        for name, created, removing in await self._database.read(payload_store.unused):
+            self.timers.set(name, now if removing else created + self._grace)
+        self._running = asyncio.create_task(self.timers.run(), name="payload collection")
+
+    async def stop(self) -> None:
+        """Collect no more."""
+        if self._running is not None:
+            self._running.cancel()
+            await asyncio.gather(self._running, return_exceptions=True)
+
+    @contextmanager
+    def holding(self, name: str) -> Iterator[None]:
+        """Keep a payload while it is uploaded, and for the grace afterwards.
+
+        Raises:
+            ConflictError: IN_USE: it is uploaded on another stream.
+        """
+        if name in self._held:
+            raise error(Reason.IN_USE, "this upload is under way on another stream: end that one first")
+        self._held.add(name)
+        try:
+            yield
+        finally:
+            self._held.discard(name)
+            self.timers.set(name, self._clock.now() + self._grace)
+
+    async def _collect(self, due: Sequence[str]) -> None:
+        # What is held now gets its next moment when it is let go.
+        free = [name for name in due if name not in self._held]
+        before = self._clock.now() - self._grace
+        condemned = await self._database.write(partial(payload_store.condemn, names=free, before=before))
+        for name in condemned:
+            await self._store.remove(name)
+        if condemned:
+            await self._database.write(partial(payload_store.forget, names=condemned))
+            log.info("removed payloads that no task refers to", extra={"payloads": len(condemned)})
