@@ -88,6 +88,7 @@ class Installation:
         tls: whether clients and nodes use it.
         nodes: programs by the name of their organization.
         data: certificate of the server and so on.
+        authority: of the researcher's organization.
     """
 
     directory: Path
@@ -156,8 +157,12 @@ class Installation:
         )
         root = (bearer(answer.tokens.access_token),)
         organization = organization_service_pb2_grpc.OrganizationServiceStub(channel)
+        self.authority = pki.CertificateAuthority.create(self.directory / "home-ca", HOME)
         await organization.CreateOrganization(
-            organization_service_pb2.CreateOrganizationRequest(organization_id=HOME.rpartition("/")[2]), metadata=root
+            organization_service_pb2.CreateOrganizationRequest(
+                organization_id=HOME.rpartition("/")[2], ca_certificates=[pki.to_pem(self.authority.certificate)]
+            ),
+            metadata=root,
         )
         for name in organizations:
             authority = pki.CertificateAuthority.create(self.directory / name / "ca", f"organizations/{name}")

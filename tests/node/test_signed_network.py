@@ -1,0 +1,128 @@
+"""Signed and sealed from end to end: a real server, real nodes, the client, and a task that asks in its name."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import uuid
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytest_asyncio
+
+from vantage.api.algorithm.v1 import algorithm_service_pb2 as algorithm_pb
+from vantage.api.task.v1 import task_pb2
+from vantage.api.types.v1 import types_pb2
+from vantage.client import AsyncClient
+from vantage.client.codec import Identity
+from vantage.client.keyring import KeyFiles
+from vantage.common import pki
+from vantage.common.errors import Reason, RefusedError
+from vantage.common.trust import TrustStore
+from vantage.node.door import RunCallbacks
+from vantage.testing.peer_network import PATIENCE, PeerNetwork
+from vantage.testing.processes import HOME, RESEARCHER
+from vantage.testing.server import PASSWORD
+from vantage.testing.station import COLLABORATION, IMAGE
+
+SIGNED: dict[str, Any] = {"policy": {"allow_unsigned": False}, "trust": {"first_use": True}, "slots": 10}
+MARK = "marker-of-a-secret-question"
+
+
+@pytest_asyncio.fixture
+async def network(tmp_path: Path) -> AsyncIterator[PeerNetwork]:
+    settings = dict.fromkeys(("clara", "hilda"), SIGNED)
+    async with PeerNetwork.running(tmp_path / "network", tuple(settings), settings=settings) as running:
+        yield running
+
+
+@pytest_asyncio.fixture
+async def client(network: PeerNetwork, tmp_path: Path) -> AsyncIterator[AsyncClient]:
+    address, mark = network.server.address, network.server.fingerprint
+    authority = network.installation.authority
+    files = KeyFiles(tmp_path / "keys")
+    request = pki.load_request(files.create(f"{HOME}/users/{RESEARCHER}").read_bytes())
+    files.install(pki.to_pem(authority.issue(request.name, request.public_key)).encode())
+    identity = Identity(files.open(), TrustStore(tmp_path / "trust", first_use=True))
+    async with AsyncClient.connect(address, fingerprint=mark, identity=identity) as made:
+        await made.auth.login(RESEARCHER, PASSWORD)
+        yield made
+
+
+async def subtask(door: RunCallbacks, *organizations: str, key: str) -> list[task_pb2.Run]:
+    request = algorithm_pb.RunSubtaskRequest(request_id=str(uuid.uuid4()), function="lend")
+    for each in organizations:
+        arguments = types_pb2.Payload(
+            media_type="application/json", inline=json.dumps({"name": f"{key}{each}"}).encode()
+        )
+        request.targets.add(organization=f"organizations/{each}", arguments=arguments)
+    runs = []
+    async with aclosing(door.subtask(request)) as events:
+        async for event in events:
+            if event.HasField("run_finished"):
+                runs.append(event.run_finished.run)
+    return runs
+
+
+async def test_a_signed_task_asks_others_and_the_server_sees_nothing(
+    network: PeerNetwork, client: AsyncClient, tmp_path: Path
+) -> None:
+    handle = await client.tasks.run(
+        image=IMAGE,
+        function="lend",
+        arguments={"name": f"{MARK}clara"},
+        collaboration=COLLABORATION,
+        organizations=["clara"],
+    )
+    async with asyncio.timeout(PATIENCE):
+        door = await network.door("clara", MARK)
+        asking = asyncio.create_task(subtask(door, "clara", "hilda", key=f"{MARK}-below-"))
+        for each in ("clara", "hilda"):
+            await network.door(each, f"{MARK}-below-")
+            network.end(each, f"{MARK}-below-")
+        runs = await asking
+        answers = {run.organization: json.loads(run.result.inline) for run in runs}
+        assert answers == {
+            "organizations/clara": {"name": f"{MARK}-below-clara"},
+            "organizations/hilda": {"name": f"{MARK}-below-hilda"},
+        }
+        network.end("clara", MARK)
+        (result,) = await handle.results()
+    assert result.value == {"name": f"{MARK}clara"}
+    assert result.verified
+    for path in (tmp_path / "network" / "server").rglob("*"):
+        if path.is_file():
+            assert MARK.encode() not in path.read_bytes(), path
+
+
+async def test_an_unsigned_task_is_refused(network: PeerNetwork, client: AsyncClient) -> None:
+    address, mark = network.server.address, network.server.fingerprint
+    async with AsyncClient.connect(address, fingerprint=mark) as plain:
+        await plain.auth.login(RESEARCHER, PASSWORD)
+        handle = await plain.tasks.run(
+            image=IMAGE, function="lend", arguments={"name": "x"}, collaboration=COLLABORATION, organizations=["hilda"]
+        )
+        (result,) = await handle.results(PATIENCE)
+    assert result.failure is not None
+    assert result.failure.reason == "ORDER_MISSING"
+
+
+async def test_a_task_that_delegates_nothing_cannot_ask_others(network: PeerNetwork, client: AsyncClient) -> None:
+    handle = await client.tasks.run(
+        image=IMAGE,
+        function="lend",
+        arguments={"name": "aloneclara"},
+        collaboration=COLLABORATION,
+        organizations=["clara"],
+        delegate=False,
+    )
+    async with asyncio.timeout(PATIENCE):
+        door = await network.door("clara", "alone")
+        with pytest.raises(RefusedError) as caught:
+            await subtask(door, "hilda", key="never-")
+        assert caught.value.reason is Reason.ORDER_EXCEEDS_PARENT
+        network.end("clara", "alone")
+        await handle.results()
