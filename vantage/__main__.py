@@ -63,6 +63,7 @@ COMMANDS = {
     "study": _client("studies", "study", "Named subsets of a collaboration's members."),
     "task": _client("tasks", "task", "Ask questions and read the answers."),
     "totp": _client("totp", "totp", "One-time codes of an app at each log-in."),
+    "trust": _client("trust", "trust", "Whose certificates you believe: who signed an answer."),
     "user": _client("users", "user", "Users of organizations."),
     "version": _client("version", "version", "Print the version."),
     "whoami": _client("login", "whoami", "Tell who you are and what you may do."),

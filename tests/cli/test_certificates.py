@@ -92,7 +92,10 @@ def test_what_is_not_to_be_certified_is_not(tmp_path: Path, run: Run, request_fi
     assert "not for clara-2" in other.stderr
     nothing = tmp_path / "nothing.csr"
     nothing.write_text("nothing")
-    assert "is not a signing request" in run("node", "issue", nothing, "--ca", tmp_path / "ca", "--yes").stderr
+    assert (
+        "is not a signing request: not a certificate signing request"
+        in run("node", "issue", nothing, "--ca", tmp_path / "ca", "--yes").stderr
+    )
     assert "there is no authority" in run("node", "issue", request_file, "--ca", tmp_path / "no", "--yes").stderr
 
 

@@ -21,6 +21,7 @@ from vantage.client.memberships import AsyncMemberships
 from vantage.client.payloads import Payloads, Transfer
 from vantage.client.tasks import AsyncTasks
 from vantage.client.tokens import FileTokenStore, MemoryTokenStore, TokenStore
+from vantage.client.trust import AsyncTrust
 from vantage.common.clock import Clock, SystemClock
 
 
@@ -47,6 +48,7 @@ class AsyncClient:
         audit: what the server decided.
         images: what algorithm images say of themselves.
         keys: lists of keys that payloads are sealed to.
+        trust: authorities of organizations, and what they revoked.
         tasks: questions and answers.
     """
 
@@ -73,6 +75,7 @@ class AsyncClient:
         self.images = AsyncImages(clock)
         provide = identity if callable(identity) else lambda: identity
         self.keys = AsyncKeys(self._caller)
+        self.trust = AsyncTrust(self._caller)
         self.tasks = AsyncTasks(
             self._caller, Codec(self._caller, Payloads(self._caller, transfer), provide), self.images
         )

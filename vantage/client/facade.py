@@ -21,6 +21,7 @@ from vantage.client.models import (
     Answer,
     AuditEntry,
     AuditLog,
+    AuthoritiesChanged,
     Collaboration,
     Delegate,
     DeviceCode,
@@ -31,10 +32,12 @@ from vantage.client.models import (
     Member,
     Node,
     Organization,
+    OrganizationTrust,
     Permission,
     Principal,
     Question,
     Result,
+    RevocationsChanged,
     Role,
     ServerInfo,
     Study,
@@ -44,6 +47,7 @@ from vantage.client.models import (
     User,
 )
 from vantage.client.tasks import AsyncTasks
+from vantage.client.trust import AsyncTrust
 from vantage.common.declaration import Declaration
 
 
@@ -1120,3 +1124,59 @@ class Tasks:
             NotFoundError: there is none, or you may not see it.
         """
         return self._loop.iterate(self._inner.watch(name, after_sequence))
+
+
+class Trust:
+    """Authorities of organizations and their revocation lists, as the server passes them on."""
+
+    def __init__(self, inner: AsyncTrust, loop: LoopThread) -> None:
+        self._inner = inner
+        self._loop = loop
+
+    def add_authority(self, organization: str, certificate: str) -> AuthoritiesChanged:
+        """Add a certificate of an organization's authority; harmless when it is there.
+
+        Args:
+            organization: whose.
+            certificate: PEM.
+
+        Raises:
+            NotFoundError: there is no such organization, or you may not see it.
+            InvalidArgumentError: CERTIFICATE_INVALID, it is none of this organization, or there are five.
+        """
+        return self._loop.run(self._inner.add_authority(organization, certificate))
+
+    def remove_authority(self, organization: str, fingerprint: str) -> AuthoritiesChanged:
+        """Remove one; what it vouched for ends at once.
+
+        Args:
+            organization: whose.
+            fingerprint: of the certificate.
+
+        Raises:
+            NotFoundError: there is no such organization, or you may not see it.
+        """
+        return self._loop.run(self._inner.remove_authority(organization, fingerprint))
+
+    def set_revocations(self, organization: str, revocation_list: bytes) -> RevocationsChanged:
+        """Replace the revocation list of an organization; what is on it ends at once.
+
+        Args:
+            organization: whose.
+            revocation_list: PEM or DER.
+
+        Raises:
+            NotFoundError: there is no such organization, or you may not see it.
+            InvalidArgumentError: REVOCATION_LIST_INVALID.
+            ConflictError: REVOCATION_LIST_OUTDATED, a newer one is in use.
+        """
+        return self._loop.run(self._inner.set_revocations(organization, revocation_list))
+
+    def bundle(self) -> builtins.list[OrganizationTrust]:
+        """Authorities and revocation lists of your organization and of those that you work with. Nothing of it is
+        proven: give it to a ``TrustStore``.
+
+        Raises:
+            PermissionDeniedError: you may not view organizations.
+        """
+        return self._loop.run(self._inner.bundle())

@@ -404,6 +404,51 @@ class Organization:
 
 
 @dataclass(frozen=True)
+class AuthoritiesChanged:
+    """What changing an organization's authorities came to.
+
+    Attributes:
+        ca_certificates: all that it has now, PEM.
+        ended_sessions: sessions of nodes that ended.
+    """
+
+    ca_certificates: tuple[str, ...]
+    ended_sessions: int
+
+
+@dataclass(frozen=True)
+class RevocationsChanged:
+    """What a revocation list came to.
+
+    Attributes:
+        number: its number.
+        revoked_certificates: how many certificates it revokes.
+        next_update: when the next list is due.
+        ended_sessions: sessions of nodes that ended.
+    """
+
+    number: int
+    revoked_certificates: int
+    next_update: datetime
+    ended_sessions: int
+
+
+@dataclass(frozen=True)
+class OrganizationTrust:
+    """What the server says of an organization's certificates.
+
+    Attributes:
+        organization: organizations/{organization}.
+        ca_certificates: of its authority, PEM.
+        revocation_list: DER; empty for none.
+    """
+
+    organization: str
+    ca_certificates: tuple[str, ...]
+    revocation_list: bytes
+
+
+@dataclass(frozen=True)
 class User:
     """A person or a service account.
 

@@ -21,6 +21,7 @@ from vantage.client.facade import (
     Roles,
     Studies,
     Tasks,
+    Trust,
     Users,
 )
 from vantage.client.keyring import Passphrase
@@ -47,6 +48,7 @@ class Client:
         audit: what the server decided.
         images: what algorithm images say of themselves.
         keys: lists of keys that payloads are sealed to.
+        trust: authorities of organizations, and what they revoked.
         tasks: questions and answers.
     """
 
@@ -64,6 +66,7 @@ class Client:
         self.audit = Audit(client.audit, loop)
         self.images = Images(client.images, loop)
         self.keys = Keys(client.keys, loop)
+        self.trust = Trust(client.trust, loop)
         self.tasks = Tasks(client.tasks, loop)
 
     @classmethod

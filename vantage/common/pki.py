@@ -382,7 +382,7 @@ def verify_chain(chain: Sequence[bytes], roots: Sequence[x509.Certificate], at: 
     except MALFORMED:
         raise untrusted("the chain is malformed") from None
     if not roots:
-        raise untrusted("its organization has no authority certificate: upload it with 'vantage organization set-ca'")
+        raise untrusted("its organization has no authority certificate: upload it with 'vantage organization add-ca'")
     # (2)
     verifier = PolicyBuilder().store(Store(list(roots))).time(at).max_chain_depth(MAX_CHAIN).build_client_verifier()
     try:

@@ -137,7 +137,7 @@ class TrustRecord:
             return self
         changed = replace(
             self,
-            pins=(*self.pins, Pin(certificate, how, now)),
+            pins=(*self.pins, Pin(certificate, how, now, told=certificate in self.offered)),
             offered=tuple(each for each in self.offered if each != certificate),
             removed=self.removed - {pki.fingerprint(certificate)},
         )

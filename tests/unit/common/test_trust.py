@@ -183,6 +183,12 @@ def test_a_withdrawn_authority_does_not_count_until_it_is_back(store: TrustStore
     assert store.certify([der(own)], NOW).name == NODE
 
 
+def test_what_was_offered_and_confirmed_can_be_withdrawn_at_once(store: TrustStore, clara: AuthorityDirectory) -> None:
+    store.offer([said(clara)])
+    store.confirm(CLARA, pki.fingerprint(clara.authority.certificate))
+    assert [each.what for each in store.offer([Said(CLARA)])] == [What.WITHDRAWN]
+
+
 def test_a_revoked_certificate_is_refused_whatever_moment_is_asked_for(
     store: TrustStore, clara: AuthorityDirectory, clock: ManualClock, tmp_path: Path
 ) -> None:

@@ -7,16 +7,16 @@ from typing import TYPE_CHECKING
 
 import click
 
-from vantage.client.cli.certificates import init_organization
+from vantage.client.cli import authorities, terminal
 from vantage.client.cli.command import Call, command
 from vantage.client.cli.nouns import add_delete, add_get, add_list
 from vantage.client.cli.output import Column
 
 if TYPE_CHECKING:
-    from vantage.client import Organization
+    from vantage.client import AuthoritiesChanged, Organization
 
 
-def _authorities(item: Organization) -> str:
+def _authorities(item: Organization | AuthoritiesChanged) -> str:
     """One fingerprint per line, as the organization's admin compares them."""
     from vantage.common import pki
 
@@ -38,7 +38,8 @@ def organization() -> None:
     """Organizations and their certificate authorities."""
 
 
-organization.add_command(init_organization, "init")
+for local in (authorities.init, authorities.renew, authorities.revoke, authorities.crl, authorities.issued):
+    organization.add_command(local)
 add_get(organization, "organizations", COLUMNS, "clara")
 add_list(organization, "organizations", COLUMNS)
 add_delete(organization, "organizations", "clara", "It must have no users, nodes and memberships.")
@@ -78,6 +79,49 @@ def set_ca(call: Call, name: str, certificates: tuple[Path, ...]) -> None:
         changed = client.organizations.set_ca_certificates(name, pems)
     call.output.done(
         f"{changed.name} has {len(changed.ca_certificates)} authorities:\n{_authorities(changed)}", changed
+    )
+
+
+@command(organization, "add-ca", "vantage organization add-ca clara ca/ca-cert.pem")
+@click.argument("name")
+@click.argument("certificate", type=_CERTIFICATES)
+def add_ca(call: Call, name: str, certificate: Path) -> None:
+    """Tell the server of one more authority of an organization; those that it has go on to count."""
+    with call.client() as client:
+        changed = client.trust.add_authority(name, certificate.read_text())
+    call.output.done(f"{name} has {len(changed.ca_certificates)} authorities:\n{_authorities(changed)}", changed)
+
+
+@command(organization, "remove-ca", "vantage organization remove-ca clara sha256:6f1c...")
+@click.argument("name")
+@click.argument("fingerprint")
+@click.option("-y", "--yes", is_flag=True, help="Do not ask.")
+def remove_ca(call: Call, name: str, fingerprint: str, yes: bool) -> None:
+    """Take an authority of an organization back.
+
+    Nodes and users that only it certified are turned away at once.
+    """
+    terminal.confirm(f"Remove the authority {fingerprint} of {name}?", yes=yes)
+    with call.client() as client:
+        changed = client.trust.remove_authority(name, fingerprint)
+    call.output.done(
+        f"{name} has {len(changed.ca_certificates)} authorities, {changed.ended_sessions} sessions of nodes ended:\n"
+        f"{_authorities(changed)}",
+        changed,
+    )
+
+
+@command(organization, "set-crl", "vantage organization set-crl clara ca/crl.pem")
+@click.argument("name")
+@click.argument("revocation_list", type=_CERTIFICATES)
+def set_crl(call: Call, name: str, revocation_list: Path) -> None:
+    """Tell the server which certificates an organization revoked; it takes effect at once."""
+    with call.client() as client:
+        found = client.trust.set_revocations(name, revocation_list.read_bytes())
+    call.output.done(
+        f"list {found.number} of {name} is in force: {found.revoked_certificates} certificates are revoked, "
+        f"{found.ended_sessions} sessions of nodes ended; the next list is due {found.next_update:%Y-%m-%d}",
+        found,
     )
 
 

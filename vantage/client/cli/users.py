@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from vantage.client.cli import terminal
+from vantage.client.cli.certificates import issue_user
 from vantage.client.cli.command import Call, command
 from vantage.client.cli.nouns import add_delete, add_get, add_list, one, shorts
 from vantage.client.cli.output import Column
@@ -27,6 +28,7 @@ add_get(user, "users", COLUMNS, "alice")
 add_list(
     user, "users", COLUMNS, click.option("--organization", metavar="NAME", help="Only those of this organization.")
 )
+user.add_command(issue_user)
 add_delete(user, "users", "alice", "Their sessions end.")
 
 
