@@ -245,8 +245,9 @@ class Server:
             database, store, self.payload_collection, clock, config.max_payload_bytes, config.payload_quota_bytes
         )
 
+        self.gate = Gate(rules_of(SERVICES), directory, Auditor(self.audit, clock))
         self._server = server = grpc.aio.server(
-            interceptors=[Gate(rules_of(SERVICES), directory, Auditor(self.audit, clock))],
+            interceptors=[self.gate],
             options=[
                 *CHANNEL_OPTIONS,
                 # Otherwise a second server on the same port would share its calls instead of failing.
