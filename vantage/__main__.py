@@ -51,6 +51,7 @@ COMMANDS = {
     "completion": _client("completion", "completion", "Print a script that completes commands in your shell."),
     "export": _client("network", "export", "Print what the server has, as far as you see it, for 'vantage apply'."),
     "image": _client("images", "image", "Sign, verify and look at algorithm images."),
+    "key": _client("keys", "key", "Keys that sign what you ask and open what is answered."),
     "login": _client("login", "login", "Log in with a password, or at an identity provider."),
     "logout": _client("login", "logout", "End the session."),
     "node": Entry("vantage.node.cli", "node", "Run a node beside a data set, and manage nodes."),

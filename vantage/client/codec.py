@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import uuid
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Mapping, MutableMapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -49,10 +49,12 @@ class Identity:
     Attributes:
         keyring: signs and opens.
         trust: authorities that the user trusts.
+        seen: versions of lists of keys that were seen, by holder: an older one is never believed again.
     """
 
     keyring: Keyring
     trust: TrustStore
+    seen: MutableMapping[str, int] = field(default_factory=dict)
 
 
 class _Bound:
@@ -61,7 +63,7 @@ class _Bound:
     def __init__(self, identity: Identity, caller: Caller) -> None:
         self.keyring = identity.keyring
         self.authorities = Authorities(caller, identity.trust)
-        self.directory = KeyDirectory(_fetch(caller), self.authorities.certify, caller.clock)
+        self.directory = KeyDirectory(_fetch(caller), self.authorities.certify, caller.clock, identity.seen)
 
 
 class Codec:

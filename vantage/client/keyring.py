@@ -8,9 +8,7 @@ recipients that can open every answer, too). Private files have mode 0600 and ne
 
 from __future__ import annotations
 
-import contextlib
 import os
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,10 +19,12 @@ from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from vantage.client.seen_versions import SeenVersions
 from vantage.common import dsse, names, pki, sealing
 from vantage.common.attestation import KEYS_LIFETIME, sign_keys
 from vantage.common.clock import Clock, SystemClock
 from vantage.common.errors import Reason, VantageError, error
+from vantage.common.files import replace_private
 from vantage.common.statements import KeyBundle
 
 KEY_FILE = "user-key.pem"
@@ -33,6 +33,7 @@ REQUEST_FILE = "user-cert.csr"
 SECRETS_FILE = "seal-keys.txt"
 PUBLISHED_FILE = "seal-keys.json"
 RECOVERY_FILE = "recovery.txt"
+SEEN_FILE = "seen-keys.json"
 MAX_RECOVERY = 8
 KIND = "organizations/users"
 
@@ -106,7 +107,7 @@ class KeyFiles:
             self.directory.mkdir(mode=0o700, exist_ok=True)
             key = pki.create_key()
             request = pki.create_request(key, name).public_bytes(serialization.Encoding.PEM)
-            _replace(self.directory / REQUEST_FILE, request.decode())
+            replace_private(self.directory / REQUEST_FILE, request.decode())
             _write_secrets(self.directory / SECRETS_FILE, [self._secret()])
             # The signing key appears last and whole: until it is there, there are no keys.
             partial = self.directory / f".{KEY_FILE}.new"
@@ -145,7 +146,7 @@ class KeyFiles:
                 "directory certified",
             )
         with _writing(self.directory):
-            _replace(self.directory / CERTIFICATE_FILE, "".join(pki.to_pem(each) for each in chain))
+            replace_private(self.directory / CERTIFICATE_FILE, "".join(pki.to_pem(each) for each in chain))
         return chain[0]
 
     def chain(self) -> list[x509.Certificate]:
@@ -234,7 +235,7 @@ class KeyFiles:
             raise error(Reason.KEY_INVALID, f"at most {MAX_RECOVERY} recovery keys are allowed")
         checked = dict.fromkeys(sealing.check_recipient(each) for each in recipients)
         with _writing(self.directory):
-            _replace(self.directory / RECOVERY_FILE, "".join(f"{each}\n" for each in checked))
+            replace_private(self.directory / RECOVERY_FILE, "".join(f"{each}\n" for each in checked))
 
     def rotate(self) -> str:
         """Make a new key for answers; the older ones go on to open what was sealed to them. Returns its public half."""
@@ -281,7 +282,7 @@ class KeyFiles:
         )
         envelope = sign_keys(bundle, keyring.key, keyring.sent_chain)
         with _writing(self.directory):
-            _replace(self.directory / PUBLISHED_FILE, envelope.decode())
+            replace_private(self.directory / PUBLISHED_FILE, envelope.decode())
         return envelope
 
     def published_version(self) -> int:
@@ -290,6 +291,10 @@ class KeyFiles:
             return KeyBundle.decode(dsse.peek((self.directory / PUBLISHED_FILE).read_bytes())).version
         except (OSError, VantageError):
             return 0
+
+    def seen(self) -> SeenVersions:
+        """Versions of others' lists of keys that were seen."""
+        return SeenVersions(self.directory / SEEN_FILE)
 
     def _secret(self) -> _Secret:
         return _Secret(sealing.create_identity(), f"{self._clock.now():%Y-%m-%dT%H:%M:%SZ}")
@@ -393,7 +398,7 @@ def _write_secrets(path: Path, secrets: Sequence[_Secret]) -> None:
             f"# public key: {sealing.recipient_of(each.identity)}",
             each.identity,
         ]
-    _replace(path, "\n".join(lines) + "\n")
+    replace_private(path, "\n".join(lines) + "\n")
 
 
 def _moment(text: str) -> datetime | None:
@@ -414,21 +419,6 @@ def _writing(directory: Path) -> Iterator[None]:
             yield
     except OSError as problem:
         raise _broken(f"{directory} cannot be written: {problem.strerror or problem}") from problem
-
-
-def _replace(path: Path, text: str) -> None:
-    """Write a private file so that it is there whole, old or new."""
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")  # mode 0600
-    try:
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(temporary).replace(path)
-    except BaseException:
-        with contextlib.suppress(FileNotFoundError):
-            Path(temporary).unlink()
-        raise
 
 
 def _broken(why: str) -> VantageError:

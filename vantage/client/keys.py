@@ -72,7 +72,7 @@ def load_identity(directory: Path, passphrase: Passphrase | None = None) -> Iden
     if not files.exists:
         return None
     keyring = files.open(passphrase or (lambda: stored_passphrase(files.name())))
-    return Identity(keyring, TrustStore(directory, own=keyring.chain))
+    return Identity(keyring, TrustStore(directory, own=keyring.chain), files.seen())
 
 
 def stored_passphrase(name: str) -> bytes | None:

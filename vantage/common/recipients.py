@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, MutableMapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -35,14 +35,18 @@ class KeyDirectory:
         fetch: see ``Fetch``.
         certify: see ``dsse.Certify``.
         clock: the time.
+        seen: highest version of each holder's list that was ever seen; one that outlives the process, or of this
+            directory only.
     """
 
-    def __init__(self, fetch: Fetch, certify: Certify, clock: Clock) -> None:
+    def __init__(
+        self, fetch: Fetch, certify: Certify, clock: Clock, seen: MutableMapping[str, int] | None = None
+    ) -> None:
         self._fetch = fetch
         self._certify = certify
         self._clock = clock
         self._known: dict[str, dict[str, VerifiedKeys]] = {}
-        self._seen: dict[str, int] = {}
+        self._seen = {} if seen is None else seen
 
     def forget(self) -> None:
         """Fetch again at the next use: the server said KEYS_STALE. Versions that were seen stay the least accepted."""

@@ -220,7 +220,7 @@ class SealedNetwork:
     def identity(self) -> Identity:
         """The researcher, with new keys, who trusts all organizations."""
         keyring = self.keys().open()
-        return Identity(keyring, self.trust(keyring))
+        return Identity(keyring, self.trust(keyring), self.files().seen())
 
     def files(self, place: str = "keys") -> KeyFiles:
         """Keys that were made before."""

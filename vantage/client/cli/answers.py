@@ -21,9 +21,11 @@ MAX_ROWS = 20
 """Rows of a table of an answer on the screen; --save writes them all."""
 
 
-def show(output: Output, task: str, state: str, results: Sequence[Result], save: Path | None) -> None:
+def show(
+    output: Output, task: str, state: str, results: Sequence[Result], save: Path | None, *, sealed: bool = False
+) -> None:
     """Print or save the answers of an ended task; raises ``Exit`` with FAILED when an organization gave none."""
-    saved = _save_all(results, save) if save is not None else {}
+    saved = _save_all(results, save, sealed=sealed) if save is not None else {}
     if output.is_json:
         output.document(
             {"task": task, "state": state, "results": [_document(each, saved.get(each.run)) for each in results]}
@@ -31,6 +33,8 @@ def show(output: Output, task: str, state: str, results: Sequence[Result], save:
     else:
         for result in results:
             _print(output, result, saved.get(result.run), titled=len(results) > 1)
+        if standing := _standing(results):
+            output.note(standing)
     without = [short(each.organization) for each in results if not each.ok]
     if without or state != "SUCCEEDED":
         if not output.is_json:
@@ -47,6 +51,7 @@ def _document(result: Result, saved: Path | None) -> dict[str, Any]:
         "state": result.state,
         "media_type": result.media_type,
         "failure": result.failure,
+        "verified": result.verified,
     }
     if saved is not None:
         document["saved"] = saved
@@ -82,6 +87,19 @@ def _print(output: Output, result: Result, saved: Path | None, *, titled: bool) 
         output.document(value)
 
 
+def _standing(results: Sequence[Result]) -> str:
+    """Which answers and failures are signed by nodes, and which are only what the server says."""
+    signed = [short(each.organization) for each in results if each.verified]
+    told = [short(each.organization) for each in results if not each.verified and not _refused(each)]
+    parts = [f"verified, signed by the node: {', '.join(signed)}"] if signed else []
+    parts += [f"unverified, the server's word: {', '.join(told)}"] if told else []
+    return "; ".join(parts)
+
+
+def _refused(result: Result) -> bool:
+    return result.failure is not None and result.failure.reason == "RESULT_UNVERIFIED"
+
+
 def _records(value: object) -> list[Mapping[str, Any]]:
     """A list of flat objects with the same keys, which reads well as a table; else nothing."""
     if not isinstance(value, list) or not value or not all(isinstance(each, dict) and each for each in value):
@@ -98,7 +116,7 @@ def _is_table(value: object) -> bool:
     return type(value).__module__.startswith("pyarrow") and hasattr(value, "to_pylist")
 
 
-def _save_all(results: Sequence[Result], target: Path) -> dict[str, Path]:
+def _save_all(results: Sequence[Result], target: Path, *, sealed: bool) -> dict[str, Path]:
     """Write the answers: one to the file, several into the directory, each named after its organization."""
     answers = [each for each in results if each.ok]
     if len(results) == 1 and not target.is_dir():
@@ -106,10 +124,14 @@ def _save_all(results: Sequence[Result], target: Path) -> dict[str, Path]:
     if target.exists() and not target.is_dir():
         raise click.UsageError(f"--save {target} is a file, and {len(results)} organizations answer: name a directory")
     target.mkdir(parents=True, exist_ok=True)
-    return {each.run: _save(each.value, target / f"{short(each.organization)}{_suffix(each)}") for each in answers}
+    return {
+        each.run: _save(each.value, target / f"{short(each.organization)}{_suffix(each, sealed)}") for each in answers
+    }
 
 
-def _suffix(result: Result) -> str:
+def _suffix(result: Result, sealed: bool) -> str:
+    if sealed and result.verified:
+        return ".age"
     if _is_table(result.value):
         return ".arrow"
     return ".bin" if isinstance(result.value, bytes) else ".json"

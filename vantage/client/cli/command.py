@@ -31,9 +31,13 @@ class Call:
     @contextmanager
     def client(self, transfer: Callable[[str, int, int], None] | None = None) -> Iterator[Client]:
         """The client of the profile, logged in; ``transfer`` is told of large arguments and results."""
-        from vantage.client import Client
+        from vantage.client import Client, profiles
+        from vantage.client.cli.passphrase import asking
+        from vantage.client.keyring import KeyFiles
 
-        with Client.from_profile(self.profile, transfer=transfer) as client:
+        chosen, _profile = profiles.load().get(self.profile)
+        files = KeyFiles(profiles.keys_path(chosen))
+        with Client.from_profile(chosen, transfer=transfer, passphrase=lambda: asking(files)) as client:
             yield client
 
 

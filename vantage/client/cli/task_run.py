@@ -25,6 +25,12 @@ SAVE = click.option(
     help="Write the answer there instead of printing it; a directory when several organizations answer. Tables: "
     ".parquet, .csv, else Arrow.",
 )
+SEALED = click.option(
+    "--sealed", is_flag=True, help="With --save: verify the answers and keep them sealed, as files that age opens."
+)
+UNVERIFIED = click.option(
+    "--unverified", is_flag=True, help="Take the server's word for a task for which you have signed no order."
+)
 
 
 @command(
@@ -62,6 +68,8 @@ SAVE = click.option(
     help="Arguments for one organization in place of --arguments; repeatable.",
 )
 @click.option("--collaboration", metavar="NAME", help="Not needed by members of just one.")
+@click.option("--study", default="", metavar="NAME", help="Ask within a study of the collaboration.")
+@click.option("--no-subtasks", is_flag=True, help="The algorithm may ask nobody in your name.")
 @click.option("--title", default="", help="For people.")
 @click.option("--timeout", type=DurationType(), metavar="DURATION", help="E.g. 90s, 30m, 12h; the server's without it.")
 @click.option("--request-id", metavar="UUID", help="Of an earlier call: attach to its task instead of asking again.")
@@ -78,6 +86,8 @@ def run_task(
     datasets: tuple[str, ...],
     overrides: tuple[str, ...],
     collaboration: str | None,
+    study: str,
+    no_subtasks: bool,
     title: str,
     timeout: timedelta | None,
     request_id: str | None,
@@ -115,6 +125,8 @@ def run_task(
                     title=title,
                     timeout=timeout,
                     request_id=request_id,
+                    study=study,
+                    delegate=not no_subtasks,
                 )
         except KeyboardInterrupt:
             raise click.exceptions.Abort(
@@ -129,7 +141,16 @@ def run_task(
         wait(call, handle, transfers, logs=logs, quiet=quiet, save=save)
 
 
-def wait(call: Call, handle: TaskHandle, transfers: Transfers, *, logs: bool, quiet: bool, save: Path | None) -> None:
+def wait(
+    call: Call,
+    handle: TaskHandle,
+    transfers: Transfers,
+    *,
+    logs: bool,
+    quiet: bool,
+    save: Path | None,
+    unverified: bool = False,
+) -> None:
     """Show a task until it has ended, then its answers."""
     from vantage.client.cli.answers import show
     from vantage.client.cli.progress import display, follow
@@ -138,7 +159,7 @@ def wait(call: Call, handle: TaskHandle, transfers: Transfers, *, logs: bool, qu
         with display(call.output, quiet=quiet) as shown:
             follow(handle.events(), shown, logs=logs)
         with transfers.shown():
-            results = handle.results()
+            results = handle.results(unverified=unverified)
     except KeyboardInterrupt:
         name = short(handle.name)
         raise click.exceptions.Abort(

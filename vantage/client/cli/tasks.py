@@ -12,7 +12,7 @@ from vantage.client.cli.asking import DurationType
 from vantage.client.cli.command import Call, command
 from vantage.client.cli.nouns import add_get, one, short
 from vantage.client.cli.output import Column, text
-from vantage.client.cli.task_run import LOG, QUIET, SAVE, run_task, wait
+from vantage.client.cli.task_run import LOG, QUIET, SAVE, SEALED, UNVERIFIED, run_task, wait
 
 if TYPE_CHECKING:
     from vantage.client import Run, Task
@@ -98,24 +98,35 @@ def list_tasks(
 @LOG
 @QUIET
 @SAVE
-def watch(call: Call, name: str, logs: bool, quiet: bool, save: Path | None) -> None:
+@UNVERIFIED
+def watch(call: Call, name: str, logs: bool, quiet: bool, save: Path | None, unverified: bool) -> None:
     """Attach to a task until it has ended, then print the answers."""
     from vantage.client.cli.progress import Transfers
 
     transfers = Transfers(enabled=not quiet)
     with call.client(transfers) as client:
-        wait(call, client.tasks.attach(name), transfers, logs=logs, quiet=quiet, save=save)
+        wait(call, client.tasks.attach(name), transfers, logs=logs, quiet=quiet, save=save, unverified=unverified)
 
 
-@command(task, "result", f"vantage task result {_ID}", f"vantage task result {_ID} --save answers/")
+@command(
+    task,
+    "result",
+    f"vantage task result {_ID}",
+    f"vantage task result {_ID} --save answers/",
+    f"vantage task result {_ID} --save archive/ --sealed",
+)
 @click.argument("name")
 @SAVE
-def result(call: Call, name: str, save: Path | None) -> None:
+@SEALED
+@UNVERIFIED
+def result(call: Call, name: str, save: Path | None, sealed: bool, unverified: bool) -> None:
     """Print the answers of a task that has ended."""
     from vantage.client.cli.answers import show
     from vantage.client.cli.progress import Transfers
     from vantage.common.errors import Reason, error
 
+    if sealed and save is None:
+        raise click.UsageError("--sealed keeps files: say where with --save")
     transfers = Transfers(enabled=True)
     with call.client(transfers) as client:
         found = client.tasks.get(name)
@@ -124,8 +135,8 @@ def result(call: Call, name: str, save: Path | None) -> None:
                 Reason.IN_USE, f"{found.name} has not ended: wait for it with 'vantage task watch {short(found.name)}'"
             )
         with transfers.shown():
-            results = client.tasks.attach(name).results()
-        show(call.output, found.name, found.state.name, results, save)
+            results = client.tasks.attach(name).results(sealed=sealed, unverified=unverified)
+        show(call.output, found.name, found.state.name, results, save, sealed=sealed)
 
 
 @command(task, "cancel", f"vantage task cancel {_ID}")
