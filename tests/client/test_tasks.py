@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import uuid
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
 from datetime import timedelta
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +29,7 @@ from vantage.client import (
     TaskState,
 )
 from vantage.client.connection import GrpcTransport, ServerAddress
+from vantage.client.models import Content
 from vantage.client.payloads import Payloads
 from vantage.common.errors import (
     InvalidArgumentError,
@@ -157,19 +160,36 @@ async def test_a_large_result_arrives_whole_over_several_connections(network: In
 async def test_large_arguments_are_uploaded_whole_over_several_connections(
     client: AsyncClient, proxy: Proxy, tmp_path: Path
 ) -> None:
-    path = tmp_path / "arguments.json"
+    path, fetched = tmp_path / "arguments.json", tmp_path / "fetched.json"
     path.write_bytes(b'{"gate": "' + b"x" * 12_000_000 + b'"}')
-    lost = False
+    told: list[tuple[str, int, int]] = []
+    lost = set()
 
-    def transfer(_direction: str, done: int, _total: int) -> None:
-        nonlocal lost
-        if done > 5_000_000 and not lost:
-            lost = True
+    def transfer(direction: str, done: int, total: int) -> None:
+        told.append((direction, done, total))
+        if done > 5_000_000 and direction not in lost:
+            lost.add(direction)
             proxy.cut()
 
-    packed = await Payloads(client._caller, transfer).pack(path, "application/json")
-    assert lost
+    payloads = Payloads(client._caller, transfer)
+    packed = await payloads.pack(path, "application/json")
     assert packed.WhichOneof("content") == "reference"  # given only when the digest of what arrived is right
+    content = Content(packed.media_type, packed.size_bytes, packed.digest, None, packed.reference)
+    fetched.write_text("of earlier")
+    await payloads.fetch_to(content, fetched)
+    assert fetched.read_bytes() == path.read_bytes() == await payloads.fetch(content)
+    assert lost == {"upload", "download"}
+    for direction in lost:
+        ends = [done for each, done, _total in told if each == direction]
+        assert ends[-1] == packed.size_bytes
+        # Nothing begins again at the start: a loss costs less than what was under way.
+        assert all(after > before - 5_000_000 for before, after in pairwise(ends[: ends.index(ends[-1]) + 1]))
+
+    fetched.write_text("of earlier")
+    with pytest.raises(InvalidArgumentError, match="changed on its way"):
+        await payloads.fetch_to(replace(content, digest=f"sha256:{'0' * 64}"), fetched)
+    assert sorted(os.listdir(tmp_path)) == ["arguments.json", "fetched.json"]  # noqa: PTH208
+    assert fetched.read_text() == "of earlier"
     small = await Payloads(client._caller).pack(b"{}", "application/json")
     assert small == types_pb2.Payload(media_type="application/json", sealing=types_pb2.SEALING_NONE, inline=b"{}")
 

@@ -24,9 +24,9 @@ from vantage.api.admin.v1 import user_service_pb2_grpc as user_grpc
 from vantage.api.identity.v1 import auth_service_pb2_grpc as auth_grpc
 from vantage.api.identity.v1 import credential_service_pb2_grpc as credential_grpc
 from vantage.api.identity.v1 import key_service_pb2_grpc as key_grpc
-from vantage.api.payload.v1 import payload_service_pb2_grpc as payload_grpc
 from vantage.api.task.v1 import task_service_pb2_grpc as task_grpc
 from vantage.common.errors import Reason, error
+from vantage.common.payload_frames import PayloadStub
 from vantage.common.rpc import ServerTrust, normalize_fingerprint, open_channel, split_target
 
 
@@ -151,8 +151,8 @@ class Stubs:
         return task_grpc.TaskServiceStub(self.channel)
 
     @cached_property
-    def payloads(self) -> payload_grpc.PayloadServiceStub:
-        return payload_grpc.PayloadServiceStub(self.channel)
+    def payloads(self) -> PayloadStub:
+        return PayloadStub(self.channel)
 
     @cached_property
     def organizations(self) -> organization_grpc.OrganizationServiceStub:

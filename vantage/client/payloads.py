@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import os
 import uuid
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable, Sequence
 from io import BytesIO
 from pathlib import Path
 from typing import BinaryIO
@@ -18,9 +19,10 @@ from vantage.api.types.v1 import types_pb2
 from vantage.client.caller import Caller, Patience
 from vantage.client.models import Content
 from vantage.common.errors import Reason, UnauthenticatedError, VantageError, error
+from vantage.common.payload_frames import Chunk, upload_parts
 from vantage.common.rpc import error_from_rpc
+from vantage.common.write_behind import WriteBehind
 
-CHUNK = 1024 * 1024
 _MENDS_ITSELF = frozenset({Reason.PAYLOAD_OFFSET_MISMATCH, Reason.PAYLOAD_DIGEST_MISMATCH, Reason.IN_USE})
 """What the server says while it has not noticed yet that the connection before was lost, and when bytes were."""
 
@@ -77,12 +79,40 @@ class Payloads:
             InvalidArgumentError: PAYLOAD_DIGEST_MISMATCH.
             VantageError: the server does not give it.
         """
-        data = content.inline
-        if data is None:
-            data = await self._download(content)
-        if content.digest and f"sha256:{hashlib.sha256(data).hexdigest()}" != content.digest:
-            raise error(Reason.PAYLOAD_DIGEST_MISMATCH, "the result was changed on its way: fetch it again")
-        return data
+        buffer = BytesIO()
+        sink = _Sink(buffer)
+        if content.inline is None:
+            await self._download(content, sink)
+        else:
+            await sink.take([content.inline])
+        sink.check(content.digest)
+        return buffer.getvalue()
+
+    async def fetch_to(self, content: Content, path: Path) -> None:
+        """The bytes of a result into a file, as its digest says; memory stays bounded whatever its size.
+
+        It is written beside its place and moved there when it is complete; what was there before stays until then.
+
+        Raises:
+            InvalidArgumentError: PAYLOAD_DIGEST_MISMATCH, or the file cannot be written.
+            VantageError: the server does not give it.
+        """
+        part = path.with_name(f".{path.name}.part")
+        try:
+            file = await asyncio.to_thread(part.open, "wb")
+            try:
+                sink = _Sink(file)
+                if content.inline is None:
+                    await self._download(content, sink)
+                else:
+                    await sink.take([content.inline])
+                sink.check(content.digest)
+                await asyncio.to_thread(_finish, file, part, path)
+            finally:
+                file.close()
+                part.unlink(missing_ok=True)
+        except OSError as problem:
+            raise error(Reason.INVALID_ARGUMENT, f"cannot write {path!s:.200}: {problem.strerror}") from problem
 
     async def _inline_limit(self) -> int:
         if self._limit is None:
@@ -95,19 +125,25 @@ class Payloads:
             self._limit = info.max_inline_payload_bytes
         return self._limit
 
-    async def _download(self, content: Content) -> bytes:
-        received = bytearray()
+    async def _download(self, content: Content, sink: _Sink) -> None:
         patience = Patience()
         while True:
-            request = pb.DownloadPayloadRequest(name=content.reference or "", offset=len(received))
+            behind = WriteBehind(sink.take)
+            received = sink.size
+            request = pb.DownloadPayloadRequest(name=content.reference or "", offset=received)
             try:
-                async for part in self._caller.stream(lambda stubs: stubs.payloads.DownloadPayload, request):
-                    received += part.chunk
-                    if len(received) > content.size:
-                        raise error(Reason.PAYLOAD_DIGEST_MISMATCH, "the server sends more than the result has")
-                    patience.progressed()
-                    self._transfer("download", len(received), content.size)
-                return bytes(received)
+                try:
+                    async for chunk in self._caller.stream(lambda stubs: stubs.payloads.DownloadPayload, request):
+                        received += len(chunk)
+                        if received > content.size:
+                            raise error(Reason.PAYLOAD_DIGEST_MISMATCH, "the server sends more than the result has")
+                        await behind.add(chunk)
+                        patience.progressed()
+                        self._transfer("download", received, content.size)
+                finally:
+                    # Also when the stream broke: the next attempt goes on behind what arrived.
+                    await behind.flush()
+                return
             except VantageError as problem:
                 await patience.wait_or_raise(problem)
 
@@ -133,7 +169,8 @@ class Payloads:
         stubs = await self._caller.stubs()
         token, metadata = await self._caller.metadata()
         try:
-            answer = await stubs.payloads.UploadPayload(self._parts(header, source), metadata=metadata)
+            parts = upload_parts(header, source, lambda done: self._transfer("upload", done, header.size_bytes))
+            answer = await stubs.payloads.UploadPayload(parts, metadata=metadata)
         except grpc.aio.AioRpcError as failure:
             problem = error_from_rpc(failure)
             if isinstance(problem, UnauthenticatedError):
@@ -142,16 +179,43 @@ class Payloads:
             raise problem from failure
         return answer.payload.name
 
-    async def _parts(self, header: pb.UploadHeader, source: bytes | Path) -> AsyncIterator[pb.UploadPayloadRequest]:
-        yield pb.UploadPayloadRequest(header=header)
-        done = header.offset
-        file: BinaryIO = BytesIO(source) if isinstance(source, bytes) else await asyncio.to_thread(source.open, "rb")
-        with file:
-            file.seek(done)
-            while chunk := await asyncio.to_thread(file.read, CHUNK):
-                yield pb.UploadPayloadRequest(chunk=chunk)
-                done += len(chunk)
-                self._transfer("upload", done, header.size_bytes)
+
+class _Sink:
+    """Where a download goes, and its digest.
+
+    Attributes:
+        size: bytes so far.
+    """
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self._digest = hashlib.sha256()
+        self.size = 0
+
+    async def take(self, blocks: Sequence[Chunk]) -> None:
+        """Write blocks, off the event loop."""
+        await asyncio.to_thread(self._take, blocks)
+
+    def check(self, digest: str) -> None:
+        """Compare with what was announced, if anything was.
+
+        Raises:
+            InvalidArgumentError: PAYLOAD_DIGEST_MISMATCH.
+        """
+        if digest and f"sha256:{self._digest.hexdigest()}" != digest:
+            raise error(Reason.PAYLOAD_DIGEST_MISMATCH, "the result was changed on its way: fetch it again")
+
+    def _take(self, blocks: Sequence[Chunk]) -> None:
+        for block in blocks:
+            self._file.write(block)
+            self._digest.update(block)
+            self.size += len(block)
+
+
+def _finish(file: BinaryIO, part: Path, path: Path) -> None:
+    file.flush()
+    os.fsync(file.fileno())
+    part.replace(path)
 
 
 def _digest(source: bytes | Path) -> str:

@@ -7,23 +7,20 @@ import hashlib
 import itertools
 import logging
 import uuid
-from collections.abc import AsyncGenerator
-from pathlib import Path
 
 import grpc
 
 from vantage.api.payload.v1 import payload_service_pb2 as pb
-from vantage.api.payload.v1 import payload_service_pb2_grpc as payload_grpc
 from vantage.api.types.v1 import types_pb2
 from vantage.common.backoff import Backoff
 from vantage.common.errors import Reason, UnauthenticatedError, UnavailableError, VantageError, error
+from vantage.common.payload_frames import PayloadStub, upload_parts
 from vantage.common.rpc import error_from_rpc
 from vantage.node.connection import Connection
 from vantage.node.door import StoredResult
 
 log = logging.getLogger(__name__)
 
-CHUNK = 64 * 1024
 MAX_ARGUMENT_BYTES = 64 * 1024 * 1024
 """Arguments are held in memory to be checked against their schema."""
 _NAMESPACE = uuid.UUID("6f3a3c0a-5d0b-4c29-9b39-0a2f6f0f6e55")
@@ -60,7 +57,8 @@ class Payloads:
                 break
             except VantageError as problem:
                 await self._wait_or_raise(problem, backoff, attempt)
-        if payload.digest and f"sha256:{hashlib.sha256(content).hexdigest()}" != payload.digest:
+        digest = await asyncio.to_thread(hashlib.sha256, content)
+        if payload.digest and f"sha256:{digest.hexdigest()}" != payload.digest:
             raise error(Reason.PAYLOAD_DIGEST_MISMATCH, "the arguments were changed on their way: send the task again")
         return bytes(content)
 
@@ -90,11 +88,11 @@ class Payloads:
 
     async def _download(self, payload: types_pb2.Payload, content: bytearray) -> None:
         metadata = await self._connection.metadata()
-        stub = payload_grpc.PayloadServiceStub(await self._connection.channel())
+        stub = PayloadStub(await self._connection.channel())
         request = pb.DownloadPayloadRequest(name=payload.reference, offset=len(content))
         try:
             async for part in stub.DownloadPayload(request, metadata=metadata):
-                content += part.chunk
+                content += part
                 if len(content) > MAX_ARGUMENT_BYTES:
                     raise error(Reason.PAYLOAD_TOO_LARGE, f"the arguments have more than {MAX_ARGUMENT_BYTES} bytes")
         except grpc.aio.AioRpcError as problem:
@@ -102,7 +100,7 @@ class Payloads:
 
     async def _upload(self, result: StoredResult, request_id: str) -> str:
         metadata = await self._connection.metadata()
-        stub = payload_grpc.PayloadServiceStub(await self._connection.channel())
+        stub = PayloadStub(await self._connection.channel())
         try:
             known = await stub.GetUpload(pb.GetUploadRequest(request_id=request_id), metadata=metadata, timeout=30)
             if known.HasField("payload"):
@@ -110,7 +108,7 @@ class Payloads:
             header = pb.UploadHeader(
                 request_id=request_id, size_bytes=result.size, digest=result.digest, offset=known.offset
             )
-            answer = await stub.UploadPayload(_parts(header, result.content), metadata=metadata)
+            answer = await stub.UploadPayload(upload_parts(header, result.content), metadata=metadata)
         except grpc.aio.AioRpcError as problem:
             raise error_from_rpc(problem) from problem
         return answer.payload.name
@@ -123,15 +121,3 @@ class Payloads:
         elif not isinstance(problem, UnavailableError) and problem.reason not in _MENDS_ITSELF:
             raise problem
         await asyncio.sleep(backoff.next_delay())
-
-
-async def _parts(header: pb.UploadHeader, content: bytes | Path) -> AsyncGenerator[pb.UploadPayloadRequest, None]:
-    yield pb.UploadPayloadRequest(header=header)
-    if isinstance(content, bytes):
-        for start in range(header.offset, len(content), CHUNK):
-            yield pb.UploadPayloadRequest(chunk=content[start : start + CHUNK])
-        return
-    with await asyncio.to_thread(content.open, "rb") as file:
-        await asyncio.to_thread(file.seek, header.offset)
-        while chunk := await asyncio.to_thread(file.read, CHUNK):
-            yield pb.UploadPayloadRequest(chunk=chunk)

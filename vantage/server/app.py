@@ -43,12 +43,13 @@ from vantage.api.identity.v1 import (
     key_service_pb2_grpc,
 )
 from vantage.api.node.v1 import node_session_service_pb2, node_session_service_pb2_grpc
-from vantage.api.payload.v1 import payload_service_pb2, payload_service_pb2_grpc
+from vantage.api.payload.v1 import payload_service_pb2
 from vantage.api.relay.v1 import relay_broker_service_pb2, relay_service_pb2
 from vantage.api.task.v1 import task_service_pb2, task_service_pb2_grpc
 from vantage.common import pki
 from vantage.common.clock import Clock, SystemClock
 from vantage.common.errors import Reason, error
+from vantage.common.payload_frames import add_payload_service
 from vantage.common.rpc import CHANNEL_OPTIONS
 from vantage.server import certificate
 from vantage.server.config import FILE, ServerConfig, load_config, save_config
@@ -288,7 +289,7 @@ class Server:
         node_session_service_pb2_grpc.add_NodeSessionServiceServicer_to_server(
             NodeSessionServicer(self.sessions), server
         )
-        payload_service_pb2_grpc.add_PayloadServiceServicer_to_server(PayloadServicer(payloads), server)
+        add_payload_service(PayloadServicer(payloads), server)
         self.relaying = Relaying(self.data, config, clock, commits, self.sessions)
         self.relaying.add_to(server)
         self.health = health.aio.HealthServicer()

@@ -22,6 +22,7 @@ from vantage.api.task.v1 import task_pb2, task_service_pb2_grpc
 from vantage.api.types.v1 import types_pb2
 from vantage.common.clock import ManualClock
 from vantage.common.errors import VantageError
+from vantage.common.payload_frames import add_payload_service
 from vantage.common.rpc import CHANNEL_OPTIONS, abort
 from vantage.server.config import ServerConfig
 from vantage.server.domain.permissions import rights_of
@@ -171,7 +172,7 @@ class Network:
         node_session_service_pb2_grpc.add_NodeSessionServiceServicer_to_server(
             NodeSessionServicer(self.sessions), self.server
         )
-        payload_service_pb2_grpc.add_PayloadServiceServicer_to_server(PayloadServicer(self.payloads), self.server)
+        add_payload_service(PayloadServicer(self.payloads), self.server)
         self.relaying.add_to(self.server)
         self.port = self.server.add_insecure_port("127.0.0.1:0")
         await self.server.start()

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from vantage.common.errors import Reason, error
+from vantage.common.payload_frames import Chunk
 from vantage.server.payloads.store import READ_SIZE, wrong_digest, wrong_offset
 
 
@@ -102,7 +103,7 @@ class PartialFile:
         self._digest = digest
         self.size = size
 
-    async def append(self, blocks: Sequence[bytes]) -> None:
+    async def append(self, blocks: Sequence[Chunk]) -> None:
         """See ``Incoming``."""
         await asyncio.to_thread(self._append, blocks)
 
@@ -114,7 +115,7 @@ class PartialFile:
         """See ``Incoming``: checked, made durable and moved into place."""
         await asyncio.to_thread(self._finish, digest)
 
-    def _append(self, blocks: Sequence[bytes]) -> None:
+    def _append(self, blocks: Sequence[Chunk]) -> None:
         try:
             for block in blocks:
                 self._file.write(block)

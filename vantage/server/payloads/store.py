@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncGenerator, Sequence
 from typing import Protocol
 
 from vantage.common.errors import Reason, VantageError, error
+from vantage.common.payload_frames import Chunk
 
 READ_SIZE = 1024 * 1024
 """Bytes per trip to a thread or over the network."""
@@ -21,7 +21,7 @@ class Incoming(Protocol):
 
     size: int
 
-    async def append(self, blocks: Sequence[bytes]) -> None:
+    async def append(self, blocks: Sequence[Chunk]) -> None:
         """Take bytes; they are durable after ``keep`` or ``finish``.
 
         Raises:
@@ -77,37 +77,6 @@ class PayloadStore(Protocol):
     async def remove(self, payload: str) -> None:
         """Remove whatever there is of a payload, complete or not; harmless when there is nothing."""
         ...
-
-
-class WriteBehind:
-    """Writes while the next bytes arrive: one write at a time, in order, so what waits in memory stays bounded.
-
-    A caller that is cancelled leaves a write running that must not be overtaken: ``settle`` waits for it.
-    """
-
-    def __init__(self, incoming: Incoming) -> None:
-        self._incoming = incoming
-        self._writing: asyncio.Task[None] | None = None
-
-    async def put(self, blocks: Sequence[bytes]) -> None:
-        """Write blocks, once the former are written.
-
-        Raises:
-            VantageError: a former write failed.
-        """
-        await self.settle()
-        self._writing = asyncio.create_task(self._incoming.append(blocks))
-
-    async def settle(self) -> None:
-        """Wait until all is written.
-
-        Raises:
-            VantageError: it could not be.
-        """
-        if self._writing is not None:
-            await asyncio.wait({self._writing})
-            writing, self._writing = self._writing, None
-            writing.result()
 
 
 def wrong_offset(stored: int) -> VantageError:

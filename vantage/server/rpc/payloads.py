@@ -9,8 +9,8 @@ from typing import Any
 import grpc
 
 from vantage.api.payload.v1 import payload_service_pb2 as pb
-from vantage.api.payload.v1 import payload_service_pb2_grpc
 from vantage.common.errors import Reason, error
+from vantage.common.payload_frames import Chunk
 from vantage.server.rpc.context import current_principal
 from vantage.server.rpc.task_converters import time_to_proto
 from vantage.server.services.payloads import Header, Payloads
@@ -19,19 +19,21 @@ from vantage.server.storage.payload_store import StoredPayload
 Context = grpc.aio.ServicerContext[Any, Any]
 
 
-class PayloadServicer(payload_service_pb2_grpc.PayloadServiceServicer):
-    """Parses, calls one use case, shapes the reply."""
+Part = pb.UploadHeader | Chunk | None
+"""Of an upload; None for a message that is neither header nor chunk."""
+
+
+class PayloadServicer:
+    """Parses, calls one use case, shapes the reply; see ``payload_frames`` for how it gets and gives chunks."""
 
     def __init__(self, payloads: Payloads) -> None:
         self._payloads = payloads
 
-    async def UploadPayload(
-        self, request_iterator: AsyncIterator[pb.UploadPayloadRequest], context: Context
-    ) -> pb.UploadPayloadResponse:
+    async def UploadPayload(self, request_iterator: AsyncIterator[Part], context: Context) -> pb.UploadPayloadResponse:
         first = await anext(aiter(request_iterator), None)
-        if first is None or first.WhichOneof("part") != "header":
+        if not isinstance(first, pb.UploadHeader):
             raise error(Reason.INVALID_ARGUMENT, "the first message must be the header", field="header")
-        header = Header(first.header.request_id, first.header.size_bytes, first.header.digest, first.header.offset)
+        header = Header(first.request_id, first.size_bytes, first.digest, first.offset)
         stored = await self._payloads.upload(current_principal(), header, _chunks(request_iterator))
         return pb.UploadPayloadResponse(payload=_to_proto(stored))
 
@@ -41,17 +43,17 @@ class PayloadServicer(payload_service_pb2_grpc.PayloadServiceServicer):
 
     async def DownloadPayload(
         self, request: pb.DownloadPayloadRequest, context: Context
-    ) -> AsyncGenerator[pb.DownloadPayloadResponse, None]:
+    ) -> AsyncGenerator[Chunk, None]:
         async with aclosing(self._payloads.download(current_principal(), request.name, request.offset)) as chunks:
             async for chunk in chunks:
-                yield pb.DownloadPayloadResponse(chunk=chunk)
+                yield chunk
 
 
-async def _chunks(requests: AsyncIterator[pb.UploadPayloadRequest]) -> AsyncIterator[bytes]:
+async def _chunks(requests: AsyncIterator[Part]) -> AsyncIterator[Chunk]:
     async for request in requests:
-        if request.WhichOneof("part") != "chunk":
+        if request is None or isinstance(request, pb.UploadHeader):
             raise error(Reason.INVALID_ARGUMENT, "after the header only chunks may follow", field="chunk")
-        yield request.chunk
+        yield request
 
 
 def _to_proto(stored: StoredPayload) -> pb.StoredPayload:

@@ -11,19 +11,19 @@ from functools import partial
 from vantage.common import names
 from vantage.common.clock import Clock
 from vantage.common.errors import Reason, VantageError, error
+from vantage.common.payload_frames import CHUNK_SIZE, Chunk
+from vantage.common.write_behind import WriteBehind
 from vantage.server.domain import audit
 from vantage.server.domain.permissions import Operation, Owner, Resource, reach
 from vantage.server.domain.principals import NodePrincipal, Principal
-from vantage.server.payloads.store import Incoming, PayloadStore, WriteBehind
+from vantage.server.payloads.store import Incoming, PayloadStore
 from vantage.server.services.payload_collection import PayloadCollection
 from vantage.server.storage import payload_store
 from vantage.server.storage.database import Database
 from vantage.server.storage.payload_store import StoredPayload, Use
 
 DEFAULT_MAX_BYTES = 2 * 1024**3
-MAX_CHUNK = 1024 * 1024
-_GATHER = 2 * 1024 * 1024
-"""Bytes per trip to the store; while they are written, as many again arrive."""
+MAX_CHUNK = CHUNK_SIZE
 
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 
@@ -66,7 +66,7 @@ class Payloads:
         self._max_bytes = max_bytes
         self._quota = quota
 
-    async def upload(self, principal: Principal, header: Header, chunks: AsyncIterator[bytes]) -> StoredPayload:
+    async def upload(self, principal: Principal, header: Header, chunks: AsyncIterator[Chunk]) -> StoredPayload:
         """Store the bytes that follow a header, or go on with an upload; answers when they are durable and right.
 
         Raises:
@@ -157,7 +157,7 @@ class Payloads:
             )
         return stored
 
-    async def _receive(self, stored: StoredPayload, offset: int, chunks: AsyncIterator[bytes]) -> None:
+    async def _receive(self, stored: StoredPayload, offset: int, chunks: AsyncIterator[Chunk]) -> None:
         incoming = await self._store.begin(stored.name, offset)
         try:
             await self._append(incoming, stored.size, chunks)
@@ -173,24 +173,16 @@ class Payloads:
             await incoming.keep()
 
     @staticmethod
-    async def _append(incoming: Incoming, size: int, chunks: AsyncIterator[bytes]) -> None:
-        behind = WriteBehind(incoming)
-        gathered: list[bytes] = []
-        waiting, room = 0, size - incoming.size
+    async def _append(incoming: Incoming, size: int, chunks: AsyncIterator[Chunk]) -> None:
+        behind, room = WriteBehind(incoming.append), size - incoming.size
         try:
             async for chunk in chunks:
                 room -= len(chunk)
                 if len(chunk) > MAX_CHUNK or room < 0:
                     raise _too_much(size)
-                gathered.append(chunk)
-                waiting += len(chunk)
-                if waiting >= _GATHER:
-                    taken, gathered, waiting = gathered, [], 0
-                    await behind.put(taken)
+                await behind.add(chunk)
         finally:
-            await behind.settle()
-            if gathered:
-                await incoming.append(gathered)
+            await behind.flush()
 
 
 def _too_much(size: int) -> VantageError:
