@@ -135,12 +135,12 @@ class Network:
 
     def create(self) -> None:
         """Organizations with their own authorities, a collaboration, a researcher, nodes."""
-        for name in HOSPITALS:
+        for name in (*HOSPITALS, HOME):
             self.vantage("org", "init", name, "--ca", self.directory / name / "ca", quiet=name != "clara")
         for name in (*HOSPITALS, HOME):
-            authority = self.directory / name / "ca" / "ca-cert.pem"
-            with_ca = ("--ca-certificate", authority) if name in HOSPITALS else ()
-            self.vantage("org", "create", name, *with_ca, user="root", quiet=name != "clara")
+            self.vantage(
+                *("org", "create", name, "--ca-certificate", self._authority(name)), user="root", quiet=name != "clara"
+            )
         members = [part for name in (*HOSPITALS, HOME) for part in ("--organization", name)]
         self.vantage("collaboration", "create", COLLABORATION, *members, user="root")
         self.vantage(
@@ -154,6 +154,10 @@ class Network:
                 user="root",
                 quiet=name != "clara",
             )
+
+    def _authority(self, organization: str) -> Path:
+        """The certificate by which others recognise an organization; its key stays beside it, with the organization."""
+        return self.directory / organization / "ca" / "ca-cert.pem"
 
     def start_nodes(self, docker_host: str) -> None:
         """A node beside the data of each hospital."""
@@ -174,6 +178,13 @@ class Network:
         (station / "lung.csv").chmod(0o644)
         shutil.copyfile(self.directory / "author.pub", station / "author.pub")
         self._configure(station / "node.yaml", docker_host)
+        for other in (*HOSPITALS, HOME):
+            if other != name:
+                self.vantage(
+                    *("node", "trust", "add", other, "--certificate", self._authority(other)),
+                    *("--config", station / "node.yaml"),
+                    quiet=quiet or other != HOME,
+                )
         self.vantage("node", "check", "--config", station / "node.yaml", quiet=quiet)
         start = ("node", "start", "--config", station / "node.yaml")
         if not quiet:
@@ -184,7 +195,6 @@ class Network:
         """What the admin of a data station adds: a dataset, whose images may run, and how much they may use."""
         config: dict[str, Any] = yaml.safe_load(path.read_text())
         config["datasets"] = [{"name": "lung", "path": "lung.csv", "format": "csv"}]
-        config["policy"]["allow_unsigned"] = True
         config["policy"]["images"] = [{"repository": f"{self.registry}/algorithms/*", "keys": ["author.pub"]}]
         config["limits"]["memory"] = "512MiB"
         if docker_host:
@@ -213,12 +223,24 @@ class Network:
             self.images[name] = image
 
     def log_in(self) -> None:
-        """The researcher logs in."""
+        """The researcher logs in, gets a key certified by her organization, and says whom she believes."""
         self.vantage(
             *("login", *self.server, "--username", RESEARCHER, "--password-stdin"),
             user=RESEARCHER,
             stdin=self.passwords[RESEARCHER],
         )
+        self.vantage("key", "create", user=RESEARCHER)
+        (request,) = self.config_of(RESEARCHER).rglob("user-cert.csr")
+        certificate = self.directory / "rosa-cert.pem"
+        self.vantage(
+            *("user", "issue", request, "--ca", self.directory / HOME / "ca", "--expect", RESEARCHER),
+            *("--yes", "--out", certificate),
+        )
+        self.vantage("key", "import", certificate, user=RESEARCHER)
+        for name in HOSPITALS:
+            self.vantage(
+                *("trust", "add", name, "--certificate", self._authority(name)), user=RESEARCHER, quiet=name != "clara"
+            )
 
     def ask(self, image: str, function: str, arguments: dict[str, Any], *more: str | Path) -> str:
         """The researcher asks; one of the hospitals combines the answers of all."""

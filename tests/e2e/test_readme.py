@@ -94,6 +94,7 @@ class Reader:
         for name, pattern in (
             ("FINGERPRINT", r"^fingerprint: (\S+)"),
             ("TOKEN", r"^bootstrap-token: (\S+)"),
+            ("KEYS", r"^made keys for \S+ in (\S+)"),
             ("ACCESS_TOKEN", r'"accessToken": "([^"]+)"|"access_token": "([^"]+)"'),
             ("digest", r"digest: (sha256:\w+)"),
         ):
