@@ -60,8 +60,7 @@ from vantage.server.domain.secrets import Secrets
 from vantage.server.domain.session import SessionSettings
 from vantage.server.domain.tokens import AccessTokens, new_secret, secret_hash
 from vantage.server.events.bus import Bus
-from vantage.server.payloads.files import PayloadFiles
-from vantage.server.payloads.store import PayloadStore
+from vantage.server.payloads.places import open_store
 from vantage.server.relaying import Relaying
 from vantage.server.rpc.admin.audit import AuditServicer
 from vantage.server.rpc.admin.collaborations import CollaborationServicer, MembershipServicer
@@ -238,7 +237,7 @@ class Server:
             trust_version=TrustVersion(database, directory),
         )
         trust = Trust(database, directory, self.sessions, clock)
-        store: PayloadStore = PayloadFiles(self.data / "payloads")
+        store = open_store(self.data, config.object_store)
         await store.start()
         grace = timedelta(seconds=config.payload_grace_seconds)
         self.payload_collection = PayloadCollection(database, store, clock, grace)

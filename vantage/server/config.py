@@ -75,6 +75,34 @@ class IdentityProviderConfig(BaseModel):
         return self
 
 
+class ObjectStoreConfig(BaseModel):
+    """A bucket of S3, or of what speaks its protocol, for payloads.
+
+    Attributes:
+        endpoint: address of the service.
+        bucket: its name there; it must exist.
+        region: as the service wants it.
+        prefix: what the names of all objects begin with, for a bucket that is shared.
+        credentials: file with ``aws_access_key_id`` and ``aws_secret_access_key``, mode 0600, relative to the data
+            directory; without it the environment has them in capitals.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    endpoint: str = Field(max_length=255)
+    bucket: str = Field(pattern=r"^[a-z0-9][a-z0-9.-]{1,62}$")
+    region: str = Field(default="us-east-1", min_length=1, max_length=63)
+    prefix: str = Field(default="", pattern=r"^([A-Za-z0-9._-]+/)*$", max_length=255)
+    credentials: Path | None = None
+
+    @field_validator("endpoint")
+    @classmethod
+    def _web_address(cls, value: str) -> str:
+        if not is_web_address(value):
+            raise ValueError("must be an https address (http on this machine only)")
+        return value
+
+
 class ServerConfig(BaseModel):
     """Settings of a server; each has a default."""
 
@@ -88,6 +116,8 @@ class ServerConfig(BaseModel):
     """What all payloads of an organization may have together; any number unless given."""
     payload_grace_seconds: int = Field(default=7 * 86_400, ge=60)
     """How long an upload that no task refers to, or that was not finished, is kept."""
+    object_store: ObjectStoreConfig | None = None
+    """Where payloads lie; in the data directory unless given."""
     heartbeat_seconds: int = Field(default=10, ge=1, le=300)
     lease_seconds: int = Field(default=30, ge=3, le=3600)
     embedded_relay: bool = True
