@@ -5,10 +5,8 @@ The directory is ``$VANTAGE_CONFIG_DIR``, or that of the platform. Tokens lie be
 
 from __future__ import annotations
 
-import contextlib
 import os
 import re
-import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -16,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from vantage.common.errors import Reason, VantageError, error
+from vantage.common.files import replace_private
 
 FILE = "profiles.yaml"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
@@ -186,15 +185,7 @@ def _write(path: Path, profiles: Profiles) -> None:
         "current": profiles.current,
         "profiles": {name: _dump(each) for name, each in sorted(profiles.profiles.items())},
     }
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")  # mode 0600
-    try:
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            yaml.safe_dump(document, file, sort_keys=False)
-        Path(temporary).replace(path)
-    except BaseException:
-        with contextlib.suppress(FileNotFoundError):
-            Path(temporary).unlink()
-        raise
+    replace_private(path, yaml.safe_dump(document, sort_keys=False))
 
 
 def _dump(profile: Profile) -> dict[str, object]:

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
-import os
-import tempfile
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import asdict, dataclass
@@ -17,6 +14,7 @@ from typing import Protocol
 import filelock
 
 from vantage.common.errors import Reason, error
+from vantage.common.files import replace_private
 
 
 @dataclass(frozen=True)
@@ -141,7 +139,7 @@ class FileTokenStore:
         content = asdict(tokens)
         for field in ("access_expires", "refresh_expires"):
             content[field] = content[field].isoformat()
-        write_private(self.path, json.dumps(content, indent=1).encode())
+        replace_private(self.path, json.dumps(content, indent=1))
 
     def _unusable(self, problem: OSError) -> Exception:
         return error(
@@ -149,21 +147,6 @@ class FileTokenStore:
             f"the token file {self.path} cannot be used: {problem.strerror or problem}",
             path=str(self.path),
         )
-
-
-def write_private(path: Path, content: bytes) -> None:
-    """Replace a file as a whole, readable by its owner only: readers see the old content or the new."""
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")  # mode 0600
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(temporary).replace(path)
-    except BaseException:
-        with contextlib.suppress(FileNotFoundError):
-            Path(temporary).unlink()
-        raise
 
 
 def _make_private(directory: Path) -> None:

@@ -18,6 +18,7 @@ from cryptography.exceptions import InvalidSignature
 from vantage.common import names, pki
 from vantage.common.clock import Clock, SystemClock
 from vantage.common.errors import Reason, error
+from vantage.common.files import replace_private
 from vantage.common.pki import CA_CERTIFICATE_FILE, CA_KEY_FILE, CertificateAuthority
 from vantage.common.revocation import (
     LIFETIME,
@@ -110,7 +111,7 @@ class AuthorityDirectory:
         certificate = self.authority.issue(holder, asked.public_key, lifetime=lifetime)
         record = self.directory / ISSUED / f"{pki.serial_text(certificate)}.pem"
         record.parent.mkdir(mode=0o700, exist_ok=True)
-        _replace(record, pki.to_pem(certificate))
+        replace_private(record, pki.to_pem(certificate))
         return certificate
 
     def issued(self) -> list[Issued]:
@@ -184,7 +185,7 @@ class AuthorityDirectory:
         entries = {**dict.fromkeys(serials, now), **self._revoked()}
         lifetime = LIFETIME if days is None else timedelta(days=days)
         der = sign_revocation_list(self.authority.key, self.authority.certificate, entries, number, now, lifetime)
-        _replace(self.directory / REVOCATIONS, to_pem(der))
+        replace_private(self.directory / REVOCATIONS, to_pem(der))
         return der
 
     def renew(self, *, new_key: bool, passphrase: bytes | None = None) -> x509.Certificate:
@@ -207,7 +208,7 @@ class AuthorityDirectory:
         (self.directory / (CA_KEY_FILE + _NEW)).unlink(missing_ok=True)
         pki.write_key(self.directory / (CA_KEY_FILE + _NEW), key, passphrase)
         # From here on the renewal is finished at the next ``open``, should the process die.
-        _replace(self.directory / (CA_CERTIFICATE_FILE + _NEW), pki.to_pem(certificate))
+        replace_private(self.directory / (CA_CERTIFICATE_FILE + _NEW), pki.to_pem(certificate))
         _finish_renewal(self.directory)
         self.authority = CertificateAuthority(key, certificate, self._clock)
         return certificate
@@ -237,13 +238,3 @@ def _issued_by(certificate: x509.Certificate, authority: x509.Certificate) -> bo
     except (*pki.MALFORMED, InvalidSignature):
         return False
     return True
-
-
-def _replace(path: Path, text: str) -> None:
-    """Write a file so that whoever reads it sees the old or the new one, whole."""
-    partial = path.with_name(path.name + ".partial")
-    with partial.open("w") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
-import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -21,6 +19,7 @@ from cryptography import x509
 from vantage.common import names, pki
 from vantage.common.clock import Clock, SystemClock
 from vantage.common.errors import Reason, VantageError, error
+from vantage.common.files import replace_private
 from vantage.common.pki import CertifiedName
 from vantage.common.revocation import check_current
 from vantage.common.rpc import normalize_fingerprint
@@ -248,7 +247,7 @@ class TrustStore:
             answer = change(records, self._clock.now())
             if records != before:
                 document = {name: each.to_json() for name, each in sorted(records.items())}
-                _replace(self._path, json.dumps({"version": _VERSION, "organizations": document}, indent=1))
+                replace_private(self._path, json.dumps({"version": _VERSION, "organizations": document}, indent=1))
             return answer
 
 
@@ -285,18 +284,3 @@ def _locked(path: Path) -> Iterator[None]:
         raise error(
             Reason.CONFIGURATION_INVALID, f"{path} cannot be written: {problem.strerror or problem}", path=str(path)
         ) from problem
-
-
-def _replace(path: Path, text: str) -> None:
-    """Write the file so that it is there whole, old or new, whatever happens."""
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")  # mode 0600
-    try:
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(temporary).replace(path)
-    except BaseException:
-        with contextlib.suppress(FileNotFoundError):
-            Path(temporary).unlink()
-        raise

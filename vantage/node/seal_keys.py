@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import base64
-import contextlib
 import json
-import os
-import tempfile
 from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
@@ -20,6 +17,7 @@ from vantage.common import sealing
 from vantage.common.attestation import KEYS_LIFETIME, sign_keys
 from vantage.common.clock import Clock
 from vantage.common.errors import Reason, VantageError, error
+from vantage.common.files import replace_private
 from vantage.common.rpc import error_from_rpc
 from vantage.common.statements import KeyBundle
 from vantage.node.connection import Connection
@@ -99,7 +97,7 @@ class SealKeys:
             "expires": bundle.expires.timestamp(),
             "envelope": base64.b64encode(envelope).decode(),
         }
-        _replace(self._published, json.dumps(document))
+        replace_private(self._published, json.dumps(document))
         return envelope
 
     async def publish(self, connection: Connection) -> None:
@@ -127,7 +125,7 @@ class SealKeys:
 
     def _write(self, identities: Sequence[str]) -> None:
         lines = ["# vantage node: keys for sealed payloads, the newest first", *identities, ""]
-        _replace(self._secrets, "\n".join(lines))
+        replace_private(self._secrets, "\n".join(lines))
 
     def _last(self) -> dict[str, Any] | None:
         try:
@@ -151,18 +149,3 @@ async def _publish(connection: Connection, envelope: bytes) -> None:
         )
     except grpc.aio.AioRpcError as problem:
         raise error_from_rpc(problem) from problem
-
-
-def _replace(path: Path, text: str) -> None:
-    """Write a private file so that it is there whole, old or new."""
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")  # mode 0600
-    try:
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(temporary).replace(path)
-    except BaseException:
-        with contextlib.suppress(FileNotFoundError):
-            Path(temporary).unlink()
-        raise
