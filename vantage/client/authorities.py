@@ -56,4 +56,6 @@ class Authorities:
             else:
                 for change in await asyncio.to_thread(self._store.offer, answer.organizations):
                     log.info("trust: %s", change)
+                for organization in await asyncio.to_thread(self._store.outdated):
+                    log.warning("what %s revoked lately is not known: its revocation list is out of date", organization)
             self._asked = now
