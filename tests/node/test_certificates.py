@@ -93,7 +93,7 @@ def _made(directory: Path) -> Path:
 
 @pytest.fixture
 async def place(tmp_path: Path) -> AsyncIterator[Place]:
-    config = ServerConfig(stop_grace_seconds=1, trial=True, heartbeat_seconds=1)
+    config = ServerConfig(stop_grace_seconds=1, trial=True, heartbeat_seconds=1, mtls_listen="127.0.0.1:0")
     async with running_server(tmp_path / "server", config=config) as server:
         made = Place(tmp_path, server)
         await made.prepare()
@@ -276,5 +276,28 @@ async def test_a_wrong_clock_is_named_on_the_console_once(place: Place) -> None:
     clock.advance(timedelta(minutes=-20))
     await agent.connected.wait()
     assert sum("clock" in line for line in place.station.said) == 1
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+
+async def test_a_node_shows_its_certificate_where_the_server_asks_for_one(place: Place) -> None:
+    station = place.station
+    station.write()
+    text = station.config_path.read_text().replace(place.server.address, place.server.mtls_address)
+    station.config_path.write_text(text)
+
+    def agent() -> Agent:
+        loaded = node_config.load(station.config_path)
+        return Agent(loaded, assemble(loaded), backoff=Backoff(base=0.01, cap=0.01), say=station._say)
+
+    without = asyncio.create_task(agent().run())
+    await station.heard("not connected")
+    without.cancel()
+    await asyncio.gather(without, return_exceptions=True)
+    station.config_path.write_text(text.replace("server:\n", "server:\n  mtls: true\n"))
+    node = agent()
+    task = asyncio.create_task(node.run())
+    await node.connected.wait()
+    await station.heard(f"as an authority of {HILDA}")  # calls beside the stream work, too
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)

@@ -6,7 +6,7 @@ import asyncio
 import hashlib
 import ssl
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NoReturn
 
 import grpc
@@ -43,10 +43,12 @@ class ServerTrust:
         roots: PEM certificates to trust, or None for those of the system.
         name_override: name to expect in the certificate when it differs from the address: set for a certificate that is
             pinned as a whole, where the name says nothing more.
+        client: private key and certificate chain that the server is shown, PEM, where it asks for them (mutual TLS).
     """
 
     roots: bytes | None = None
     name_override: str | None = None
+    client: tuple[bytes, bytes] | None = field(default=None, repr=False)
 
     @classmethod
     def system(cls) -> ServerTrust:
@@ -169,7 +171,8 @@ def open_channel(
         return grpc.aio.insecure_channel(target, options=arguments, interceptors=list(interceptors))
     if trust.name_override is not None:
         arguments.append(("grpc.ssl_target_name_override", trust.name_override))
-    credentials = grpc.ssl_channel_credentials(trust.roots)
+    key, chain = trust.client or (None, None)
+    credentials = grpc.ssl_channel_credentials(trust.roots, key, chain)
     return grpc.aio.secure_channel(target, credentials, options=arguments, interceptors=list(interceptors))
 
 

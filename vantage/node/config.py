@@ -58,6 +58,7 @@ class ServerSection(_Section):
     fingerprint: str | None = None
     ca: Path | None = None
     tls: bool = True
+    mtls: bool = False
 
     @model_validator(mode="after")
     def _one_trust(self) -> ServerSection:
@@ -71,6 +72,8 @@ class ServerSection(_Section):
             raise ValueError("give either fingerprint or ca, not both")
         if not self.tls and (self.fingerprint is not None or self.ca is not None):
             raise ValueError("tls: false contradicts fingerprint and ca: remove one")
+        if not self.tls and self.mtls:
+            raise ValueError("tls: false contradicts mtls: true: remove one")
         return self
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from dataclasses import replace
 from datetime import datetime, timedelta
 
 import grpc
@@ -142,9 +143,13 @@ class Connection:
         self._refusals = 0
 
     async def trust(self) -> ServerTrust | None:
-        """How the server is recognised; None without TLS."""
+        """How the server is recognised, and how the node shows itself to it; None without TLS."""
         if not self._server.tls:
             return None
+        trust = await self._recognised()
+        return replace(trust, client=self.identity.pair()) if self._server.mtls else trust
+
+    async def _recognised(self) -> ServerTrust:
         if self._server.fingerprint is not None:
             return await ServerTrust.from_fingerprint(self._server.address, self._server.fingerprint)
         if self._server.ca is not None:

@@ -92,6 +92,13 @@ class Identity:
         """The private key, for signatures by the node."""
         return self._key
 
+    def pair(self) -> tuple[bytes, bytes]:
+        """Private key and certificate chain in PEM, for TLS; never to be written to a disk."""
+        key = self._key.private_bytes(
+            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+        )
+        return key, "".join(map(pki.to_pem, self.chain)).encode()
+
     def assertion(self, audience: str, clock: Clock) -> str:
         """A fresh signed statement of who the node is, for one server."""
         return sign_assertion(self._key, self.chain, self.name, audience, clock)

@@ -60,6 +60,7 @@ from vantage.server.domain.secrets import Secrets
 from vantage.server.domain.session import SessionSettings
 from vantage.server.domain.tokens import AccessTokens, new_secret, secret_hash
 from vantage.server.events.bus import Bus
+from vantage.server.mutual import MutualTls
 from vantage.server.payloads.places import open_store
 from vantage.server.relaying import Relaying
 from vantage.server.rpc.admin.audit import AuditServicer
@@ -181,6 +182,7 @@ class Server:
         self.clock = clock
         self._listener = listener
         self.address = ""
+        self.mtls_address = ""
 
     async def start(self) -> None:
         """Migrate, take up what a former process left, and listen; ``address`` is then the real one.
@@ -245,7 +247,9 @@ class Server:
             database, store, self.payload_collection, clock, config.max_payload_bytes, config.payload_quota_bytes
         )
 
-        self.gate = Gate(rules_of(SERVICES), directory, Auditor(self.audit, clock))
+        self.gate = Gate(
+            rules_of(SERVICES), directory, Auditor(self.audit, clock), mutual=config.mtls_listen is not None
+        )
         self._server = server = grpc.aio.server(
             interceptors=[self.gate],
             options=[
@@ -297,6 +301,9 @@ class Server:
         reflection.enable_server_reflection([*names, health.SERVICE_NAME, reflection.SERVICE_NAME], server)
 
         self.address = self._bind(server)
+        if config.mtls_listen is not None:
+            mutual = MutualTls(database, directory, self._pair())
+            self.mtls_address = _open_port(server, config.mtls_listen, await mutual.credentials(), "mtls_listen")
         await self.audit.start()
         await self.tasks.start()
         await self.sessions.start()
@@ -328,24 +335,14 @@ class Server:
         return Secrets.load(self.data)
 
     def _bind(self, server: grpc.aio.Server) -> str:
-        address = self._listener.address
-        try:
-            if self._listener.tls:
-                pair = (
-                    (self.data / certificate.KEY_FILE).read_bytes(),
-                    (self.data / certificate.CERTIFICATE_FILE).read_bytes(),
-                )
-                port = server.add_secure_port(address, grpc.ssl_server_credentials([pair]))
-            else:
-                port = server.add_insecure_port(address)
-        except RuntimeError:
-            port = 0
-        if not port:
-            raise error(
-                Reason.CONFIGURATION_INVALID,
-                f"cannot listen on {address}: is the port in use? Choose another with --listen",
-            )
-        return f"{address.rpartition(':')[0]}:{port}"
+        credentials = grpc.ssl_server_credentials([self._pair()]) if self._listener.tls else None
+        return _open_port(server, self._listener.address, credentials, "--listen")
+
+    def _pair(self) -> tuple[bytes, bytes]:
+        return (
+            (self.data / certificate.KEY_FILE).read_bytes(),
+            (self.data / certificate.CERTIFICATE_FILE).read_bytes(),
+        )
 
     async def stop(self) -> None:
         """Say so, let nodes and calls end, and close the database."""
@@ -360,6 +357,23 @@ class Server:
             await self.provider.keys.close()
         self.passwords.close()
         await self.database.close()
+
+
+def _open_port(server: grpc.aio.Server, address: str, credentials: grpc.ServerCredentials | None, option: str) -> str:
+    """Listen; returns the real address."""
+    try:
+        if credentials is not None:
+            port = server.add_secure_port(address, credentials)
+        else:
+            port = server.add_insecure_port(address)
+    except RuntimeError:
+        port = 0
+    if not port:
+        raise error(
+            Reason.CONFIGURATION_INVALID,
+            f"cannot listen on {address}: is the port in use? Choose another with {option}",
+        )
+    return f"{address.rpartition(':')[0]}:{port}"
 
 
 def build_server(

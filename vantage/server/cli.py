@@ -71,6 +71,8 @@ def start(data: Path, listen: str | None, insecure: bool, ready_file: Path | Non
                 click.echo("trial server: root users agree for organizations; never use it for real data", err=True)
             if not insecure:
                 click.echo(f"fingerprint: {fingerprint(data)}")
+            if running.mtls_address:
+                click.echo(f"mtls: {running.mtls_address}")
             click.echo(f"ready: {running.address}")
             if ready_file is not None:
                 partial = ready_file.with_name(ready_file.name + ".partial")

@@ -24,6 +24,7 @@ class RunningServer:
 
     Attributes:
         address: ``host:port``.
+        mtls_address: that of mutual TLS; empty when the configuration names none.
         trust: how a client recognises it; None without TLS.
         fingerprint: of its certificate.
         bootstrap_token: for the first user; empty when the data directory existed.
@@ -32,6 +33,7 @@ class RunningServer:
     def __init__(self, server: Server, bootstrap_token: str, *, tls: bool) -> None:
         self.server = server
         self.address = server.address
+        self.mtls_address = server.mtls_address
         self.fingerprint = fingerprint(server.data)
         self.bootstrap_token = bootstrap_token
         self.trust = ServerTrust.from_pem((server.data / CERTIFICATE_FILE).read_bytes()) if tls else None

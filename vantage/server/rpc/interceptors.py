@@ -28,6 +28,7 @@ from vantage.common.rpc import abort
 from vantage.server.domain.audit import set_call
 from vantage.server.domain.permissions import Operation, Resource, reach
 from vantage.server.domain.principals import Principal, UserPrincipal
+from vantage.server.mutual import check_holder
 from vantage.server.rpc.auditing import Auditor
 from vantage.server.rpc.context import known_principal, request_id, set_principal, set_request_id
 from vantage.server.services.directory import Directory
@@ -67,9 +68,19 @@ def rules_of(services: Iterable[ServiceDescriptor]) -> dict[str, AccessRule]:
 
 
 class Gate(grpc.aio.ServerInterceptor):
-    """Lets calls in, or not."""
+    """Lets calls in, or not.
 
-    def __init__(self, rules: dict[str, AccessRule], directory: Directory, auditor: Auditor) -> None:
+    Args:
+        rules: see ``rules_of``.
+        directory: who is behind a token.
+        auditor: writes down what was decided.
+        mutual: whether there is a port on which callers show certificates.
+    """
+
+    def __init__(
+        self, rules: dict[str, AccessRule], directory: Directory, auditor: Auditor, *, mutual: bool = False
+    ) -> None:
+        self._mutual = mutual
         self._rules = rules
         self._directory = directory
         self._auditor = auditor
@@ -155,6 +166,8 @@ class Gate(grpc.aio.ServerInterceptor):
             raise error(Reason.UNAUTHENTICATED, "log in first: the call carries no access token")
         principal = await self._directory.authenticate(token)
         set_principal(principal)  # before it is refused: the audit says who it was
+        if self._mutual:
+            check_holder(principal, context)
         _authorize(rule, principal)
         return principal
 

@@ -97,6 +97,11 @@ def certificates(connection: Connection, organization: str) -> list[str]:
     return list(connection.execute(statement).scalars())
 
 
+def all_certificates(connection: Connection) -> list[str]:
+    """Authority certificates of all organizations."""
+    return list(connection.execute(select(schema.organization_certificate.c.pem)).scalars())
+
+
 def organization_owner(connection: Connection, name: str) -> Owner:
     """To whom an organization belongs: itself, and the collaborations that it is a member of."""
     return Owner(organization=name, collaborations=frozenset(memberships(connection, name)))
