@@ -12,7 +12,7 @@ from vantage.api.node.v1 import node_session_service_pb2 as pb
 from vantage.api.node.v1 import node_session_service_pb2_grpc
 from vantage.api.types.v1 import types_pb2
 
-PATIENCE = 10.0
+PATIENCE = 30.0
 """Seconds until a message that must come is missed."""
 
 M = TypeVar("M")

@@ -213,7 +213,7 @@ async def test_a_relay_that_touches_the_handshake_is_noticed(
         assert await made.receive() == b"hello"
         await wire.close()
 
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         results = await asyncio.gather(
             use(one, client, hilda.name, server_side=False),
             use(other, server, clara.name, server_side=True),

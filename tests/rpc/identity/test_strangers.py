@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import statistics
 import time
 from typing import Any
 
@@ -97,7 +96,8 @@ async def test_the_same_work_is_done_whoever_it_is(world: World, monkeypatch: py
 
 
 async def test_time_does_not_tell_who_exists(world: World) -> None:
-    """Medians of interleaved attempts; on unknown names without the decoy they would differ by all of argon2."""
+    """The fastest of interleaved attempts, as load only adds: without the decoy, unknown names were faster by all of
+    argon2."""
 
     async def attempt(user: str) -> float:
         started = time.perf_counter()
@@ -112,7 +112,7 @@ async def test_time_does_not_tell_who_exists(world: World) -> None:
         for index, name in enumerate(names):
             known.append(await attempt(name))
             unknown.append(await attempt(f"nobody{index}"))
-    ratio = statistics.median(known) / statistics.median(unknown)
+    ratio = min(known) / min(unknown)
     assert 0.5 < ratio < 2
 
 
