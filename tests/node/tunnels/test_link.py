@@ -8,6 +8,7 @@ import random
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -233,10 +234,9 @@ async def test_refusals_resets_and_the_end_of_a_run_reach_the_other_side() -> No
         assert await reason_of(pair.left.open("x", 1.0).opened) is Reason.PEER_ENDED
 
 
-@pytest.mark.parametrize("field", ["pair", "job", "image", "run", "peer_run"])
+@pytest.mark.parametrize("field", ["pair", "job", "order", "image", "run", "peer_run"])
 async def test_whoever_was_paired_wrongly_is_not_talked_to(field: str) -> None:
-    changes = {"pair": B.pair, "job": B.job, "image": B.image, "run": B.run, "peer_run": B.peer_run, field: "other"}
-    pair = Pair(b=Parties(**changes, peer_node=B.peer_node))
+    pair = Pair(b=replace(B, **{field: "other"}))
     pair.left.open("x", 1.0)
     seen = await pair.carry()
     reasons = {each.reason for each in seen if isinstance(each, VantageError)}

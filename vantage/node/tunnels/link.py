@@ -41,7 +41,10 @@ SILENCE_SECONDS = 35.0
 
 @dataclass(frozen=True)
 class Parties:
-    """What both sides must agree on; each compares what the other says with what it was told by the server.
+    """What both sides must agree on; each compares what the other says with what it knows itself.
+
+    Job and runs are the server's word. The order is not: runs under one signed order are of one job, whatever the
+    server says.
 
     Attributes:
         pair: id of the link.
@@ -50,6 +53,7 @@ class Parties:
         run: the run here.
         peer_run: the run there.
         peer_node: the node there, as its certificate says.
+        order: digest of the order at the top, as this node has verified it; empty for an unsigned task.
     """
 
     pair: str
@@ -58,6 +62,7 @@ class Parties:
     run: str
     peer_run: str
     peer_node: str
+    order: str = ""
 
 
 @dataclass(frozen=True)
@@ -226,6 +231,7 @@ class Link:
             "version": VERSION,
             "pair": parties.pair,
             "job": parties.job,
+            "order": parties.order,
             "image": parties.image,
             "run": parties.run,
             "peer_run": parties.peer_run,
@@ -254,6 +260,7 @@ class Link:
             ("version", VERSION),
             ("pair", parties.pair),
             ("job", parties.job),
+            ("order", parties.order),
             ("run", parties.peer_run),
             ("peer_run", parties.run),
             ("image", parties.image),

@@ -252,7 +252,9 @@ class RunPeers:
         return link
 
     def _parties(self, pair: str, job: str, peer_run: str, peer_node: str) -> Parties:
-        return Parties(pair, job, self.context.image, self.context.run, peer_run, peer_node)
+        context = self.context
+        order = "" if context.order is None else context.order.verified.root
+        return Parties(pair, job, context.image, context.run, peer_run, peer_node, order)
 
     def _is_sibling(self, peer: broker_pb.Peer) -> bool:
         return peer.run.startswith(f"{self.context.task}/runs/")
