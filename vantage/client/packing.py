@@ -22,8 +22,8 @@ from vantage.common.sealing import MAX_RECIPIENTS
 
 MAX_INLINE_TOTAL = 8 * 1024 * 1024
 """Bytes of all arguments inside one message, which has a limit: with many targets, smaller ones are uploaded, too."""
-_AT_ONCE = 64 * 1024
-"""Sealing so many bytes takes no longer than going to another thread."""
+AT_ONCE = 64 * 1024
+"""Sealing and opening so many bytes takes no longer than going to another thread."""
 
 Arguments = Mapping[str, Any] | Path | None
 _Source = bytes | Path
@@ -103,7 +103,7 @@ def _groups(positions: Sequence[int], recipients: Sequence[Recipients]) -> Itera
 async def _seal(source: _Source, recipients: Sequence[str]) -> AsyncIterator[_Source]:
     """The sealed bytes, or for a file a sealed file, which goes away in the end."""
     if isinstance(source, bytes):
-        if len(source) <= _AT_ONCE:
+        if len(source) <= AT_ONCE:
             yield sealing.seal(source, recipients).content
         else:
             yield (await asyncio.to_thread(sealing.seal, source, recipients)).content

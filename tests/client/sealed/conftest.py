@@ -3,15 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest_asyncio
 
-from vantage.client import AsyncClient
+from vantage.client import AsyncClient, Identity
 from vantage.client.connection import GrpcTransport, ServerAddress
 from vantage.testing.hostile import HostileServer
 from vantage.testing.sealed_network import SealedNetwork
 from vantage.testing.server import PASSWORD, RunningServer, running_server
+
+
+@asynccontextmanager
+async def researcher(hostile: HostileServer, identity: Identity | None) -> AsyncIterator[AsyncClient]:
+    """A client of rosa, logged in through a server that may lie."""
+    transport = GrpcTransport(ServerAddress(hostile.address, tls=False))
+    async with AsyncClient(transport, identity=identity) as made:
+        await made.auth.login("rosa", PASSWORD)
+        yield made
 
 
 @pytest_asyncio.fixture
@@ -36,8 +46,5 @@ async def hostile(network: SealedNetwork) -> AsyncIterator[HostileServer]:
 @pytest_asyncio.fixture
 async def client(network: SealedNetwork, hostile: HostileServer) -> AsyncIterator[AsyncClient]:
     """The researcher's client, whose server is the hostile one."""
-    identity = network.identity()
-    transport = GrpcTransport(ServerAddress(hostile.address, tls=False))
-    async with AsyncClient(transport, identity=identity) as made:
-        await made.auth.login("rosa", PASSWORD)
+    async with researcher(hostile, network.identity()) as made:
         yield made

@@ -1,9 +1,9 @@
-"""A server that swaps keys, swaps, replays and alters results: the client refuses each attempt, with the reason."""
+"""A server that swaps, replays and alters results: the client refuses each attempt, with the reason."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -11,46 +11,52 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
+from tests.client.sealed.conftest import researcher
+from tests.client.sealed.forger import CLARA, Forger
 from vantage.api.admin.v1 import trust_service_pb2
-from vantage.api.identity.v1 import key_service_pb2
 from vantage.api.task.v1 import task_pb2, task_service_pb2
 from vantage.api.types.v1 import types_pb2
 from vantage.client import AsyncClient, AsyncTaskHandle, Identity, Result
-from vantage.client.connection import GrpcTransport, ServerAddress
-from vantage.common import dsse, pki, sealing
-from vantage.common.attestation import sign_keys, sign_result
-from vantage.common.errors import Reason, TrustError, VantageError
+from vantage.common import dsse, sealing
+from vantage.common.attestation import sign_result
+from vantage.common.errors import Reason, TrustError
 from vantage.common.orders import sign_order
 from vantage.common.revocation import sign_revocation_list
-from vantage.common.statements import Content, KeyBundle, Order, ResultStatement
+from vantage.common.statements import Content, Order, ResultStatement
 from vantage.testing.hostile import HostileServer
 from vantage.testing.sealed_network import IMAGE, SealedNetwork
-from vantage.testing.server import PASSWORD
+from vantage.testing.server import running_server
 
 ASK: dict[str, Any] = {"image": IMAGE, "collaboration": "trial", "function": "summary"}
-CLARA = "organizations/clara/nodes/clara-1"
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 
-class Forger:
-    """What somebody can make who has no key of any organization, and calls an authority clara's."""
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def network(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[SealedNetwork]:
+    """One for all: what a server tells is changed on the way, and nothing at the server."""
+    directory = tmp_path_factory.mktemp("network")
+    async with running_server(directory / "server") as server, SealedNetwork.over(server, directory) as made:
+        yield made
 
-    def __init__(self, network: SealedNetwork) -> None:
-        self.authority = pki.CertificateAuthority.create(network.directory / "forged", "organizations/clara")
-        self.key = pki.create_key()
-        self.chain = (self.authority.issue(CLARA, self.key.public_key()),)
-        self.identity = sealing.create_identity()
 
-    def keys(self, version: int = 9) -> bytes:
-        """A list of clara's keys with the forger's key in it."""
-        now = datetime.now(UTC)
-        made = KeyBundle(
-            holder=CLARA,
-            version=version,
-            recipients=(sealing.recipient_of(self.identity),),
-            created=now,
-            expires=now + timedelta(days=30),
-        )
-        return sign_keys(made, self.key, self.chain)
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def lying(network: SealedNetwork) -> AsyncIterator[HostileServer]:
+    async with HostileServer.before(network.server.channel()) as made:
+        yield made
+
+
+@pytest.fixture
+def hostile(lying: HostileServer) -> HostileServer:
+    """Honest at first."""
+    lying.behave()
+    return lying
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def client(network: SealedNetwork, lying: HostileServer) -> AsyncIterator[AsyncClient]:
+    async with researcher(lying, network.identity()) as made:
+        yield made
 
 
 @dataclass
@@ -80,8 +86,8 @@ class Answered:
         assert (second.value, second.verified) == ({"hilda": 1}, True)
 
 
-@pytest_asyncio.fixture
-async def answered(client: AsyncClient, network: SealedNetwork, hostile: HostileServer) -> Answered:
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def tasks(client: AsyncClient, network: SealedNetwork, lying: HostileServer) -> Answered:
     handles = []
     for number in (1, 2):
         task = await client.tasks.run(**ASK, organizations=["clara", "hilda"])
@@ -94,112 +100,17 @@ async def answered(client: AsyncClient, network: SealedNetwork, hostile: Hostile
     def note(answer: task_service_pb2.GetTaskResponse) -> None:
         told[answer.task.name] = answer.task
 
-    hostile.answers("GetTask", task_service_pb2.GetTaskResponse, note)
+    lying.answers("GetTask", task_service_pb2.GetTaskResponse, note)
     for each in handles:
         await each.refresh()
-    hostile.behave()
-    return Answered(client, hostile, network, handles[0], handles[1], told)
+    return Answered(client, lying, network, handles[0], handles[1], told)
 
 
-async def refusal(client: AsyncClient, reason: Reason, word: str | None = None) -> None:
-    """A question is not asked, for a reason."""
-    with pytest.raises(VantageError, match=word) as caught:
-        await client.tasks.run(**ASK, arguments={"n": 1}, organizations=["clara"])
-    assert caught.value.reason is reason
-
-
-def lists(hostile: HostileServer, change: Callable[[key_service_pb2.ListNodeKeysResponse], None]) -> None:
-    hostile.answers("ListNodeKeys", key_service_pb2.ListNodeKeysResponse, change)
-
-
-async def test_keys_of_an_authority_that_is_not_pinned_are_refused_also_when_the_server_offers_it(
-    client: AsyncClient, network: SealedNetwork, hostile: HostileServer
-) -> None:
-    forger = Forger(network)
-
-    def offer(answer: trust_service_pb2.GetTrustBundleResponse) -> None:
-        for each in answer.organizations:
-            if each.organization == "organizations/clara":
-                each.ca_certificates.append(pki.to_pem(forger.authority.certificate))
-
-    hostile.answers("GetTrustBundle", trust_service_pb2.GetTrustBundleResponse, offer)
-    lists(hostile, lambda answer: setattr(answer.keys[0], "envelope", forger.keys()))
-    await refusal(client, Reason.CERTIFICATE_UNTRUSTED)
-    assert not hostile.calls["RunTask"]
-
-
-async def test_a_node_that_the_server_makes_up_gets_nothing(
-    client: AsyncClient, network: SealedNetwork, hostile: HostileServer
-) -> None:
-    forger = Forger(network)
-
-    def add(answer: key_service_pb2.ListNodeKeysResponse) -> None:
-        answer.keys.add(holder=CLARA, version=9, envelope=forger.keys())
-
-    lists(hostile, add)
-    await refusal(client, Reason.CERTIFICATE_UNTRUSTED)
-
-
-async def test_keys_of_another_holder_are_refused(
-    client: AsyncClient, network: SealedNetwork, hostile: HostileServer
-) -> None:
-    other = network.nodes["hilda"].bundle()
-    lists(hostile, lambda answer: setattr(answer.keys[0], "envelope", other))
-    await refusal(client, Reason.KEYS_INVALID, "asked for")
-
-
-async def test_keys_under_another_name_are_not_used(
-    client: AsyncClient, network: SealedNetwork, hostile: HostileServer
-) -> None:
-    def rename(answer: key_service_pb2.ListNodeKeysResponse) -> None:
-        answer.keys[0].holder = network.nodes["hilda"].name
-        answer.keys[0].envelope = network.nodes["hilda"].bundle()
-
-    lists(hostile, rename)
-    await refusal(client, Reason.KEYS_INVALID, "no node")
-
-
-async def test_altered_and_missing_keys_are_refused(client: AsyncClient, hostile: HostileServer) -> None:
-    def alter(answer: key_service_pb2.ListNodeKeysResponse) -> None:
-        answer.keys[0].envelope = (
-            answer.keys[0].envelope.replace(b'"sig":"MEU', b'"sig":"MEQ').replace(b"eyJ", b"eyK", 1)
-        )
-
-    lists(hostile, alter)
-    await refusal(client, Reason.ORDER_INVALID)
-    lists(hostile, lambda answer: answer.ClearField("keys"))
-    await refusal(client, Reason.KEYS_INVALID, "no node")
-    assert not hostile.calls["RunTask"]
-
-
-async def test_an_older_list_of_keys_is_refused(
-    client: AsyncClient, network: SealedNetwork, hostile: HostileServer
-) -> None:
-    clara = network.nodes["clara"]
-    old = clara.bundle()
-    await clara.publish()
-    task = await client.tasks.run(**ASK, organizations=["clara"])
-    await clara.succeed(await clara.take(), 1)
-    await task.results(timeout=30)
-    lists(hostile, lambda answer: setattr(answer.keys[0], "envelope", old))
-    await clara.publish()  # the client must fetch again, and gets the old one
-    await refusal(client, Reason.KEYS_STALE, "old list")
-    keyring = network.files().open()
-    identity = Identity(keyring, network.trust(keyring), network.files().seen())
-    async with AsyncClient(GrpcTransport(ServerAddress(hostile.address, tls=False)), identity=identity) as later:
-        await later.auth.login("rosa", PASSWORD)
-        await refusal(later, Reason.KEYS_STALE, "old list")
-
-
-async def test_a_server_that_calls_all_keys_old_is_asked_twice(
-    client: AsyncClient, network: SealedNetwork, hostile: HostileServer
-) -> None:
-    def age(question: task_service_pb2.RunTaskRequest) -> None:
-        question.spec.targets[0].key_versions[0].version += 1
-
-    hostile.questions("RunTask", task_service_pb2.RunTaskRequest, age)
-    await refusal(client, Reason.KEYS_STALE)
-    assert hostile.calls["RunTask"] == 2
+@pytest.fixture
+def answered(tasks: Answered, hostile: HostileServer) -> Answered:
+    """Two ended tasks, and a server that is honest at first."""
+    assert tasks.hostile is hostile
+    return tasks
 
 
 async def test_results_that_are_changed_are_refused(answered: Answered) -> None:
@@ -422,9 +333,8 @@ async def test_revoked_nodes_are_believed_no_longer(answered: Answered) -> None:
     hostile = answered.hostile
     hostile.answers("GetTrustBundle", trust_service_pb2.GetTrustBundleResponse, offer)
     keyring = answered.network.files().open()
-    identity = Identity(keyring, answered.network.trust(keyring), answered.network.files().seen())
-    async with AsyncClient(GrpcTransport(ServerAddress(hostile.address, tls=False)), identity=identity) as later:
-        await later.auth.login("rosa", PASSWORD)
+    identity = Identity(keyring, answered.network.trust(keyring, "elsewhere"))
+    async with researcher(hostile, identity) as later:
         first, second = await (await later.tasks.attach(answered.one.name)).results()
         assert first.failure is not None
         assert "revoked" in first.failure.message
