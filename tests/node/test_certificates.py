@@ -301,3 +301,15 @@ async def test_a_node_shows_its_certificate_where_the_server_asks_for_one(place:
     await station.heard(f"as an authority of {HILDA}")  # calls beside the stream work, too
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
+
+
+async def test_a_certificate_that_is_replaced_in_place_is_noticed(place: Place) -> None:
+    station = place.station
+    key = pki.read_key(station.directory / "node-key.pem")
+    async with station.running() as agent:
+        await agent.connected.wait()
+        (station.directory / "node-cert.pem").write_text(
+            pki.to_pem(place.clara.authority.issue(NODE, key.public_key(), lifetime=timedelta(days=100)))
+        )
+        await station.heard("the new certificate is in use")
+        assert agent.connected.is_set()

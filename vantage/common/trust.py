@@ -220,6 +220,10 @@ class TrustStore:
             found = self._path.stat()
         except FileNotFoundError:
             return {}
+        except OSError as problem:
+            raise error(
+                Reason.CONFIGURATION_INVALID, f"{self._path} cannot be read: {problem.strerror}", path=str(self._path)
+            ) from problem
         mark = (found.st_ino, found.st_mtime_ns, found.st_size)
         if self._read[0] != mark:
             self._read = (mark, self._load())

@@ -125,6 +125,7 @@ class Agent:
             def renewed(identity: Identity) -> None:  # on a thread
                 store.belongs_to(identity.chain)
                 loop.call_soon_threadsafe(audit.renewed, identity.chain[0], identity.key)
+                loop.call_soon_threadsafe(self._publish_keys)  # anew, signed with the new key
 
             watch = renewal.Renewal(config.identity, identity, self._clock, self._say, renewed)
             connection = Connection(config.server, identity, self._clock, watch)
@@ -252,11 +253,7 @@ class Agent:
 
     def _announce(self, settings: Settings) -> None:
         self.connected.set()
-        if self._publish is not None:
-            # With each session, since the server may have been set up anew; it is one call that changes nothing.
-            task = asyncio.create_task(self._publish(), name="publish keys")
-            self._publishing.add(task)
-            task.add_done_callback(self._publishing.discard)
+        self._publish_keys()
         served = ", ".join(settings.collaborations) or "no collaboration yet"
         self._say(f"ready: {self._config.identity.name} connected to {self._config.server.address}, serves {served}")
         if settings.fenced_instance not in ("", self._instance, self._previous):
@@ -270,6 +267,13 @@ class Agent:
             )
         if self._ready_file is not None:
             self._ready_file.write_text(f"{os.getpid()}\n")
+
+    def _publish_keys(self) -> None:
+        """With each session, since the server may have been set up anew; it is one call that changes nothing."""
+        if self._publish is not None:
+            task = asyncio.create_task(self._publish(), name="publish keys")
+            self._publishing.add(task)
+            task.add_done_callback(self._publishing.discard)
 
     def _trust_changed(self, change: Change, audit: NodeAudit) -> None:
         audit.note(f"trust.{change.what.value}", organization=change.organization, detail=change.detail[:500])
@@ -306,8 +310,10 @@ class _Work:
 def _previous_instance(directory: Path, instance: str) -> str:
     """The instance of the process before this one, whose session the server may still hold; notes the present one."""
     path = directory / "instance"
-    before = path.read_text(errors="replace").strip() if path.exists() else ""
-    path.write_text(f"{instance}\n")
+    before = ""
+    with contextlib.suppress(OSError):  # only a message depends on it
+        before = path.read_text(errors="replace").strip() if path.exists() else ""
+        path.write_text(f"{instance}\n")
     return before
 
 

@@ -103,21 +103,25 @@ class Renewal:
             except VantageError as problem:
                 self._complain(f"the new certificate cannot be used, the present one goes on: {problem.message}")
                 continue
-            if found.chain[0] != self.identity.chain[0]:
-                return found
+            # The first that can be used decides: what lies behind it is older.
+            return found if found.chain[0] != self.identity.chain[0] else None
         return None
 
     def accepted(self, candidate: Identity) -> None:
         """The server took a candidate: it is the node's identity from now on."""
         section = self._pending()
-        if section is not None and Identity.load(section, self._clock).chain[0] == candidate.chain[0]:
-            # The certificate last: while its new file is there, ``finish`` goes on from here.
-            if section.key != self._section.key:
-                section.key.replace(self._section.key)
-            section.certificate.replace(self._section.certificate)
-            _request(self._section).unlink(missing_ok=True)
+        try:
+            if section is not None and Identity.load(section, self._clock).chain[0] == candidate.chain[0]:
+                # The certificate last: while its new file is there, ``finish`` goes on from here.
+                if section.key != self._section.key:
+                    section.key.replace(self._section.key)
+                section.certificate.replace(self._section.certificate)
+                _request(self._section).unlink(missing_ok=True)
+        except (OSError, VantageError) as problem:
+            # It is in use all the same; at the next start the pending files are tried first.
+            self._complain(f"the new certificate is in use, but its files cannot be put in place: {problem}")
         self.identity = candidate
-        self._complaint, self._days, self._seen = "", None, self._marks()
+        self._days, self._seen = None, self._marks()
         expires = candidate.chain[0].not_valid_after_utc
         log.info("certificate renewed", extra={"fingerprint": pki.fingerprint(candidate.chain[0])})
         self._say(f"the new certificate is in use, it is valid until {expires:%Y-%m-%d}")
@@ -140,10 +144,10 @@ class Renewal:
             "'vantage node renew'; the node need not be restarted"
         )
 
-    def _marks(self) -> list[tuple[int, int]]:
+    def _marks(self) -> list[tuple[int, int] | None]:
         section = self._section
         paths = (section.key, section.certificate, pending(section.key), pending(section.certificate))
-        return [(found.st_ino, found.st_mtime_ns) for path in paths if path.exists() and (found := path.stat())]
+        return [_mark(path) for path in paths]
 
     def _pending(self) -> IdentitySection | None:
         key, certificate = pending(self._section.key), pending(self._section.certificate)
@@ -159,6 +163,14 @@ class Renewal:
             self._complaint = text
             log.warning("new certificate not used")
             self._say(text)
+
+
+def _mark(path: Path) -> tuple[int, int] | None:
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_ino, found.st_mtime_ns
 
 
 def _days(left: timedelta) -> str:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import stat
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,6 +10,8 @@ from pathlib import Path
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from vantage.common import pki
 from vantage.common.authority import AuthorityDirectory
@@ -286,3 +289,22 @@ def test_nonsense_in_a_bundle_is_refused_not_raised(store: TrustStore) -> None:
         store.certify([b"\x30\x00"], NOW)
     with pytest.raises(PermissionDeniedError):
         store.certify([], NOW)
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.binary(max_size=30), st.integers(0, 3000), st.integers(0, 255), st.booleans())
+def test_fuzzed_bundles_and_chains_never_raise_anything_else(
+    store: TrustStore, clara: AuthorityDirectory, extra: bytes, at: int, value: int, pinned: bool
+) -> None:
+    def spoiled(content: bytes) -> bytes:
+        place = at % len(content)
+        return content[:place] + bytes([value]) + extra + content[place + 1 :]
+
+    if pinned:
+        store.pin(CLARA, clara.authority.certificate)
+    pem = spoiled(pki.to_pem(clara.authority.certificate).encode()).decode("utf-8", "replace")
+    store.offer([Said(CLARA, [pem], spoiled(clara.revoke(5))), Said(pem[:30], [pem], extra)])
+    with contextlib.suppress(PermissionDeniedError):
+        found = store.certify([spoiled(der(leaf(clara)))], NOW)
+        assert pinned
+        assert found.name == NODE
