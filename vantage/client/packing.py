@@ -60,7 +60,7 @@ class Packer:
                 whom = list(dict.fromkeys(each for position in group for each in recipients[position].recipients))
                 async with _seal(source, whom) as content:
                     digest, size = await asyncio.to_thread(_measure, content)
-                    payload = await self._payloads.pack(content, JSON, limit)
+                    payload = await self._payloads.pack(content, JSON, limit, digest)
                 payload.sealing = types_pb2.SEALING_AGE_V1
                 payload.digest, payload.size_bytes = digest, size
                 for position in group:

@@ -47,13 +47,16 @@ class Payloads:
         self._transfer = transfer or _ignore
         self._limit: int | None = None
 
-    async def pack(self, source: bytes | Path, media_type: str, limit: int | None = None) -> types_pb2.Payload:
+    async def pack(
+        self, source: bytes | Path, media_type: str, limit: int | None = None, digest: str | None = None
+    ) -> types_pb2.Payload:
         """Bytes or a file as a payload: inside the message when the server allows, else uploaded.
 
         Args:
             source: where the bytes are.
             media_type: of the bytes.
             limit: most that may be inside the message, when that is less than the server allows.
+            digest: of the bytes, when it is known already: otherwise they are read twice.
 
         Raises:
             VantageError: the file cannot be read, or the server does not take it.
@@ -64,7 +67,8 @@ class Payloads:
             if size <= (inline if limit is None else min(inline, limit)):
                 content = source if isinstance(source, bytes) else await asyncio.to_thread(source.read_bytes)
                 return types_pb2.Payload(media_type=media_type, sealing=types_pb2.SEALING_NONE, inline=content)
-            digest = await asyncio.to_thread(_digest, source)
+            if digest is None:
+                digest = await asyncio.to_thread(_digest, source)
             name = await self._upload(source, size, digest)
         except OSError as problem:
             raise error(Reason.INVALID_ARGUMENT, f"cannot read {source!s:.200}: {problem.strerror}") from problem

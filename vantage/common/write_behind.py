@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 
-GATHER = 2 * 1024 * 1024
+GATHER = 4 * 1024 * 1024
 """Bytes per write; while they are written, as many again arrive."""
+MAX_BLOCKS = 1024
+"""Blocks per write: a sender of tiny ones must not make their overhead many times their bytes."""
 
 
 class WriteBehind:
@@ -30,9 +32,11 @@ class WriteBehind:
         Raises:
             Exception: what a former write raised.
         """
+        if not chunk:
+            return
         self._gathered.append(chunk)
         self._waiting += len(chunk)
-        if self._waiting >= GATHER:
+        if self._waiting >= GATHER or len(self._gathered) >= MAX_BLOCKS:
             await self._settle()
             self._begin()
 

@@ -17,7 +17,7 @@ from vantage.common.payload_frames import (
     encode_upload,
     upload_parts,
 )
-from vantage.common.write_behind import GATHER, WriteBehind
+from vantage.common.write_behind import GATHER, MAX_BLOCKS, WriteBehind
 
 SIZES = [0, 1, 127, 128, 16_383, 16_384, CHUNK_SIZE]
 
@@ -115,3 +115,17 @@ async def test_a_write_that_fails_is_told() -> None:
     await behind.add(b"x" * GATHER)
     with pytest.raises(OSError, match="No space"):
         await behind.flush()
+
+
+async def test_tiny_and_empty_blocks_do_not_pile_up() -> None:
+    writes: list[int] = []
+
+    async def write(blocks: Sequence[bytes | memoryview]) -> None:
+        writes.append(len(blocks))
+
+    behind = WriteBehind(write)
+    for _ in range(3 * MAX_BLOCKS):
+        await behind.add(b"")
+        await behind.add(b"x")
+    await behind.flush()
+    assert writes == [MAX_BLOCKS] * 3

@@ -6,12 +6,13 @@ import asyncio
 import hashlib
 import os
 from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
 from pathlib import Path
 from typing import BinaryIO
 
 from vantage.common.errors import Reason, error
-from vantage.common.payload_frames import Chunk
-from vantage.server.payloads.store import READ_SIZE, wrong_digest, wrong_offset
+from vantage.common.payload_frames import READ_SIZE, Chunk, read_ahead
+from vantage.server.payloads.store import wrong_digest, wrong_offset
 
 
 class PayloadFiles:
@@ -42,18 +43,12 @@ class PayloadFiles:
         """See ``PayloadStore``: the file may have been moved into place right before a crash."""
         return await asyncio.to_thread(self._place(payload).exists)
 
-    async def read(self, payload: str, offset: int) -> AsyncGenerator[bytes, None]:
-        """See ``PayloadStore``; the next block is read while this one is sent."""
+    async def read(self, payload: str, offset: int) -> AsyncGenerator[Chunk, None]:
+        """See ``PayloadStore``."""
         file = await asyncio.to_thread(self._open, payload, offset)
-        ahead = asyncio.create_task(asyncio.to_thread(file.read, READ_SIZE))
-        try:
-            while block := await ahead:
-                ahead = asyncio.create_task(asyncio.to_thread(file.read, READ_SIZE))
-                yield block
-        finally:
-            # A thread may be reading still.
-            await asyncio.wait({ahead})
-            file.close()
+        async with aclosing(read_ahead(file)) as chunks:
+            async for chunk in chunks:
+                yield chunk
 
     async def remove(self, payload: str) -> None:
         """See ``PayloadStore``."""

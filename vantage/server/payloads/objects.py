@@ -19,8 +19,8 @@ from obstore.exceptions import BaseError
 from obstore.store import S3Store
 
 from vantage.common.errors import Reason, error
-from vantage.common.payload_frames import Chunk
-from vantage.server.payloads.store import READ_SIZE, wrong_digest, wrong_offset
+from vantage.common.payload_frames import CHUNK_SIZE, Chunk
+from vantage.server.payloads.store import wrong_digest, wrong_offset
 
 PART_SIZE = 8 * 1024 * 1024
 """Bytes of an object; the last one of an attempt is smaller."""
@@ -75,7 +75,7 @@ class ObjectPayloads:
         """See ``PayloadStore``: whether all is right is known only where the size and the digest are."""
         return False
 
-    async def read(self, payload: str, offset: int) -> AsyncGenerator[bytes, None]:
+    async def read(self, payload: str, offset: int) -> AsyncGenerator[Chunk, None]:
         """See ``PayloadStore``."""
         for part in await self._parts(payload):
             if part.offset + part.size <= offset:
@@ -84,9 +84,10 @@ class ObjectPayloads:
                 found = await obstore.get_async(
                     self._bucket, part.path, options={"range": {"offset": max(0, offset - part.offset)}}
                 )
-                async for block in found.stream(min_chunk_size=READ_SIZE):
-                    for start in range(0, len(block), READ_SIZE):
-                        yield bytes(block[start : start + READ_SIZE])
+                async for block in found.stream(min_chunk_size=CHUNK_SIZE):
+                    view = memoryview(block)
+                    for start in range(0, len(view), CHUNK_SIZE):
+                        yield view[start : start + CHUNK_SIZE]
 
     async def remove(self, payload: str) -> None:
         """See ``PayloadStore``."""

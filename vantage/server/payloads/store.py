@@ -8,9 +8,6 @@ from typing import Protocol
 from vantage.common.errors import Reason, VantageError, error
 from vantage.common.payload_frames import Chunk
 
-READ_SIZE = 1024 * 1024
-"""Bytes per trip to a thread or over the network."""
-
 
 class Incoming(Protocol):
     """An upload under way.
@@ -70,8 +67,8 @@ class PayloadStore(Protocol):
         """Whether ``finish`` came to its end, which a crash may have kept from whoever called it."""
         ...
 
-    def read(self, payload: str, offset: int) -> AsyncGenerator[bytes, None]:
-        """The bytes of a complete payload from an offset, in blocks of at most ``READ_SIZE``."""
+    def read(self, payload: str, offset: int) -> AsyncGenerator[Chunk, None]:
+        """The bytes of a complete payload from an offset, in chunks of at most ``CHUNK_SIZE``."""
         ...
 
     async def remove(self, payload: str) -> None:

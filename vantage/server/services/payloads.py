@@ -100,7 +100,7 @@ class Payloads:
             return stored.size, stored
         return await self._store.offset(stored.name), None
 
-    async def download(self, principal: Principal, name: str, offset: int) -> AsyncGenerator[bytes, None]:
+    async def download(self, principal: Principal, name: str, offset: int) -> AsyncGenerator[Chunk, None]:
         """The bytes of a payload, or of the result of a run, from an offset.
 
         Raises:
