@@ -205,6 +205,18 @@ async def test_an_order_is_taken_once_also_after_a_restart(station: Station, ask
     assert (await refusal(station, answered, tuple(refused))).failure.reason == "ORDER_REPLAYED"
 
 
+async def test_a_run_ends_when_its_order_says(station: Station, asker: Asker) -> None:
+    message = asker.ask("hold", '{"gate": "a"}', order=lambda fields: fields.update(max_runtime=1))
+    async with station.running():
+        session = await station.session()
+        send(session, message)
+        for kind in ("accepted", "started"):
+            await session.receive(kind)
+        failure = (await session.receive("completed")).completed.failure
+    assert failure.reason == "TASK_EXPIRED"
+    assert "longer than the order allows" in failure.message
+
+
 async def test_the_keys_survive_a_rotation(station: Station, asker: Asker) -> None:
     message = asker.ask()
     SealKeys(station.directory / "data", SystemClock()).rotate()

@@ -71,7 +71,7 @@ def verify_order(envelope: bytes, parents: Sequence[bytes], certify: Certify, at
     begun, not expired, not valid for longer than an order may be. Then for the root: (5) a user has signed it, and it
     has no parent. And for each below it: (6) it names the one above by digest, (7) a node has signed it that the one
     above asks, (8) it stays within what that one delegates: collaboration, study, image, organizations, functions,
-    datasets, depth, expiry, and what it delegates itself.
+    datasets, depth, expiry, time of a run, and what it delegates itself.
 
     That the order was not taken before, and that it says what is about to be run, is for the caller: see ``OrderBook``
     and ``compare`` at the node.
@@ -159,6 +159,8 @@ def _check_narrower(order: Order, above: Order, organization: str) -> None:
         _check_target(target, granted)
     if order.expires > above.expires:
         raise _exceeds("it expires later than the order above it")
+    if above.max_runtime is not None and (order.max_runtime is None or order.max_runtime > above.max_runtime):
+        raise _exceeds("its runs may take longer than those of the order above it")
     if order.delegation is not None:
         _check_delegation(order.delegation, granted)
 

@@ -313,7 +313,8 @@ class Runner:
                 tools.serve,
                 outside,
             )
-            limit = asyncio.timeout(self._config.limits.max_runtime)
+            seconds, whose = self._time_limit(order)
+            limit = asyncio.timeout(seconds)
             try:
                 async with limit:
                     ended = await tools.executor.run(order.job, door)
@@ -321,8 +322,7 @@ class Runner:
                 if not limit.expired():
                     raise
                 return error(
-                    Reason.TASK_EXPIRED,
-                    f"the algorithm ran longer than the node allows ({self._config.limits.max_runtime} s)",
+                    Reason.TASK_EXPIRED, f"the algorithm ran longer than the {whose} allows ({seconds:g} s)"
                 )
         tail = ended.tail or tuple(door.tail)
         outcome = conclude(ended, door.stored, door.reported, door.refused, tail, allow_logs=policy.allow_logs)
@@ -330,6 +330,12 @@ class Runner:
             # For the node's admin alone: this log stays at the node.
             log.info("last lines of a failed run", extra={"run": lease.run, "lines": list(tail)})
         return outcome
+
+    def _time_limit(self, order: Order) -> tuple[float, str]:
+        """Seconds that the algorithm may run, and who says so."""
+        signed = order.context.order.verified.order.max_runtime if order.context.order is not None else None
+        allowed = self._config.limits.max_runtime
+        return (allowed, "node") if signed is None or allowed <= signed else (signed, "order")
 
     async def _deliver(self, lease: pb.Lease, result: StoredResult, *, sealed: bool) -> types_pb2.Payload:
         if result.size > self._settings.max_inline_bytes:

@@ -121,6 +121,7 @@ class SubtaskOrders:
             function=request.function,
             targets=tuple(targets),
             recipients=self._keys.recipients[:1],
+            max_runtime=above.max_runtime,
             created=now,
             # The server ends the task a moment later than this is made; never later than what is above.
             expires=min(now + left + timedelta(minutes=5), above.expires),

@@ -172,6 +172,14 @@ def test_a_subtask_only_narrows(world: World, changes: dict[str, object]) -> Non
     assert problem.reason is Reason.ORDER_EXCEEDS_PARENT
 
 
+def test_runs_of_a_subtask_take_no_longer_than_those_above(world: World) -> None:
+    above = order(world.alice.name, max_runtime=60)
+    envelope = sign_order(above, world.alice.key, world.alice.chain)
+    assert check(world, below(world, above, max_runtime=60), envelope).order.max_runtime == 60
+    for longer in (None, 61):
+        assert refused(world, below(world, above, max_runtime=longer), envelope).reason is Reason.ORDER_EXCEEDS_PARENT
+
+
 def test_without_delegation_there_are_no_subtasks(world: World) -> None:
     above = order(world.alice.name, delegation=None)
     envelope = sign_order(above, world.alice.key, world.alice.chain)
