@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from vantage.common.dsse import digest_of, peek
 from vantage.common.names import new_id
 from vantage.common.statements import OrderTarget
 from vantage.node.seal_keys import SealKeys
+from vantage.testing import inprocess
 from vantage.testing.orders import ASKING, Asker
 from vantage.testing.station import NODE, ORGANIZATION, Station, assign, send
 
@@ -203,6 +205,57 @@ async def test_an_order_is_taken_once_also_after_a_restart(station: Station, ask
     answered.CopyFrom(message)
     answered.lease.lease_id, answered.lease.attempt = new_id(), 2
     assert (await refusal(station, answered, tuple(refused))).failure.reason == "ORDER_REPLAYED"
+
+
+def again(message: pb.Assign, seconds: float = 600) -> pb.Assign:
+    """The same run as another attempt."""
+    other = pb.Assign()
+    other.CopyFrom(message)
+    other.lease.lease_id, other.lease.attempt = new_id(), message.lease.attempt + 1
+    other.deadline.FromDatetime(datetime.now(UTC) + timedelta(seconds=seconds))
+    return other
+
+
+async def test_a_run_whose_time_ended_is_not_run_again(station: Station, asker: Asker) -> None:
+    first = asker.ask("hold", '{"gate": "a"}', seconds=1)
+    async with station.running():
+        session = await station.session()
+        send(session, first)
+        for kind in ("accepted", "started"):
+            await session.receive(kind)
+        assert (await session.receive("completed")).completed.failure.reason == "TASK_EXPIRED"
+        send(session, again(first))
+        assert (await session.receive("refused")).refused.failure.reason == "ORDER_REPLAYED"
+    assert inprocess.gates["a"].count == 1
+
+
+async def test_of_two_attempts_at_once_one_is_answered(station: Station, asker: Asker) -> None:
+    first = asker.ask("hold", '{"gate": "a"}')
+    second = again(first)
+    async with station.running():
+        session = await station.session()
+        for message in (first, second):
+            send(session, message)
+            for kind in ("accepted", "started"):
+                await session.receive(kind)
+        inprocess.gates["a"].leave.set()
+        answers = [(await session.receive("completed")).completed for _ in range(2)]
+    assert sorted(each.failure.reason for each in answers) == ["", "ORDER_REPLAYED"]
+    assert sum(each.HasField("result") for each in answers) == 1
+
+
+async def test_a_run_that_was_lost_with_its_process_is_not_run_again(station: Station, asker: Asker) -> None:
+    first = asker.ask("hold", '{"gate": "a"}')
+    async with station.running():
+        session = await station.session()
+        send(session, first)
+        for kind in ("accepted", "started"):
+            await session.receive(kind)
+    async with station.running():
+        session = await station.session()
+        assert (await session.receive("completed")).completed.failure.reason == "NODE_LOST"
+        send(session, again(first))
+        assert (await session.receive("refused")).refused.failure.reason == "ORDER_REPLAYED"
 
 
 async def test_a_run_ends_when_its_order_says(station: Station, asker: Asker) -> None:

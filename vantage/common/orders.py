@@ -35,6 +35,7 @@ class VerifiedOrder:
         organization: of the signer.
         root: digest of the order at the top: this one's own, for a task of a user.
         root_requester: who signed that one.
+        root_expires: until when that one is valid: orders below it may come until then.
         lineage: digests from the root to this order.
         max_tasks: how many orders below the root there may be, all together; 0 for a root.
     """
@@ -44,6 +45,7 @@ class VerifiedOrder:
     organization: str
     root: str
     root_requester: str
+    root_expires: datetime
     lineage: tuple[str, ...]
     max_tasks: int
 
@@ -117,6 +119,7 @@ def verify_order(envelope: bytes, parents: Sequence[bytes], certify: Certify, at
         signed.signer.organization,
         root_signed.digest,
         root.requester,
+        root.expires,
         tuple(each.digest for _order, each in lineage),
         root.delegation.max_tasks if root.delegation is not None and len(lineage) > 1 else 0,
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import sqlite3
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -77,14 +78,16 @@ class OrderBook:
     async def take(self, verified: VerifiedOrder, run: str) -> None:
         """Note that a run is begun by an order; durable when it returns.
 
-        The same run again is another attempt of it, as long as none was answered.
+        The same run again is another attempt of it, as long as none was answered. Ids are the requester's own: nobody
+        can use up another's.
 
         Raises:
             RefusedError: ORDER_REPLAYED; ORDER_EXCEEDS_PARENT when the order at the top allows no more.
             RunError: SCRATCH_UNAVAILABLE when it cannot be written down.
         """
         order = verified.order
-        known = self._taken.get(order.id)
+        key = _key(order)
+        known = self._taken.get(key)
         if known is not None and (known.done or known.run != run):
             raise error(
                 Reason.ORDER_REPLAYED,
@@ -99,9 +102,10 @@ class OrderBook:
                     Reason.ORDER_EXCEEDS_PARENT,
                     f"the order at the top allows {verified.max_tasks} subtasks, and as many were taken here",
                 )
-        expires = order.expires + _REMEMBER
-        self._taken[order.id] = _Taken(run, verified.root, expires, False)
-        values = (order.id, run, verified.root, expires.timestamp())
+        # As long as the one at the top, under which it counts.
+        expires = verified.root_expires + _REMEMBER
+        self._taken[key] = _Taken(run, verified.root, expires, False)
+        values = (key, run, verified.root, expires.timestamp())
         try:
             await self._journal.write(
                 lambda database: database.execute(
@@ -110,21 +114,28 @@ class OrderBook:
             )
         except sqlite3.Error as problem:
             if known is None:
-                del self._taken[order.id]
+                del self._taken[key]
             raise error(
                 Reason.SCRATCH_UNAVAILABLE, "the node cannot write its journal, its disk may be full: ask its admin"
             ) from problem
         if len(self._taken) > _MANY:
             self._forget_old()
 
-    def answered(self, verified: VerifiedOrder) -> None:
-        """Note that the run of an order has its answer, with the commit that holds the answer or one soon after."""
-        order_id = verified.order.id
-        if (known := self._taken.get(order_id)) is not None and not known.done:
-            known.done = True
-            self._journal.later(
-                lambda database: database.execute("UPDATE taken_order SET done = 1 WHERE id = ?", (order_id,))
-            )
+    def answered(self, order: Order) -> bool:
+        """Note that the run of an order has its answer; False when another attempt of it had one already.
+
+        It is written with the commit that holds the answer, or one before: what has begun and was not answered when the
+        process dies is answered by the next.
+        """
+        key = _key(order)
+        known = self._taken.get(key)
+        if known is None:
+            return True
+        if known.done:
+            return False
+        known.done = True
+        self._journal.later(lambda database: database.execute("UPDATE taken_order SET done = 1 WHERE id = ?", (key,)))
+        return True
 
     def _forget_old(self) -> None:
         now = self._clock.now()
@@ -174,9 +185,14 @@ class OrderGate:
         """Take the order for this run: see ``OrderBook.take``."""
         await self._book.take(given.verified, assign.lease.run)
 
-    def answered(self, given: GivenOrder) -> None:
-        """The run has its answer."""
-        self._book.answered(given.verified)
+    def answered(self, given: GivenOrder) -> bool:
+        """The run has its answer: see ``OrderBook.answered``."""
+        return self._book.answered(given.verified.order)
+
+    def lost(self, assign: pb.Assign) -> None:
+        """A run that a former process began has its answer: that nobody knows how it ended."""
+        with contextlib.suppress(VantageError):
+            self._book.answered(Order.decode(dsse.peek(assign.spec.order)))
 
 
 def compare(verified: VerifiedOrder, assign: pb.Assign) -> OrderTarget:
@@ -226,6 +242,10 @@ def order_digest(spec: task_pb2.TaskSpec) -> str | None:
         return dsse.digest_of(dsse.peek(spec.order))
     except VantageError:
         return None
+
+
+def _key(order: Order) -> str:
+    return f"{order.requester} {order.id}"
 
 
 def _principal(order: Order) -> str:

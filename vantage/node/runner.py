@@ -21,7 +21,7 @@ from vantage.node.door import StoredResult
 from vantage.node.executor.base import Executor
 from vantage.node.intake import Intake, Order, deadline_of
 from vantage.node.journal import Journal
-from vantage.node.orders import OrderGate
+from vantage.node.orders import GivenOrder, OrderGate
 from vantage.node.outcomes import conclude
 from vantage.node.payloads import Payloads
 from vantage.node.reporting import Reporter
@@ -41,12 +41,14 @@ class _Active:
 
     Attributes:
         stop: why it is being stopped: a reason to report, or None when nothing is to be said.
+        given: the order that was taken for it, if it has one.
     """
 
     lease: pb.Lease
     task: asyncio.Task[None] | None = None
     stopping: bool = False
     stop: str | None = None
+    given: GivenOrder | None = None
 
 
 @dataclass(frozen=True)
@@ -158,6 +160,7 @@ class Runner:
         left = self._journal.unfinished()
         for entry in left:
             if entry.started:
+                self._tools.gate.lost(entry.assign)
                 self._tools.audit.ended(entry.assign.lease, Reason.NODE_LOST.name)
                 await self._reporter.failed(
                     entry.assign.lease,
@@ -223,6 +226,7 @@ class Runner:
             # Whatever fault this is, it is one run's: the node lives on and the researcher is told.
             log.exception("fault while running", extra={"run": lease.run})
             self._tools.audit.ended(lease, Reason.INTERNAL.name)
+            self._answered(active)
             await self._reporter.failed(
                 lease,
                 error(Reason.INTERNAL, f"a fault of {self._config.identity.name}: its admin finds it in the log"),
@@ -255,21 +259,26 @@ class Runner:
                     self._tools.audit.decided(assign, problem)
                     await self._reporter.refused(lease, problem)
                     return
+                active.given = order.context.order
                 self._tools.audit.decided(assign, None)
                 self._reporter.accepted(lease)
                 outcome = await self._answer(order)
-                if order.context.order is not None:
-                    self._tools.gate.answered(order.context.order)
         except TimeoutError:
             if not deadline.expired():
                 raise
             outcome = error(Reason.TASK_EXPIRED, "the task's time ended before the algorithm had answered")
         if isinstance(outcome, VantageError):
+            self._answered(active)
             log.info("run failed", extra={"run": lease.run, "reason": outcome.reason.name})
             self._tools.audit.ended(lease, outcome.reason.name)
             await self._reporter.failed(lease, outcome)
         else:
             await self._reporter.succeeded(lease, outcome)
+
+    def _answered(self, active: _Active) -> None:
+        """That there is no result is an answer, too: the server cannot have the order run again for a better one."""
+        if active.given is not None:
+            self._tools.gate.answered(active.given)
 
     async def _answer(self, order: Order) -> types_pb2.Payload | VantageError:
         """Run the algorithm and hand over its result; nothing of the run is left on disk when this returns."""
@@ -279,6 +288,11 @@ class Runner:
                 return outcome
             if order.recipients:
                 outcome = await self._tools.sealer.seal_result(outcome, order.recipients)
+            given = order.context.order
+            if given is not None and not self._tools.gate.answered(given):
+                return error(
+                    Reason.ORDER_REPLAYED, "another attempt of this run has answered: an order is answered once"
+                )
             # Before the first byte leaves, also of an upload.
             self._tools.audit.leaves(order.assign.lease, outcome)
             await self._tools.audit.settle()
@@ -321,9 +335,7 @@ class Runner:
             except TimeoutError:
                 if not limit.expired():
                     raise
-                return error(
-                    Reason.TASK_EXPIRED, f"the algorithm ran longer than the {whose} allows ({seconds:g} s)"
-                )
+                return error(Reason.TASK_EXPIRED, f"the algorithm ran longer than the {whose} allows ({seconds:g} s)")
         tail = ended.tail or tuple(door.tail)
         outcome = conclude(ended, door.stored, door.reported, door.refused, tail, allow_logs=policy.allow_logs)
         if isinstance(outcome, VantageError) and tail:
