@@ -267,13 +267,31 @@ async def test_a_node_that_was_restarted_is_no_second_process(place: Place) -> N
     await asyncio.gather(task, return_exceptions=True)
 
 
+class Attempts(Backoff):
+    """Says when there were five."""
+
+    def __init__(self) -> None:
+        super().__init__(base=0.01, cap=0.01)
+        self.five = asyncio.Event()
+        self._count = 0
+
+    def next_delay(self) -> float:
+        self._count += 1
+        if self._count == 5:
+            self.five.set()
+        return super().next_delay()
+
+
 async def test_a_wrong_clock_is_named_on_the_console_once(place: Place) -> None:
     loaded = node_config.load(place.station.write())
     clock = ManualClock(datetime.now(UTC) + timedelta(minutes=20))
-    agent = Agent(loaded, assemble(loaded), clock=clock, backoff=Backoff(base=0.01, cap=0.01), say=place.station._say)
+    attempts = Attempts()
+    agent = Agent(loaded, assemble(loaded), clock=clock, backoff=attempts, say=place.station._say)
     task = asyncio.create_task(agent.run())
-    await place.station.heard("the node's clock is 1200 s ahead of the server's: synchronise it")
-    clock.advance(timedelta(minutes=-20))
+    await place.station.heard("s ahead of the server's: synchronise it")
+    clock.advance(timedelta(minutes=2))
+    await asyncio.wait_for(attempts.five.wait(), TIMEOUT)
+    clock.advance(timedelta(minutes=-22))
     await agent.connected.wait()
     assert sum("clock" in line for line in place.station.said) == 1
     task.cancel()

@@ -233,9 +233,10 @@ class Agent:
                 was_connected = self.connected.is_set()
                 self.connected.clear()
                 log.warning("session ended", extra={"reason": problem.reason.name, "retry_in_seconds": round(delay, 2)})
-                # A person reads the console: say each thing once, not at every attempt.
-                if was_connected or str(problem) != told:
-                    told = str(problem)
+                # A person reads the console: say each thing once, not at every attempt; a wrong clock goes on ticking.
+                what = problem.reason.name if problem.reason is Reason.CLOCK_SKEWED else str(problem)
+                if was_connected or what != told:
+                    told = what
                     self._say(f"not connected: {problem}; trying again")
                 if problem.reason is Reason.UNAVAILABLE and not was_connected:
                     # The server may have come back with another certificate or address: look again.
