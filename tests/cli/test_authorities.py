@@ -145,3 +145,18 @@ def test_what_an_older_list_would_bring_back_stays_revoked(server: str, tmp_path
     call("org", "revoke", "4711", "--ca", ca, "--yes")
     call("organization", "set-crl", "clara", ca / "crl.pem")
     assert "sign a new one on top of it" in call("organization", "set-crl", "clara", tmp_path / "older.pem", code=1)[1]
+
+
+def test_a_users_keys_are_certified_and_their_organization_is_trusted(
+    tmp_path: Path, run: Run, configuration: Path
+) -> None:
+    ca = tmp_path / "ca"
+    run("org", "init", "clara", "--ca", ca)
+    run("profile", "add", "here", "--server", "127.0.0.1:7600", "--fingerprint", "sha256:" + "0" * 64)
+    made = json.loads(run("key", "create", "--name", "clara/rosa", "-o", "json").stdout)
+    out = tmp_path / "rosa-cert.pem"
+    assert run("user", "issue", made["request"], "--ca", ca, "--expect", "rosa", "--yes", "--out", out).exit_code == 0
+    imported = run("key", "import", out, "--offline")
+    assert imported.exit_code == 0, imported.stderr
+    (entry,) = json.loads(run("trust", "list", "--offline", "-o", "json").stdout)
+    assert (entry["fingerprint"], entry["how"]) == (pki.fingerprint(root_of(ca)), "issued the own certificate")
