@@ -6,6 +6,7 @@ The ceiling is a bare stream of raw messages of the same size: nothing is stored
 from __future__ import annotations
 
 import argparse
+import asyncio
 import json
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine
@@ -18,6 +19,7 @@ import uvloop
 from vantage.client import AsyncClient
 from vantage.client.models import Content
 from vantage.client.payloads import Payloads
+from vantage.common import sealing
 from vantage.common.payload_frames import CHUNK_SIZE
 from vantage.common.rpc import ServerTrust, open_channel
 from vantage.server.certificate import CERTIFICATE_FILE, KEY_FILE, create_certificate, fingerprint
@@ -26,19 +28,39 @@ _UP, _DOWN = "/bench.Ceiling/Up", "/bench.Ceiling/Down"
 
 
 async def ours(address: str, data: Path, user: str, password: str, source: Path, target: Path) -> None:
-    """Upload a file and download it again; prints seconds, and the peak of the process's memory before and after."""
+    """Upload a file and download it again, as it is and sealed; prints seconds, and peaks of memory before and after.
+
+    Files are sealed and opened as client and node do it: beside the transfer, on the way to it and from it.
+    """
+    identity = sealing.create_identity()
+    sealed, opened = target.with_suffix(".sealed"), target.with_suffix(".opened")
+
+    async def seal() -> Path:
+        with source.open("rb") as plain, sealed.open("wb") as out:
+            await asyncio.to_thread(sealing.seal_stream, plain, out, [sealing.recipient_of(identity)])
+        return sealed
+
+    async def unseal() -> None:
+        with target.open("rb") as arrived, opened.open("wb") as plain:
+            await asyncio.to_thread(sealing.unseal_stream, arrived, plain, [identity])
+
     async with AsyncClient.connect(address, fingerprint=fingerprint(data)) as client:
         await client.auth.login(user, password)
         payloads = Payloads(client._caller)
-        before = peak_memory()
-        began = time.perf_counter()
-        packed = await payloads.pack(source, "application/octet-stream")
-        up = time.perf_counter() - began
-        content = Content(packed.media_type, packed.size_bytes, packed.digest, None, packed.reference)
-        began = time.perf_counter()
-        await payloads.fetch_to(content, target)
-        down = time.perf_counter() - began
-    print(json.dumps({"up": up, "down": down, "before": before, "peak": peak_memory()}), flush=True)
+        figures: dict[str, float] = {"before": peak_memory()}
+        for way in ("", " sealed"):
+            began = time.perf_counter()
+            packed = await payloads.pack(await seal() if way else source, "application/octet-stream")
+            figures[f"up{way}"] = time.perf_counter() - began
+            content = Content(packed.media_type, packed.size_bytes, packed.digest, None, packed.reference)
+            began = time.perf_counter()
+            await payloads.fetch_to(content, target)
+            if way:
+                await unseal()
+            figures[f"down{way}"] = time.perf_counter() - began
+    for each in (sealed, opened, target):
+        each.unlink()
+    print(json.dumps(figures | {"peak": peak_memory()}), flush=True)
 
 
 async def serve(home: Path) -> None:
