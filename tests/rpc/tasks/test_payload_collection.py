@@ -15,6 +15,7 @@ from vantage.api.payload.v1 import payload_service_pb2 as pb
 from vantage.api.task.v1 import task_service_pb2
 from vantage.common.errors import Reason, error
 from vantage.server.payloads.files import PayloadFiles
+from vantage.server.services import payload_collection
 from vantage.server.services.payload_collection import DEFAULT_GRACE
 from vantage.server.services.payloads import Header
 from vantage.testing.task_server import PRINCIPALS, ROSA, Network, as_, request_id, spec
@@ -100,6 +101,14 @@ async def test_after_a_restart_the_time_counts_from_theupload(network: Network, 
     network.clock.advance(DEFAULT_GRACE)
     await network.start()
     assert await store.removed.get() == stored.name
+
+
+async def test_many_at_once_go_in_batches(network: Network, store: Watched, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(payload_collection, "BATCH", 2)
+    names = {(await upload(network, bytes([number]))).name for number in range(5)}
+    network.advance(DEFAULT_GRACE)
+    assert {await store.removed.get() for _ in names} == names
+    assert files(network) == 0
 
 
 async def test_a_removal_that_was_interrupted_is_taken_up(network: Network, store: Watched) -> None:

@@ -6,7 +6,7 @@ import asyncio
 import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from datetime import timedelta
+from datetime import datetime, timedelta
 from functools import partial
 
 from vantage.common.clock import Clock
@@ -19,6 +19,8 @@ from vantage.server.storage.database import Database
 log = logging.getLogger(__name__)
 
 DEFAULT_GRACE = timedelta(days=7)
+BATCH = 500
+"""Payloads per transaction: after a long rest of the server very many may be due at once."""
 
 
 class PayloadCollection:
@@ -76,7 +78,11 @@ class PayloadCollection:
         # What is held now gets its next moment when it is let go.
         free = [name for name in due if name not in self._held]
         before = self._clock.now() - self._grace
-        condemned = await self._database.write(partial(payload_store.condemn, names=free, before=before))
+        for start in range(0, len(free), BATCH):
+            await self._remove(free[start : start + BATCH], before)
+
+    async def _remove(self, names: Sequence[str], before: datetime) -> None:
+        condemned = await self._database.write(partial(payload_store.condemn, names=names, before=before))
         for name in condemned:
             await self._store.remove(name)
         if condemned:
