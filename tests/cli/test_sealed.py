@@ -16,7 +16,6 @@ import yaml
 from vantage.client import profiles
 from vantage.client.keyring import SECRETS_FILE
 from vantage.common import pki, sealing
-from vantage.common.trust import TrustStore
 from vantage.testing import commands
 from vantage.testing.commands import call, call_json
 
@@ -81,16 +80,7 @@ def refused(*arguments: object) -> dict[str, Any]:
     return document
 
 
-def certified(network: Path, request: str) -> Path:
-    """What dora's admin answers to a signing request."""
-    authority = pki.CertificateAuthority.load(network / "dora")
-    asked = pki.load_request(Path(request).read_bytes())
-    answer = network / "rosa-cert.pem"
-    chain = (authority.issue(asked.name, asked.public_key), authority.certificate)
-    answer.write_text("".join(pki.to_pem(each) for each in chain))
-    return answer
-
-
+@pytest.mark.slow
 def test_the_whole_way(network: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     arguments = json.dumps({"value": MARKER})
     out, _err = call(*ASK, "echo", "--arguments", '{"value": 1}', "--output", "json", code=1)
@@ -103,15 +93,18 @@ def test_the_whole_way(network: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert refused("key", "create", "--name", "dora/rosa")["reason"] == "ALREADY_EXISTS"
     uncertified = refused(*ASK, "echo", "--arguments", arguments)
     assert (uncertified["reason"], "vantage user issue" in uncertified["message"]) == ("CERTIFICATE_INVALID", True)
-    answer = certified(network, made["request"])
+    answer = network / "rosa-cert.pem"
+    call("user", "issue", made["request"], "--ca", network / "dora", "--expect", "rosa", "--yes", "--out", answer)
     monkeypatch.setenv("VANTAGE_KEY_PASSPHRASE", PASSPHRASE)
     assert call_json("key", "import", answer)["version"] > 1_700_000_000
     # Trust.
     assert refused(*ASK, "echo", "--arguments", arguments)["reason"] == "CERTIFICATE_UNTRUSTED"
     keys = profiles.keys_path("rosa")
-    for name in ("clara", "hilda"):
-        (authority,) = pki.load_certificates((network / name / "ca-cert.pem").read_bytes())
-        TrustStore(keys).pin(f"organizations/{name}", authority)
+    call("trust", "add", "clara", "--certificate", network / "clara" / "ca-cert.pem")
+    (hilda,) = pki.load_certificates((network / "hilda" / "ca-cert.pem").read_bytes())
+    call("trust", "add", "hilda", "--fingerprint", pki.fingerprint(hilda))
+    standing = {each["organization"].rpartition("/")[2]: each["standing"] for each in call_json("trust", "list")}
+    assert standing == dict.fromkeys(("clara", "dora", "hilda"), "trusted")
     # The question and its answers.
     out, err = call(*ASK, "echo", "--arguments", arguments)
     assert out.count(str(MARKER)) == 2

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 from typing import Any
 
 import grpc
@@ -32,6 +33,9 @@ from vantage.common.rpc import error_from_rpc
 MAX_OPEN = 500
 """Questions that are under way at once; further ones wait here."""
 
+FRESH = timedelta(minutes=1)
+"""A question that waits longer for a connection is signed anew: its order must not end before its task."""
+
 Prepare = Callable[[Question, str], Awaitable[task_pb2.TaskSpec]]
 """Makes the message of a question with a request id, or raises what is wrong with it."""
 
@@ -44,9 +48,15 @@ class _Pending:
     request: pb.RunTasksRequest
     task: str = ""
     runs: dict[str, Run] = field(default_factory=dict)
+    signed: datetime | None = None
+    """When the request was made, if it is signed."""
     stale: bool = False
     """The server said KEYS_STALE: it must be sealed anew."""
     renewed: bool = False
+    earlier: pb.RunTasksRequest | None = None
+    """The request before it was signed anew: if that one arrived after all, only its bytes attach to its task."""
+    again: bool = False
+    """It must be sent again on this stream."""
 
 
 class Batch:
@@ -114,7 +124,8 @@ class Batch:
                 self._room.release()
                 self._answers.put_nowait(Answer(question, failure=_failure(problem)))
                 continue
-            pending = _Pending(question, pb.RunTasksRequest(request_id=request_id, spec=spec))
+            signed = self._caller.clock.now() if spec.order else None
+            pending = _Pending(question, pb.RunTasksRequest(request_id=request_id, spec=spec), signed=signed)
             self._pending[request_id] = pending
             self._unsent.put_nowait(pending)
         self._all_asked = True
@@ -162,29 +173,43 @@ class Batch:
                 await call.write(pending.request)
             while not (self._all_asked and self._unsent.empty()):
                 following = await self._unsent.get()
-                if following is not None and (following.stale or following.request.request_id not in sent):
+                if following is not None and (following.again or following.request.request_id not in sent):
                     await self._renew(following)
                     await call.write(following.request)
             await call.done_writing()
 
     async def _renew(self, pending: _Pending) -> None:
-        """Seal a question anew whose keys were old; nothing was created for it."""
-        if not pending.stale:
+        """Sign and seal a question anew whose keys were old, or that has waited so long for a connection that its order
+        would end before its task."""
+        pending.again = False
+        now = self._caller.clock.now()
+        waited = pending.signed is not None and not pending.task and now - pending.signed > FRESH
+        if waited and not pending.stale:
+            pending.earlier = pending.request
+        elif pending.stale:
+            pending.stale, pending.renewed = False, True
+        else:
             return
-        pending.stale, pending.renewed = False, True
         request_id = pending.request.request_id
         with suppress(VantageError):  # sent as it was, it is refused again, and answered with that
             spec = await self._prepare(pending.question, request_id)
             pending.request = pb.RunTasksRequest(request_id=request_id, spec=spec)
+            pending.signed = now
 
     def _take(self, response: pb.RunTasksResponse) -> None:
         pending = self._pending.get(response.request_id)
         if pending is None:
             return  # answered before the connection was lost
         if response.WhichOneof("outcome") == "failure":
-            if response.failure.reason == Reason.KEYS_STALE.name and pending.request.spec.order and not pending.renewed:
+            reason = response.failure.reason
+            if reason == Reason.KEYS_STALE.name and pending.request.spec.order and not pending.renewed:
                 self._codec.forget_keys()
-                pending.stale = True
+                pending.stale = pending.again = True
+                self._unsent.put_nowait(pending)
+                return
+            if reason == Reason.REQUEST_ID_REUSED.name and pending.earlier is not None:
+                pending.request, pending.earlier, pending.signed = pending.earlier, None, None
+                pending.again = True
                 self._unsent.put_nowait(pending)
                 return
             self._end(response.request_id, Answer(pending.question, failure=converters.failure(response.failure)))

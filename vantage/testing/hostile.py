@@ -29,6 +29,8 @@ class HostileServer:
         self._channel = channel
         self._requests: dict[str, Change] = {}
         self._responses: dict[str, Change] = {}
+        self._lost: dict[str, Callable[[], None]] = {}
+        self._unanswered: dict[str, Callable[[], None]] = {}
         self.address = ""
         self.calls: Counter[str] = Counter()
 
@@ -60,6 +62,16 @@ class HostileServer:
         """Change the questions of a method, as ``answers`` does with answers."""
         self._requests[method] = _on(kind, change)
 
+    def lose(self, method: str, told: Callable[[], None], *, answer: bool) -> None:
+        """Lose the next call of a method, once its first question was sent.
+
+        Args:
+            method: its last name.
+            told: called at that moment.
+            answer: whether the question still arrives, and only the answer is lost.
+        """
+        (self._unanswered if answer else self._lost)[method] = told
+
     def behave(self) -> None:
         """Change nothing any more."""
         self._requests.clear()
@@ -69,6 +81,9 @@ class HostileServer:
         """Carry one call."""
         name = method.rpartition("/")[2]
         self.calls[name] += 1
+        if name in self._lost:
+            await anext(requests, None)
+            await _break(context, self._lost.pop(name, None))
         metadata = tuple((key, value) for key, value in context.invocation_metadata() if key == "authorization")
 
         async def asked() -> AsyncIterator[bytes]:
@@ -79,6 +94,7 @@ class HostileServer:
         call = through(asked(), metadata=metadata)
         try:
             async for response in call:
+                await _break(context, self._unanswered.pop(name, None))
                 yield self._responses.get(name, _same)(response)
         except grpc.aio.AioRpcError as problem:
             trailing = tuple(problem.trailing_metadata() or ())
@@ -100,6 +116,12 @@ class _Every(grpc.GenericRpcHandler):
 
         # On the wire a call with one message is a stream of one.
         return grpc.stream_stream_rpc_method_handler(behaviour)
+
+
+async def _break(context: Any, told: Callable[[], None] | None) -> None:
+    if told is not None:
+        told()
+        await context.abort(grpc.StatusCode.UNAVAILABLE, "lost")
 
 
 def _same(message: bytes) -> bytes:

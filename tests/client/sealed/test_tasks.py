@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import uuid
+from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -15,12 +16,15 @@ from vantage.api.types.v1 import types_pb2
 from vantage.client import AsyncClient, Delegate, Identity, Question, RunState, Target, TaskState
 from vantage.client.connection import GrpcTransport, ServerAddress
 from vantage.common import dsse, sealing
+from vantage.common.clock import ManualClock
 from vantage.common.errors import ConflictError, Reason, RunError
+from vantage.common.statements import Order
 from vantage.testing.hostile import HostileServer
 from vantage.testing.sealed_network import COLLABORATION, IMAGE, RESEARCHER, SealedNetwork
 from vantage.testing.server import PASSWORD, RunningServer
 
 ASK: dict[str, Any] = {"image": IMAGE, "collaboration": "trial", "function": "summary"}
+WAIT = timedelta(seconds=90)
 MARKERS = (b"pancreas-marker-1", b"answer-marker-2")
 
 
@@ -223,3 +227,39 @@ async def test_nothing_of_arguments_and_answers_is_at_the_server(
     for marker in MARKERS:
         assert not [each for each, content in contents.items() if marker in content]
         assert marker.decode() not in caplog.text
+
+
+@pytest.mark.parametrize("answer", [False, True])
+async def test_a_question_that_waits_long_for_a_connection_is_signed_anew_and_asked_once(
+    network: SealedNetwork, hostile: HostileServer, answer: bool
+) -> None:
+    clock = ManualClock(datetime.now(UTC))
+    transport = GrpcTransport(ServerAddress(hostile.address, tls=False))
+    clara = network.nodes["clara"]
+    # Behind the others' clocks at first, so that what is signed later is not from the future.
+    clock.advance(-WAIT)
+    async with AsyncClient(transport, identity=network.identity(), clock=clock) as client:
+        await client.auth.login("rosa", PASSWORD)
+        hostile.lose("RunTasks", lambda: clock.advance(WAIT), answer=answer)
+
+        async def respond() -> Any:
+            assign = await clara.take()
+            order = Order.decode(dsse.peek(assign.spec.order))
+            await clara.succeed(assign, clara.arguments(assign)["n"])
+            return order
+
+        async with asyncio.TaskGroup() as group:
+            responding = group.create_task(respond())
+            question = Question(**ASK, organizations=("clara",), arguments={"n": 3})
+            (got,) = [each async for each in client.tasks.run_many([question])]
+        assert got.get() == [3]
+        assert got.results[0].verified
+        assert clock.now() - responding.result().created == (WAIT if answer else timedelta(0))
+    assert len([each async for each in _tasks(hostile)]) == 1
+
+
+async def _tasks(hostile: HostileServer) -> AsyncIterator[Any]:
+    async with AsyncClient(GrpcTransport(ServerAddress(hostile.address, tls=False))) as client:
+        await client.auth.login("rosa", PASSWORD)
+        async for each in client.tasks.list():
+            yield each
