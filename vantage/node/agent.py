@@ -12,6 +12,7 @@ import signal
 import uuid
 from collections.abc import Callable, Coroutine, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from vantage.api.node.v1 import node_session_service_pb2 as pb
@@ -47,6 +48,8 @@ _FAREWELL_SECONDS = 10.0
 
 Say = Callable[[str], None]
 """Tells a person something, on the console."""
+Publish = Callable[[], Coroutine[None, None, None]]
+"""Tells the server the node's keys, when it does not know them."""
 
 
 @dataclass(frozen=True)
@@ -100,8 +103,6 @@ class Agent:
         self._instance = str(uuid.uuid4())
         self._previous = ""
         self._ready_file: Path | None = None
-        self._publish: Callable[[], Coroutine[None, None, None]] | None = None
-        self._publishing: set[asyncio.Task[None]] = set()
 
     async def run(self, ready_file: Path | None = None) -> None:
         """Serve until asked to stop.
@@ -125,7 +126,7 @@ class Agent:
             def renewed(identity: Identity) -> None:  # on a thread
                 store.belongs_to(identity.chain)
                 loop.call_soon_threadsafe(audit.renewed, identity.chain[0], identity.key)
-                loop.call_soon_threadsafe(self._publish_keys)  # anew, signed with the new key
+                loop.call_soon_threadsafe(work.beat.set)  # the keys are published anew, signed with the new one
 
             watch = renewal.Renewal(config.identity, identity, self._clock, self._say, renewed)
             connection = Connection(config.server, identity, self._clock, watch)
@@ -151,14 +152,12 @@ class Agent:
             )
             runner = Runner(config, journal, reporter, tools, self._clock)
             bundle = BundleKeeper(store, connection, lambda change: self._trust_changed(change, audit))
-            self._publish = lambda: secrecy.publish(connection, self._say)
+            work = _Work(self, runner, bundle, partial(secrecy.publish, connection, self._say))
             try:
                 await runner.recover()
-                await self._serve(connection, journal, news, _Work(self, runner, bundle))
+                await self._serve(connection, journal, news, work)
             finally:
                 await runner.abandon()
-                for task in list(self._publishing):
-                    task.cancel()
                 await tunnels.close()
                 audit.note("node.stopped", node=identity.name, instance=self._instance)
                 await audit.close()
@@ -170,7 +169,7 @@ class Agent:
         keeper = asyncio.create_task(self._keep_session(connection, journal, news, work), name="session keeper")
         closer = asyncio.create_task(self._close_down(journal, work.runner), name="closer")
         bundle = asyncio.create_task(work.bundle.run(), name="trust bundle")
-        certificate = asyncio.create_task(self._keep_certificate(connection, work.beat), name="certificate")
+        certificate = asyncio.create_task(self._keep_certificate(connection, work), name="certificate")
         tasks = {keeper, closer, bundle, certificate}
         try:
             await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
@@ -205,13 +204,15 @@ class Agent:
         if not journal.settled:
             self._say("the server has not acknowledged everything: the rest is said at the next start")
 
-    async def _keep_certificate(self, connection: Connection, beat: asyncio.Event) -> None:
+    async def _keep_certificate(self, connection: Connection, work: _Work) -> None:
         """With each heartbeat: is there a new certificate, does the present one end soon?"""
         while True:
-            await beat.wait()
-            beat.clear()
+            await work.beat.wait()
+            work.beat.clear()
             try:
                 await connection.look_for_renewal()
+                # A list of keys ends with the certificate that signed it.
+                await work.publish()
             except VantageError as problem:
                 log.warning("new certificate not shown yet", extra={"reason": problem.reason.name})
 
@@ -222,6 +223,8 @@ class Agent:
             began = loop.time()
             session = Session(connection, journal, news, work, lambda: self._hello(journal))
             try:
+                # Before the first session, so that whoever sees the node connected can seal to it.
+                await work.publish()
                 await session.run()
             except FatalError as problem:
                 self._say(f"the server does not admit this node: {problem.cause}")
@@ -254,7 +257,6 @@ class Agent:
 
     def _announce(self, settings: Settings) -> None:
         self.connected.set()
-        self._publish_keys()
         served = ", ".join(settings.collaborations) or "no collaboration yet"
         self._say(f"ready: {self._config.identity.name} connected to {self._config.server.address}, serves {served}")
         if settings.fenced_instance not in ("", self._instance, self._previous):
@@ -269,13 +271,6 @@ class Agent:
         if self._ready_file is not None:
             self._ready_file.write_text(f"{os.getpid()}\n")
 
-    def _publish_keys(self) -> None:
-        """With each session, since the server may have been set up anew; it is one call that changes nothing."""
-        if self._publish is not None:
-            task = asyncio.create_task(self._publish(), name="publish keys")
-            self._publishing.add(task)
-            task.add_done_callback(self._publishing.discard)
-
     def _trust_changed(self, change: Change, audit: NodeAudit) -> None:
         audit.note(f"trust.{change.what.value}", organization=change.organization, detail=change.detail[:500])
         self._say(describe(change))
@@ -284,8 +279,9 @@ class Agent:
 class _Work:
     """``Work`` that tells the agent when a session is open, and the bundle's keeper which bundle there is."""
 
-    def __init__(self, agent: Agent, runner: Runner, bundle: BundleKeeper) -> None:
+    def __init__(self, agent: Agent, runner: Runner, bundle: BundleKeeper, publish: Publish) -> None:
         self.runner = runner
+        self.publish = publish
         self.bundle = bundle
         self.beat = asyncio.Event()
         self._agent = agent

@@ -16,7 +16,7 @@ from vantage.api.identity.v1 import key_service_pb2_grpc
 from vantage.common import sealing
 from vantage.common.attestation import KEYS_LIFETIME, sign_keys
 from vantage.common.clock import Clock
-from vantage.common.errors import Reason, VantageError, error
+from vantage.common.errors import Reason, UnavailableError, VantageError, error
 from vantage.common.files import replace_private
 from vantage.common.rpc import error_from_rpc
 from vantage.common.statements import KeyBundle
@@ -50,6 +50,7 @@ class SealKeys:
         if not self._secrets.exists():
             self._write([sealing.create_identity()])
         self.identities: Sequence[str] = self._read()
+        self._told = b""
 
     @property
     def recipients(self) -> tuple[str, ...]:
@@ -101,19 +102,27 @@ class SealKeys:
         return envelope
 
     async def publish(self, connection: Connection) -> None:
-        """Tell the server the list; harmless when it has it.
+        """Tell the server the list, unless this process has done so already.
 
         Raises:
+            FatalError: the server does not admit the node.
             VantageError: the server does not take it, or cannot be asked now.
         """
+        envelope = self.envelope(connection.identity)
+        if envelope == self._told:
+            return
         try:
-            await _publish(connection, self.envelope(connection.identity))
+            await _publish(connection, envelope)
+        except UnavailableError:
+            raise
         except VantageError as problem:
             if problem.reason is not Reason.KEYS_STALE:
+                self._told = envelope  # asking again would be answered in the same way
                 raise
             # This directory is younger than what was published: start above it.
-            above = int(problem.metadata.get("version") or 0)
-            await _publish(connection, self.envelope(connection.identity, above=above))
+            envelope = self.envelope(connection.identity, above=int(problem.metadata.get("version") or 0))
+            await _publish(connection, envelope)
+        self._told = envelope
 
     def _read(self) -> list[str]:
         try:

@@ -11,7 +11,7 @@ from vantage.common.dsse import Certify
 from vantage.common.errors import UnavailableError, VantageError
 from vantage.node.attest import Attestor
 from vantage.node.config import NodeConfig
-from vantage.node.connection import Connection, FatalError
+from vantage.node.connection import Connection
 from vantage.node.journal import Journal
 from vantage.node.orders import OrderBook, OrderGate
 from vantage.node.payloads import Payloads
@@ -41,12 +41,18 @@ class Secrecy:
     keys: SealKeys
 
     async def publish(self, connection: Connection, say: Callable[[str], None]) -> None:
-        """Tell the server this node's keys; when it does not take them, say so: nobody can seal to this node then."""
+        """Tell the server this node's keys, if it does not know them from this process yet.
+
+        When it does not take them, that is said: nobody can seal to this node then.
+
+        Raises:
+            FatalError: the server does not admit the node.
+        """
         try:
             await self.keys.publish(connection)
         except UnavailableError as problem:
             log.info("keys not published now", extra={"reason": problem.reason.name})  # again with the next session
-        except (VantageError, FatalError) as problem:
+        except VantageError as problem:
             log.warning("keys not published", extra={"problem": str(problem)})
             say(f"the server does not publish this node's keys, so nobody can seal arguments to it: {problem}")
 

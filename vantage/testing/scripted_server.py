@@ -18,6 +18,8 @@ from google.protobuf.message import Message
 
 from vantage.api.identity.v1 import auth_service_pb2 as auth_pb
 from vantage.api.identity.v1 import auth_service_pb2_grpc as auth_grpc
+from vantage.api.identity.v1 import key_service_pb2 as key_pb
+from vantage.api.identity.v1 import key_service_pb2_grpc as key_grpc
 from vantage.api.node.v1 import node_session_service_pb2 as pb
 from vantage.api.node.v1 import node_session_service_pb2_grpc as node_grpc
 from vantage.api.payload.v1 import payload_service_pb2 as payload_pb
@@ -153,6 +155,7 @@ class ScriptedServer:
         """Listen; again at the same address after ``stop``."""
         self._server = grpc.aio.server(options=[*CHANNEL_OPTIONS, ("grpc.so_reuseport", 0)])
         auth_grpc.add_AuthServiceServicer_to_server(_Auth(self), self._server)  # type: ignore[abstract]  # the rest is unimplemented
+        key_grpc.add_KeyServiceServicer_to_server(_Keys(self), self._server)  # type: ignore[abstract]
         node_grpc.add_NodeSessionServiceServicer_to_server(_Sessions(self), self._server)
         payload_grpc.add_PayloadServiceServicer_to_server(_Payloads(self), self._server)
         task_grpc.add_TaskServiceServicer_to_server(_Tasks(self), self._server)  # type: ignore[abstract]
@@ -211,6 +214,16 @@ class _Auth(auth_grpc.AuthServiceServicer):
         answer: auth_pb.ExchangeAssertionResponse = await self._server._answer(
             "ExchangeAssertion", request, context, default
         )
+        return answer
+
+
+class _Keys(key_grpc.KeyServiceServicer):
+    def __init__(self, server: ScriptedServer) -> None:
+        self._server = server
+
+    async def PublishKeys(self, request: key_pb.PublishKeysRequest, context: Context) -> key_pb.PublishKeysResponse:
+        default = key_pb.PublishKeysResponse(keys=key_pb.PublishedKeys(envelope=request.envelope))
+        answer: key_pb.PublishKeysResponse = await self._server._answer("PublishKeys", request, context, default)
         return answer
 
 
