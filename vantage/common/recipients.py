@@ -69,7 +69,7 @@ class KeyDirectory:
         """
         known = self._known.setdefault(collaboration, {})
         now = self._clock.now()
-        missing = [organization for organization, node in wanted if not _current(_of(known, organization, node), now)]
+        missing = list(dict.fromkeys(each[0] for each in wanted if not _current(_of(known, *each), now)))
         if missing:
             prefixes = tuple(f"{organization}/nodes/" for organization in missing)
             for holder in [each for each in known if each.startswith(prefixes)]:
