@@ -172,6 +172,8 @@ def _subtasks(cast: Cast) -> Iterator[Signed]:
             {"expires": above.expires + timedelta(seconds=1)},
             "expires later",
         ),
+        "subtask-runtime": ("its runs may take longer", {"max_runtime": 601}, "may take longer"),
+        "subtask-any-runtime": ("its runs may take any time", {"max_runtime": None}, "may take longer"),
         "subtask-delegation": ("it delegates as deep as it was given", {"delegation": wider}, "delegates more"),
     }
     for name, (about, changes, because) in beyond.items():

@@ -107,6 +107,7 @@ function checkNarrower(order, above, signer) {
     exceeds(within(Object.values(target.datasets), granted.datasets), "dataset");
   }
   exceeds(new Date(order.expires) <= new Date(above.expires), "expiry");
+  exceeds((order.max_runtime ?? Infinity) <= (above.max_runtime ?? Infinity), "time of a run");
   const given = order.delegation;
   if (given === undefined) return;
   exceeds(given.max_depth < granted.max_depth && given.max_tasks <= granted.max_tasks, "depth or number");
