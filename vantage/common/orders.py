@@ -109,7 +109,7 @@ def verify_order(envelope: bytes, parents: Sequence[bytes], certify: Certify, at
             # (6)
             if order.parent is None or order.parent.order != above_signed.digest:
                 raise _invalid("it does not name the order above it")
-            _check_narrower(order, above, signed.signer.organization)
+            check_narrower(order, above, signed.signer.organization)
         lineage.append((order, signed))
     order, signed = lineage[-1]
     root, root_signed = lineage[0]
@@ -132,17 +132,12 @@ def narrow(above: Delegation | None) -> Delegation | None:
     return above.model_copy(update={"max_depth": above.max_depth - 1})
 
 
-def _check_times(order: Order, at: datetime) -> None:
-    if order.expires <= order.created or order.expires - order.created > MAX_LIFETIME:
-        raise _invalid(f"it must be valid for at most {MAX_LIFETIME.days} days")
-    if order.created > at + LEEWAY:
-        ahead = (order.created - at).total_seconds()
-        raise _expired(f"it was signed {ahead:.0f} s in the future: synchronise the clocks of requester and node")
-    if order.expires <= at:
-        raise _expired(f"it expired at {order.expires:%Y-%m-%d %H:%M:%S} UTC: send the task again")
+def check_narrower(order: Order, above: Order, organization: str) -> None:
+    """See that an order stays within the one above it: checks (7) and (8) of ``verify_order``.
 
-
-def _check_narrower(order: Order, above: Order, organization: str) -> None:
+    Raises:
+        RefusedError: ORDER_EXCEEDS_PARENT.
+    """
     # (7)
     if not names.is_valid(order.requester, "organizations/nodes"):
         raise _exceeds("it is not signed by a node")
@@ -168,9 +163,21 @@ def _check_narrower(order: Order, above: Order, organization: str) -> None:
         _check_delegation(order.delegation, granted)
 
 
+def _check_times(order: Order, at: datetime) -> None:
+    if order.expires <= order.created or order.expires - order.created > MAX_LIFETIME:
+        raise _invalid(f"it must be valid for at most {MAX_LIFETIME.days} days")
+    if order.created > at + LEEWAY:
+        ahead = (order.created - at).total_seconds()
+        raise _expired(f"it was signed {ahead:.0f} s in the future: synchronise the clocks of requester and node")
+    if order.expires <= at:
+        raise _expired(f"it expired at {order.expires:%Y-%m-%d %H:%M:%S} UTC: send the task again")
+
+
 def _check_target(target: OrderTarget, granted: Delegation) -> None:
     if target.organization not in granted.organizations:
         raise _exceeds(f"{target.organization} may not be asked")
+    if target.node and not target.node.startswith(f"{target.organization}/nodes/"):
+        raise _exceeds(f"{target.node} is not a node of {target.organization}")
     if granted.datasets is not None:
         for dataset in target.datasets.values():
             if dataset not in granted.datasets:

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from datetime import timedelta
 
 import grpc
+from pydantic import ValidationError
 
 from vantage.api.algorithm.v1 import algorithm_service_pb2 as algorithm_pb
 from vantage.api.identity.v1 import key_service_pb2 as key_pb
@@ -19,7 +20,7 @@ from vantage.common.attestation import verify_result
 from vantage.common.clock import Clock
 from vantage.common.dsse import Certify
 from vantage.common.errors import Reason, VantageError, error
-from vantage.common.orders import narrow, sign_order
+from vantage.common.orders import check_narrower, narrow, sign_order
 from vantage.common.recipients import KeyDirectory
 from vantage.common.rpc import error_from_rpc
 from vantage.common.statements import Content, Order, OrderTarget, Parent
@@ -37,7 +38,12 @@ _INLINE_ONE = 512 * 1024
 _HANDED_ON = 3 * 1024 * 1024
 """Bytes of a result that are handed to the algorithm inside a message."""
 _TIMEOUT = 30.0
-_ENDED_BY_NODE = (task_pb2.RUN_STATE_SUCCEEDED, task_pb2.RUN_STATE_FAILED, task_pb2.RUN_STATE_REFUSED)
+_OUTCOMES = {
+    task_pb2.RUN_STATE_SUCCEEDED: "succeeded",
+    task_pb2.RUN_STATE_FAILED: "failed",
+    task_pb2.RUN_STATE_REFUSED: "refused",
+}
+"""States that a node has to sign."""
 
 
 class SubtaskOrders:
@@ -92,6 +98,12 @@ class SubtaskOrders:
             raise error(
                 Reason.ORDER_EXCEEDS_PARENT, "the order of this task allows no subtasks: its researcher can allow them"
             )
+        try:
+            draft = self._draft(context, given, request, left)
+        except ValidationError as problem:
+            raise error(Reason.INVALID_ARGUMENT, "a name or a number of the subtask is too large") from problem
+        # Before a byte is sealed to anybody: whom the order does not name learns nothing from this node's algorithm.
+        check_narrower(draft, above, context.organization)
         spec = task_pb2.TaskSpec(
             collaboration=context.collaboration,
             title=request.title,
@@ -102,17 +114,29 @@ class SubtaskOrders:
         )
         spec.timeout.FromTimedelta(left)
         targets = []
-        for each in request.targets:
+        for each, drawn in zip(request.targets, draft.targets, strict=True):
             target = spec.targets.add(organization=each.organization, node=each.node, datasets=each.datasets)
-            signed = OrderTarget(
+            sealed = await self._seal(target, each, spec.ByteSize(), context.collaboration)
+            targets.append(drawn.model_copy(update={"arguments": sealed}))
+        identity = self._connection.identity
+        order = draft.model_copy(update={"requester": identity.name, "targets": tuple(targets)})
+        spec.order = sign_order(order, identity.key, identity.chain)
+        return spec
+
+    def _draft(
+        self, context: RunContext, given: GivenOrder, request: algorithm_pb.RunSubtaskRequest, left: timedelta
+    ) -> Order:
+        """The order of a subtask, but for its arguments."""
+        above, now = given.verified.order, self._clock.now()
+        targets = (
+            OrderTarget(
                 organization=each.organization,
                 node=each.node,
-                arguments=await self._seal(target, each, spec.ByteSize(), context.collaboration),
                 datasets={bound.parameter: bound.dataset for bound in each.datasets},
             )
-            targets.append(signed)
-        now = self._clock.now()
-        order = Order(
+            for each in request.targets
+        )
+        return Order(
             id=str(uuid.uuid4()),
             requester=self._connection.identity.name,
             collaboration=context.collaboration,
@@ -128,25 +152,38 @@ class SubtaskOrders:
             delegation=narrow(above.delegation),
             parent=Parent(order=given.verified.digest, run=context.run),
         )
-        identity = self._connection.identity
-        spec.order = sign_order(order, identity.key, identity.chain)
-        return spec
 
     async def opened(self, event: task_pb2.TaskEvent, spec: task_pb2.TaskSpec) -> task_pb2.TaskEvent:
-        """An event for the algorithm: results of ended runs verified and opened, or said to be not believed."""
-        kind = event.WhichOneof("event")
-        if kind == "run_finished":
-            runs: Sequence[task_pb2.Run] = [event.run_finished.run]
-        elif kind == "snapshot":
-            runs = event.snapshot.task.runs
-        else:
-            return event
+        """An event for the algorithm: results of ended runs verified and opened, or said to be not believed.
+
+        Raises:
+            TrustError: RESULT_UNVERIFIED, the server does not tell of one run for each target.
+        """
         answer = task_pb2.TaskEvent()
         answer.CopyFrom(event)
+        match event.WhichOneof("event"):
+            case "run_finished":
+                copied: Sequence[task_pb2.Run] = [answer.run_finished.run]
+            case "run_changed":
+                copied = [answer.run_changed.run]
+            case "snapshot":
+                copied = answer.snapshot.task.runs
+                asked = [each.organization for each in spec.targets]
+                if [each.organization for each in copied] != asked or len({each.name for each in copied}) != len(asked):
+                    raise error(
+                        Reason.RESULT_UNVERIFIED,
+                        "the server does not tell of one run for each organization that the subtask asks",
+                    )
+            case _:
+                return event
         of = {each.organization: each for each in spec.targets}
-        copied = [answer.run_finished.run] if kind == "run_finished" else answer.snapshot.task.runs
-        for run, copy in zip(runs, copied, strict=True):
-            if run.state in _ENDED_BY_NODE:
+        for copy in copied:
+            run = task_pb2.Run()
+            run.CopyFrom(copy)
+            # What nobody has verified does not reach the algorithm, whatever the server calls it.
+            copy.ClearField("result")
+            copy.ClearField("statement")
+            if run.state in _OUTCOMES:
                 await self._open(run, copy, of.get(run.organization), spec)
         return answer
 
@@ -167,11 +204,16 @@ class SubtaskOrders:
                 node=target.node,
                 digest=digest,
             )
-            copy.ClearField("statement")
-            if content is None:
-                failure = verified.statement.failure
-                if failure is not None:
-                    copy.failure.reason, copy.failure.message = failure.reason, failure.message
+            statement = verified.statement
+            if statement.outcome != _OUTCOMES[run.state]:
+                raise error(
+                    Reason.RESULT_UNVERIFIED,
+                    f"the result is not to be trusted: the server calls the run {_OUTCOMES[run.state].upper()}, its "
+                    f"node {statement.outcome.upper()}",
+                )
+            if statement.failure is not None:
+                copy.failure.reason, copy.failure.message = statement.failure.reason, statement.failure.message
+            if content is None or statement.result is None:
                 return
             opened = await self._sealer.open(content)
             if len(opened) > _HANDED_ON:
@@ -182,15 +224,13 @@ class SubtaskOrders:
                 )
             copy.result.CopyFrom(
                 types_pb2.Payload(
-                    media_type=run.result.media_type,
+                    media_type=statement.result.media_type,
                     sealing=types_pb2.SEALING_NONE,
                     inline=opened,
                     size_bytes=len(opened),
                 )
             )
         except VantageError as problem:
-            copy.ClearField("result")
-            copy.ClearField("statement")
             copy.state = task_pb2.RUN_STATE_FAILED
             copy.failure.reason, copy.failure.message = problem.reason.name, problem.message
 

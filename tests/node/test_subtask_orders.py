@@ -1,0 +1,246 @@
+"""What leaves a node in a subtask, and what its algorithm gets back from a server that lies."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import AsyncIterator, Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from vantage.api.algorithm.v1 import algorithm_service_pb2 as algorithm_pb
+from vantage.api.task.v1 import task_pb2
+from vantage.api.types.v1 import types_pb2
+from vantage.common import dsse, pki, sealing
+from vantage.common.attestation import sign_result
+from vantage.common.clock import SystemClock
+from vantage.common.errors import Reason, VantageError
+from vantage.common.names import new_id
+from vantage.common.orders import VerifiedOrder, order_digest, sign_order
+from vantage.common.statements import Content, Delegation, Order, OrderTarget, Parent, ResultFailure, ResultStatement
+from vantage.common.trust import TrustStore
+from vantage.node import config as node_config
+from vantage.node.connection import Connection
+from vantage.node.door import RunContext
+from vantage.node.identity import Identity
+from vantage.node.orders import GivenOrder
+from vantage.node.payloads import Payloads
+from vantage.node.seal_keys import SealKeys
+from vantage.node.sealed import Sealer
+from vantage.node.subtask_orders import SubtaskOrders
+from vantage.testing.scripted_server import ScriptedServer
+from vantage.testing.station import COLLABORATION, IMAGE, NODE, ORGANIZATION, Station
+
+DORA = "organizations/dora"
+DORAS = f"{DORA}/nodes/dora-1"
+TASK = f"tasks/{new_id()}"
+RUN = f"{TASK}/runs/{new_id()}"
+
+
+class Sides:
+    """The station's node, which asks, and dora's, which answers."""
+
+    def __init__(self, station: Station, directory: Path) -> None:
+        config = node_config.load(station.write())
+        self.connection = Connection(config.server, Identity.load(config.identity, SystemClock()), SystemClock())
+        self.keys = SealKeys(station.directory / "data", SystemClock())
+        trust = TrustStore(station.directory / "data" / "trust")
+        authority = pki.CertificateAuthority.create(directory / "dora", DORA)
+        trust.pin(DORA, authority.certificate)
+        self.key = pki.create_key()
+        self.chain = (authority.issue(DORAS, self.key.public_key()),)
+        sealer = Sealer(lambda: self.keys.identities)
+        self.orders = SubtaskOrders(
+            self.connection, trust.certify, self.keys, sealer, Payloads(self.connection), SystemClock()
+        )
+        self.content = sealing.seal(b'{"rows": 3}', self.keys.recipients[:1]).content
+
+    def sent(self) -> task_pb2.TaskSpec:
+        """A subtask that asks dora."""
+        order = _order(NODE, (DORA,), parent=Parent(order="sha256:" + "0" * 64, run=RUN))
+        key, chain = self.connection.identity.key, self.connection.identity.chain
+        return task_pb2.TaskSpec(order=sign_order(order, key, chain), targets=[task_pb2.Target(organization=DORA)])
+
+    def answered(self, spec: task_pb2.TaskSpec, **changes: object) -> task_pb2.Run:
+        """Its run, as dora's node has signed it."""
+        fields: dict[str, object] = {
+            "order": dsse.digest_of(dsse.peek(spec.order)),
+            "run": RUN,
+            "node": DORAS,
+            "outcome": "succeeded",
+            "result": Content(
+                digest=dsse.digest_of(self.content), size=len(self.content), media_type="application/json"
+            ),
+            "finished": datetime.now(UTC),
+        }
+        statement = sign_result(ResultStatement.model_validate(fields | changes), self.key, self.chain)
+        run = task_pb2.Run(
+            name=RUN, organization=DORA, state=task_pb2.RUN_STATE_SUCCEEDED, node=DORAS, statement=statement
+        )
+        run.result.CopyFrom(
+            types_pb2.Payload(media_type="application/json", sealing=types_pb2.SEALING_AGE_V1, inline=self.content)
+        )
+        return run
+
+
+def _order(requester: str, organizations: tuple[str, ...], **changes: object) -> Order:
+    now = datetime.now(UTC)
+    fields: dict[str, object] = {
+        "id": str(uuid.uuid4()),
+        "requester": requester,
+        "collaboration": COLLABORATION,
+        "image": IMAGE,
+        "function": "central",
+        "targets": tuple(OrderTarget(organization=each) for each in organizations),
+        "recipients": (sealing.recipient_of(sealing.create_identity()),),
+        "created": now,
+        "expires": now + timedelta(hours=1),
+    }
+    return Order.model_validate(fields | changes)
+
+
+def given(**changes: object) -> GivenOrder:
+    """An order of a researcher that the run obeys."""
+    delegation = Delegation(
+        organizations=(ORGANIZATION, DORA), functions=("partial",), datasets=("lung",), max_tasks=10, max_depth=1
+    )
+    order = _order(f"{DORA}/users/alice", (ORGANIZATION,), delegation=delegation, **changes)
+    digest = order_digest(order)
+    return GivenOrder(VerifiedOrder(order, digest, DORA, digest, order.requester, order.expires, (digest,), 0), ())
+
+
+def context(order: GivenOrder) -> RunContext:
+    return RunContext(
+        run=f"tasks/{new_id()}/runs/{new_id()}",
+        function="central",
+        organization=ORGANIZATION,
+        collaboration=COLLABORATION,
+        organizations=(ORGANIZATION,),
+        datasets=(),
+        arguments=b"{}",
+        arguments_media_type="application/json",
+        max_result_bytes=1000,
+        deadline=datetime.now(UTC) + timedelta(minutes=10),
+        image=IMAGE,
+        token="t",
+        order=order,
+    )
+
+
+@pytest.fixture
+async def sides(station: Station, tmp_path: Path) -> AsyncIterator[Sides]:
+    made = Sides(station, tmp_path)
+    yield made
+    await made.connection.close()
+
+
+def question(organization: str = DORA, function: str = "partial", node: str = "") -> algorithm_pb.RunSubtaskRequest:
+    request = algorithm_pb.RunSubtaskRequest(request_id=str(uuid.uuid4()), function=function)
+    arguments = types_pb2.Payload(media_type="application/json", inline=b'{"secret": 1}')
+    request.targets.add(organization=organization, node=node, arguments=arguments)
+    return request
+
+
+def other_dataset() -> algorithm_pb.RunSubtaskRequest:
+    request = question()
+    request.targets[0].datasets.add(parameter="df", dataset="liver")
+    return request
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        question("organizations/mallory"),
+        question(function="central"),
+        question(node="organizations/mallory/nodes/mallory-1"),
+        other_dataset(),
+    ],
+)
+async def test_nothing_is_sealed_to_whom_the_order_does_not_name(
+    sides: Sides, server: ScriptedServer, request_: algorithm_pb.RunSubtaskRequest
+) -> None:
+    order = given()
+    with pytest.raises(VantageError) as caught:
+        await sides.orders.spec(context(order), order, request_, timedelta(minutes=5))
+    assert caught.value.reason is Reason.ORDER_EXCEEDS_PARENT
+    assert not server.calls["ListNodeKeys"]
+
+
+async def test_rubbish_of_an_algorithm_is_called_that(sides: Sides) -> None:
+    order = given()
+    with pytest.raises(VantageError) as caught:
+        await sides.orders.spec(context(order), order, question(function="f" * 1000), timedelta(minutes=5))
+    assert caught.value.reason is Reason.INVALID_ARGUMENT
+
+
+async def test_a_subtask_hands_the_limit_of_time_on(sides: Sides) -> None:
+    order = given(max_runtime=60)
+    request = question()
+    request.targets[0].ClearField("arguments")
+    spec = await sides.orders.spec(context(order), order, request, timedelta(minutes=5))
+    assert Order.decode(dsse.peek(spec.order)).max_runtime == 60
+
+
+async def opened(sides: Sides, spec: task_pb2.TaskSpec, run: task_pb2.Run, kind: str = "run_finished") -> task_pb2.Run:
+    event = task_pb2.TaskEvent(sequence=2)
+    if kind == "snapshot":
+        event.snapshot.task.runs.append(run)
+        return (await sides.orders.opened(event, spec)).snapshot.task.runs[0]
+    getattr(event, kind).run.CopyFrom(run)
+    answer: task_pb2.Run = getattr(await sides.orders.opened(event, spec), kind).run
+    return answer
+
+
+@pytest.mark.parametrize("kind", ["run_finished", "snapshot"])
+async def test_a_signed_answer_is_opened_as_what_its_node_calls_it(sides: Sides, kind: str) -> None:
+    spec = sides.sent()
+    run = sides.answered(spec)
+    run.result.media_type = "application/vnd.apache.arrow.stream"
+    answer = await opened(sides, spec, run, kind)
+    assert (answer.result.inline, answer.result.media_type) == (b'{"rows": 3}', "application/json")
+
+
+async def test_a_state_that_the_node_has_not_signed_is_not_believed(sides: Sides) -> None:
+    spec = sides.sent()
+    run = sides.answered(spec)
+    run.state = task_pb2.RUN_STATE_REFUSED
+    failed = sides.answered(spec, outcome="failed", result=None, failure=ResultFailure(reason="X", message=""))
+    failed.ClearField("result")
+    for each in (run, failed):
+        answer = await opened(sides, spec, each)
+        assert (answer.state, answer.failure.reason) == (task_pb2.RUN_STATE_FAILED, "RESULT_UNVERIFIED")
+        assert not answer.HasField("result")
+
+
+@pytest.mark.parametrize("kind", ["run_finished", "run_changed", "snapshot"])
+@pytest.mark.parametrize("state", [task_pb2.RUN_STATE_CANCELLED, task_pb2.RUN_STATE_RUNNING])
+async def test_results_of_other_states_do_not_reach_the_algorithm(sides: Sides, kind: str, state: int) -> None:
+    spec = sides.sent()
+    run = sides.answered(spec)
+    run.state = state  # type: ignore[assignment]
+    run.result.CopyFrom(types_pb2.Payload(media_type="application/json", inline=b"7"))
+    assert not (await opened(sides, spec, run, kind)).HasField("result")
+
+
+def _drop(task: task_pb2.Task) -> None:
+    del task.runs[0]
+
+
+def _double(task: task_pb2.Task) -> None:
+    task.runs.append(task.runs[0])
+
+
+def _rename(task: task_pb2.Task) -> None:
+    task.runs[0].organization = "organizations/mallory"
+
+
+@pytest.mark.parametrize("change", [_drop, _double, _rename])
+async def test_a_snapshot_of_other_runs_is_refused(sides: Sides, change: Callable[[task_pb2.Task], None]) -> None:
+    spec = sides.sent()
+    event = task_pb2.TaskEvent(sequence=2)
+    event.snapshot.task.runs.append(sides.answered(spec))
+    change(event.snapshot.task)
+    with pytest.raises(VantageError) as caught:
+        await sides.orders.opened(event, spec)
+    assert caught.value.reason is Reason.RESULT_UNVERIFIED
