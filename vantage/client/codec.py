@@ -19,7 +19,7 @@ from vantage.client.asking import DEFAULT_TIMEOUT, OwnOrder, delegation_of, sign
 from vantage.client.authorities import Authorities
 from vantage.client.caller import Caller
 from vantage.client.keyring import Keyring
-from vantage.client.models import Failure, Question, Result, Run, RunState, Target
+from vantage.client.models import Failure, Question, Result, Run, RunState, Target, Task
 from vantage.client.packing import AT_ONCE, Packer
 from vantage.client.payloads import Payloads
 from vantage.client.short_names import full, full_node, full_study
@@ -193,6 +193,7 @@ class Codec:
             organization=target.organization,
             node=target.node,
             digest=None if data is None else f"sha256:{hashlib.sha256(data).hexdigest()}",
+            asked=order.order.created,
         )
         statement = verified.statement
         if _OUTCOMES.get(run.state) != statement.outcome:
@@ -269,15 +270,27 @@ class Codec:
         return tuple(answer.collaboration.organizations)
 
 
+def check_task(task: Task, name: str) -> Task:
+    """See that the server tells of the task that it was asked for.
+
+    Raises:
+        TrustError: RESULT_UNVERIFIED.
+    """
+    if task.name != name:
+        raise _unverified(f"the server tells of another task, {task.name}, than {name}")
+    return task
+
+
 def check_runs(runs: Sequence[Run], order: OwnOrder | None) -> None:
-    """See that the runs are those that were asked for, each once.
+    """See that the runs are those that were asked for, each once: one answer must not count for two.
 
     Raises:
         TrustError: RESULT_UNVERIFIED.
     """
     if order is None:
         return
-    if [run.organization for run in runs] != [each.organization for each in order.order.targets]:
+    wanted = [each.organization for each in order.order.targets]
+    if [run.organization for run in runs] != wanted or len({run.name for run in runs}) != len(wanted):
         raise _unverified("the server does not tell of one run for each organization that was asked")
 
 

@@ -13,7 +13,7 @@ from vantage.api.task.v1 import task_service_pb2 as pb
 from vantage.client import converters
 from vantage.client.asking import OwnOrder
 from vantage.client.caller import Caller, Patience
-from vantage.client.codec import Codec, check_runs
+from vantage.client.codec import Codec, check_runs, check_task
 from vantage.client.models import (
     Event,
     Result,
@@ -119,10 +119,10 @@ class AsyncTaskHandle:
             TrustError: RESULT_UNVERIFIED, the server tells of other organizations than were asked.
         """
         await self._finished(timeout)
-        check_runs(self._task.runs, self._order)
+        runs = [self._runs[run.name] for run in self._task.runs]
+        check_runs(runs, self._order)
         return [
-            await self._codec.open(self._runs[run.name], self.name, self._order, sealed=sealed, unverified=unverified)
-            for run in self._task.runs
+            await self._codec.open(run, self.name, self._order, sealed=sealed, unverified=unverified) for run in runs
         ]
 
     async def result(self, timeout: float | None = None) -> Any:
@@ -158,7 +158,7 @@ class AsyncTaskHandle:
     def _learn(self, event: Event) -> None:
         match event:
             case TaskSnapshot():
-                self._task = event.task
+                self._task = check_task(event.task, self.name)
                 # A snapshot of a caller that may not read results has none: what is known stays.
                 self._runs = {run.name: run for run in event.task.runs}
             case RunChanged() | RunFinished():

@@ -14,7 +14,7 @@ from vantage.client import converters
 from vantage.client.admin import pages
 from vantage.client.asking import OwnOrder, same_question
 from vantage.client.caller import Caller, Patience
-from vantage.client.codec import Codec, own_id
+from vantage.client.codec import Codec, check_task, own_id
 from vantage.client.handles import AsyncTaskHandle, follow
 from vantage.client.images import AsyncImages
 from vantage.client.many import Batch
@@ -119,7 +119,7 @@ class AsyncTasks:
         """
         request = pb.GetTaskRequest(name=full("tasks", name))
         answer = await self._caller.unary(lambda stubs: stubs.tasks.GetTask, request, repeatable=True)
-        return converters.task(answer.task)
+        return check_task(converters.task(answer.task), request.name)
 
     async def attach(self, name: str) -> AsyncTaskHandle:
         """A handle of a task that was created before.

@@ -58,13 +58,14 @@ def verify_result(
     organization: str,
     node: str,
     digest: str | None,
+    asked: datetime | None = None,
 ) -> VerifiedResult:
     """Verify that a result is what the node that was asked has signed for this order.
 
     The checks, in order: (1) type, form, signature, and a chain that was valid when the run finished, (2) the schema,
     (3) the signer is the node that the statement names, of the organization that was asked, and the node itself if one
-    was chosen, (4) it answers this order, (5) for this run, (6) outcome, result and failure fit together, (7) the
-    digest of the bytes that arrived, if any, is the one that was signed.
+    was chosen, (4) it answers this order, and was not signed before that one was, (5) for this run, (6) outcome,
+    result and failure fit together, (7) the digest of the bytes that arrived, if any, is the one that was signed.
 
     Args:
         envelope: what the server delivers.
@@ -74,6 +75,8 @@ def verify_result(
         organization: whom the order asks.
         node: which node it asks, or "".
         digest: of the bytes as transported; None when there are none.
+        asked: when the order was signed. Who has the key of a certificate that ended long ago could otherwise name a
+            moment at which it counted. None when that is not known.
 
     Raises:
         TrustError: RESULT_UNVERIFIED, with the check that failed.
@@ -94,6 +97,8 @@ def verify_result(
     # (4)
     if statement.order != order:
         raise _unverified("it answers another order")
+    if asked is not None and statement.finished < asked - LEEWAY:
+        raise _unverified(f"it was signed before the order, at {statement.finished:%Y-%m-%d %H:%M:%S} UTC")
     # (5)
     if statement.run != run:
         raise _unverified(f"it is the result of {statement.run}")

@@ -21,7 +21,10 @@ _PREFIX = "application/vnd.vantage."
 def _utc(value: datetime) -> datetime:
     if value.tzinfo is None:
         raise ValueError("a time must have a time zone")
-    return value.astimezone(UTC)
+    try:
+        return value.astimezone(UTC)
+    except OverflowError:
+        raise ValueError("there is no such moment") from None
 
 
 Time = Annotated[

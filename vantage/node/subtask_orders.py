@@ -195,10 +195,12 @@ class SubtaskOrders:
                 raise error(Reason.RESULT_UNVERIFIED, f"{run.organization} was not asked")
             content = await self._payloads.read(run.result) if run.HasField("result") else None
             digest = None if content is None else f"sha256:{hashlib.sha256(content).hexdigest()}"
+            payload = dsse.peek(spec.order)
             verified = verify_result(
                 run.statement,
                 self._certify,
-                order=dsse.digest_of(dsse.peek(spec.order)),
+                order=dsse.digest_of(payload),
+                asked=Order.decode(payload).created,
                 run=run.name,
                 organization=target.organization,
                 node=target.node,

@@ -168,6 +168,22 @@ async def test_results_of_another_task_are_refused(answered: Answered) -> None:
     assert all("is not a run of" in each.failure.message for each in results if each.failure is not None)
 
 
+async def test_another_task_in_place_of_the_one_that_was_asked_for_is_refused(answered: Answered) -> None:
+    other = answered.told[answered.two.name]
+    with pytest.raises(TrustError, match="another task") as caught:
+        await answered.first(lambda task: task.CopyFrom(other))
+    assert caught.value.reason is Reason.RESULT_UNVERIFIED
+
+
+async def test_one_answer_does_not_count_twice(answered: Answered) -> None:
+    def double(task: task_pb2.Task) -> None:
+        task.runs[0].name = task.runs[1].name
+
+    with pytest.raises(TrustError) as caught:
+        await answered.first(double)
+    assert caught.value.reason is Reason.RESULT_UNVERIFIED
+
+
 async def test_statements_that_are_left_out_or_altered_are_refused(answered: Answered) -> None:
     await answered.refused(lambda task: task.runs[0].ClearField("statement"), "without the node's signature")
     await answered.refused(lambda task: setattr(task.runs[0], "statement", b"{}"), "not a DSSE envelope")

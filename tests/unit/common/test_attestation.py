@@ -1,9 +1,11 @@
 from __future__ import annotations
 
-from datetime import timedelta
+import json
+from datetime import datetime, timedelta
 
 import pytest
 
+from vantage.common import dsse
 from vantage.common.attestation import VerifiedResult, sign_keys, sign_result, verify_keys, verify_result
 from vantage.common.errors import PermissionDeniedError, Reason, RefusedError, TrustError
 from vantage.common.statements import Content, KeyBundle, ResultFailure, ResultStatement
@@ -83,6 +85,34 @@ def test_a_withheld_or_added_content_is_noticed(world: World) -> None:
     failure = ResultFailure(reason="X", message="")
     with pytest.raises(TrustError, match="not those that the node"):
         verify(world, signed(world.node, outcome="failed", result=None, failure=failure))
+
+
+def test_nobody_signs_before_he_was_asked(world: World) -> None:
+    # Whoever holds the key of a certificate that has ended could choose a moment at which it counted.
+    def check(finished: datetime) -> VerifiedResult:
+        return verify_result(
+            signed(world.node, finished=finished),
+            world.certify,
+            order=ORDER,
+            run=RUN,
+            organization="organizations/clara",
+            node="",
+            digest=DIGEST,
+            asked=NOW + timedelta(hours=1),
+        )
+
+    assert check(NOW + timedelta(minutes=59)).node == world.node.name  # clocks differ
+    with pytest.raises(TrustError, match="before the order"):
+        check(NOW)
+
+
+@pytest.mark.parametrize("moment", ["9999-12-31T23:59:59-14:00", "0001-01-01T00:00:00+14:00"])
+def test_moments_that_do_not_exist_are_refused(world: World, moment: str) -> None:
+    payload = json.dumps(json.loads(statement(world.node.name).encode()) | {"finished": moment}).encode()
+    envelope = dsse.sign(ResultStatement.payload_type(), payload, world.node.key, world.node.chain)
+    with pytest.raises(TrustError) as caught:
+        verify(world, envelope)
+    assert caught.value.reason is Reason.RESULT_UNVERIFIED
 
 
 def test_a_result_stays_valid_after_its_certificate_has_expired(world: World) -> None:
