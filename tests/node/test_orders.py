@@ -17,8 +17,11 @@ from vantage.common.attestation import verify_result
 from vantage.common.clock import SystemClock
 from vantage.common.dsse import digest_of, peek
 from vantage.common.names import new_id
-from vantage.common.statements import OrderTarget
+from vantage.common.orders import sign_order
+from vantage.common.statements import Order, OrderTarget, Parent
+from vantage.common.trust import TrustStore
 from vantage.node.seal_keys import SealKeys
+from vantage.node.trust import DIRECTORY
 from vantage.testing import inprocess
 from vantage.testing.orders import ASKING, Asker
 from vantage.testing.station import NODE, ORGANIZATION, Station, assign, send
@@ -205,6 +208,50 @@ async def test_an_order_is_taken_once_also_after_a_restart(station: Station, ask
     answered.CopyFrom(message)
     answered.lease.lease_id, answered.lease.attempt = new_id(), 2
     assert (await refusal(station, answered, tuple(refused))).failure.reason == "ORDER_REPLAYED"
+
+
+async def test_what_was_sealed_for_an_order_is_not_opened_without_it(station: Station, asker: Asker) -> None:
+    station.settings["policy"]["allow_unsigned"] = True
+    message = asker.ask()
+    message.spec.order = b""
+    assert (await refusal(station, message)).failure.reason == "ORDER_MISSING"
+
+
+def by_way_of_hilda(station: Station, asker: Asker, directory: Path) -> pb.Assign:
+    """A subtask that hilda's node asks of this one in alice's name."""
+    organization = "organizations/hilda"
+    node = f"{organization}/nodes/hilda-1"
+    authority = pki.CertificateAuthority.create(directory / "hilda", organization)
+    key = pki.create_key()
+    TrustStore(station.directory / "data" / DIRECTORY).pin(organization, authority.certificate)
+    above = asker.ask(order=lambda fields: fields.update(targets=(OrderTarget(organization=organization),)))
+    root = Order.decode(peek(above.spec.order))
+    message = asker.ask()
+    parent = Parent(order=digest_of(peek(above.spec.order)), run=above.lease.run)
+    signed = Order.decode(peek(message.spec.order)).model_copy(
+        update={"requester": node, "parent": parent, "expires": root.expires, "delegation": None}
+    )
+    message.spec.order = sign_order(signed, key, (authority.issue(node, key.public_key()),))
+    message.spec.parent_orders.append(above.spec.order)
+    message.spec.parent_run = above.lease.run
+    message.creator, message.creator_organization = node, organization
+    return message
+
+
+@pytest.mark.parametrize(("allowed", "reason"), [(["hilda"], "POLICY_REFUSED"), (["hilda", "dora"], "")])
+async def test_who_may_not_ask_does_not_ask_by_way_of_another(
+    station: Station, asker: Asker, tmp_path: Path, allowed: list[str], reason: str
+) -> None:
+    station.settings["policy"]["organizations"] = allowed
+    message = by_way_of_hilda(station, asker, tmp_path)
+    if reason:
+        refused = await refusal(station, message)
+        assert (refused.failure.reason, "organizations/dora" in refused.failure.message) == (reason, True)
+        return
+    async with station.running():
+        session = await station.session()
+        send(session, message)
+        await session.receive("accepted")
 
 
 def again(message: pb.Assign, seconds: float = 600) -> pb.Assign:

@@ -15,7 +15,7 @@ from vantage.node.door import BoundDataset, RunContext
 from vantage.node.executor.base import Job, Limits
 from vantage.node.orders import GivenOrder, OrderGate
 from vantage.node.payloads import Payloads
-from vantage.node.policy import decide_call, decide_request
+from vantage.node.policy import decide_call, decide_request, decide_root
 from vantage.node.sealed import Sealer
 from vantage.node.sources import CodeSource, TrustedCode
 
@@ -86,6 +86,8 @@ class Intake:
         if "@sha256:" not in spec.image:
             raise error(Reason.IMAGE_NOT_BY_DIGEST, "the image must be named by digest: REPOSITORY@sha256:HEX")
         given = self._gate.verify(assign)
+        if given is not None:
+            decide_root(self._config, given.verified.root_requester).enforce()
         trusted = await self._source.trust(spec.image, spec.function)
         target = spec.targets[0]
         arguments = await self._arguments(target.arguments, given) if target.HasField("arguments") else b"{}"
@@ -103,6 +105,13 @@ class Intake:
     async def _arguments(self, payload: types_pb2.Payload, given: GivenOrder | None) -> bytes:
         content = await self._payloads.read(payload)
         if payload.sealing == types_pb2.SEALING_AGE_V1:
+            if given is None:
+                # Also where unsigned tasks run: who sealed these has signed what they are for, and the server left it
+                # out, perhaps to have them told to somebody else.
+                raise error(
+                    Reason.ORDER_MISSING,
+                    "the arguments are sealed and no order says what they are for: sign the task, or do not seal it",
+                )
             return await self._sealer.open(content)
         if given is not None:
             raise error(

@@ -93,6 +93,19 @@ def decide_request(config: NodeConfig, assign: pb.Assign, collaborations: Collec
     return ALLOWED
 
 
+def decide_root(config: NodeConfig, requester: str) -> Decision:
+    """Whether the one may ask in whose name a task runs: also when a node asks, for a task of theirs."""
+    organization = requester.partition("/users/")[0]
+    allowed = config.policy.organizations
+    if allowed is not None and organization not in allowed:
+        return _refuse(
+            Reason.POLICY_REFUSED,
+            f"the policy of {config.identity.name} does not allow {organization} to ask, nor others in its name: ask "
+            "its admin",
+        )
+    return ALLOWED
+
+
 def decide_call(declaration: Declaration, assign: pb.Assign, media_type: str, arguments: bytes) -> Decision:
     """Whether the image may be called like this.
 
