@@ -47,7 +47,9 @@ class Secrecy:
 
         Raises:
             FatalError: the server does not admit the node.
+            VantageError: the node cannot log in now.
         """
+        await connection.metadata()  # what is wrong with the log-in is for the session to say
         try:
             await self.keys.publish(connection)
         except UnavailableError as problem:
