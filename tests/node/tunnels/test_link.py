@@ -262,6 +262,10 @@ async def test_a_restarted_node_is_not_taken_for_the_one_before() -> None:
         frames.encode(Kind.HELLO, 0, b"{}"),
         frames.encode(Kind.OPEN, 9, b"[]"),
         frames.encode(Kind.OPEN, 9, b'{"label": 1, "timeout": 1}'),
+        frames.encode(Kind.OPEN, 9, b'{"label": "x", "timeout": NaN}'),
+        frames.encode(Kind.OPEN, 9, b"[" * 60_000),
+        frames.encode(Kind.DATA, 1, b""),
+        frames.encode(Kind.OPENED, 1),
         frames.encode(Kind.ACK, 0, b"x"),
         frames.encode_number(Kind.ACK, 0, 1_000_000),
         b"".join(frames.encode(Kind.DATA, 1, bytes(frames.MAX_PAYLOAD)) for _ in range(5)),
@@ -278,3 +282,21 @@ async def test_nodes_that_break_the_protocol_are_left(frame: bytes) -> None:
     assert seen[1].reason is Reason.PROTOCOL_VIOLATION
     assert one.closed
     assert other.closed
+
+
+async def test_a_node_that_asks_and_does_not_listen_fills_nothing() -> None:
+    one, other = wires()
+    busy = error(Reason.TOO_MANY_CHANNELS, "no room " * 1_000)
+    link = Link(B, Budget(MIB), lambda link, opening: link.refuse(opening.channel, busy))
+    carrying = asyncio.create_task(link.carry(other))
+    await one.outgoing.put(frames.encode_object(Kind.HELLO, 0, Link(A, Budget(MIB), lambda *_: None)._hello()))
+    asking = frames.encode(Kind.OPEN, 1, b'{"label":"x","timeout":1}')
+
+    async def ask() -> None:
+        while link._held < 10 * MAX_HELD:
+            await one.outgoing.put(asking * 100)
+
+    with pytest.raises(VantageError, match="cut by the test"):
+        await ask()
+    with pytest.raises(VantageError, match="does not confirm"):
+        await carrying

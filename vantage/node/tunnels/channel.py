@@ -149,8 +149,10 @@ class Channel:
         """Data has arrived.
 
         Raises:
-            InvalidArgumentError: PROTOCOL_VIOLATION, more than there was credit for.
+            InvalidArgumentError: PROTOCOL_VIOLATION, more than there was credit for, or nothing.
         """
+        if not data:
+            raise violation("data without bytes")  # no credit would bound how many of them wait
         self._waiting += len(data)
         if self._waiting > self._window or self._peer_finished:
             raise violation("more data than the channel has credit for")

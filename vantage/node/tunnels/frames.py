@@ -81,7 +81,7 @@ def read_object(payload: bytes) -> dict[str, Any]:
     """
     try:
         found = json.loads(payload)
-    except ValueError:
+    except (ValueError, RecursionError):
         raise violation("not a JSON object") from None
     if not isinstance(found, dict):
         raise violation("not a JSON object")

@@ -27,6 +27,8 @@ log = logging.getLogger(__name__)
 VERSION = 1
 MAX_HELD = 4 * 1024 * 1024
 """Bytes that were sent and not confirmed, or wait to be sent, before a channel has to wait."""
+MOST_HELD = 8 * MAX_HELD
+"""More than a node ever makes this one hold that confirms what it is sent; answers to its frames do not wait."""
 MAX_BATCH = 512 * 1024
 """Bytes that are sealed and handed to the transport at once."""
 _ACK_BYTES = 512 * 1024
@@ -96,6 +98,7 @@ class Link:
         self._peer_id = ""
         self._channels: dict[int, Channel] = {}
         self._last_channel = 0
+        self._asked: set[int] = set()
         self._unsent: deque[bytes] = deque()
         self._unconfirmed: deque[bytes] = deque()
         self._confirmed = 0
@@ -121,6 +124,7 @@ class Link:
         """Ask for a channel; its ``opened`` tells how that went."""
         self._last_channel += 1
         channel = self._channels[self._last_channel] = Channel(self._last_channel, self, self._budget)
+        self._asked.add(channel.number)
         if self.problem is not None:
             channel.fail(self.problem)
         else:
@@ -184,6 +188,7 @@ class Link:
     def forget(self, channel: int) -> None:
         """See ``Carrier``."""
         self._channels.pop(channel, None)
+        self._asked.discard(channel)
 
     # One connection.
 
@@ -344,6 +349,8 @@ class Link:
             return
         if kind is Kind.HELLO:
             raise violation("hello is said once")
+        if self._held > MOST_HELD:
+            raise violation("it does not confirm what it is sent")
         self._received += 1
         self._unacknowledged[0] += 1
         self._unacknowledged[1] += len(payload)
@@ -364,6 +371,8 @@ class Link:
             case Kind.FINISH:
                 channel.end()
             case Kind.OPENED:
+                if number not in self._asked:
+                    raise violation("whoever opens a channel does not take it")
                 if not channel.opened.done():
                     channel.opened.set_result(None)
             case Kind.REFUSED | Kind.RESET:
@@ -374,6 +383,8 @@ class Link:
         label, timeout = content.get("label"), content.get("timeout")
         if number in self._channels or not isinstance(label, str) or not isinstance(timeout, int | float):
             raise violation("a channel is opened once, with label and timeout")
+        if not timeout >= 0:  # also what is no number: no timer could be set to it
+            raise violation("nobody waits less than no time")
         channel = self._channels[number] = Channel(number, self, self._budget)
         self._opening(self, Opening(channel, label, timeout))
 
