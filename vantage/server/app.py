@@ -351,6 +351,7 @@ class Server:
         await self.sessions.stop()
         await self.tasks.stop()
         await self._server.stop(self.config.stop_grace_seconds)
+        await self.gate.settle()
         await self.payload_collection.stop()
         await self.audit.stop()
         if self.provider is not None:

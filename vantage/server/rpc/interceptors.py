@@ -5,16 +5,21 @@ its reason, anything else INTERNAL with the request id and nothing more; (3) aut
 (4) authorization: the access option of the RPC, no option means no; (5) limits: calls at a time per principal;
 (6) audit: what was decided, durable before the caller learns of it.
 One interceptor rather than five: each would cost every call a wrapped handler.
+
+A call that changes who may do what runs to its end although its caller is gone: what follows the commit, such as
+forgetting whom the server remembers and the entry of the audit, must not depend on whoever asked for it. A stream asks
+again who its caller is when that may have changed: it may be open much longer than the log-in lasts.
 """
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import logging
 import re
 import uuid
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -29,7 +34,7 @@ from vantage.server.domain.audit import set_call
 from vantage.server.domain.permissions import Operation, Resource, reach
 from vantage.server.domain.principals import Principal, UserPrincipal
 from vantage.server.mutual import check_holder
-from vantage.server.rpc.auditing import Auditor
+from vantage.server.rpc.auditing import Auditor, is_read
 from vantage.server.rpc.context import known_principal, request_id, set_principal, set_request_id
 from vantage.server.services.directory import Directory
 
@@ -39,6 +44,9 @@ MAX_CALLS = 1_000
 """Calls at a time per principal, streams included."""
 PUBLIC_SERVICES = ("grpc.health.v1.Health", "grpc.reflection.v1alpha.ServerReflection")
 """Services of others, without our option, that anyone may call."""
+_TO_THE_END = ("/vantage.api.admin.", "/vantage.api.identity.")
+_OWN_STREAMS = ("/vantage.api.node.v1.NodeSessionService/",)
+"""Streams that whoever ends log-ins ends, with a farewell."""
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 
@@ -86,6 +94,12 @@ class Gate(grpc.aio.ServerInterceptor):
         self._auditor = auditor
         self._calls: Counter[str] = Counter()
         self._wrapped: dict[str, Any] = {}
+        self._under_way: set[asyncio.Task[Any]] = set()
+
+    async def settle(self) -> None:
+        """Wait for calls whose callers are gone; when no new ones come any more."""
+        if self._under_way:
+            await asyncio.wait(set(self._under_way))
 
     async def intercept_service(
         self,
@@ -105,8 +119,7 @@ class Gate(grpc.aio.ServerInterceptor):
         rule = self._rules.get(method)
 
         def one(behaviour: Any) -> Any:
-            @functools.wraps(behaviour)
-            async def call(request: Any, context: Any) -> Any:
+            async def serve(request: Any, context: Any) -> Any:
                 try:
                     principal = await self._admit(rule, context)
                     self._auditor.begin(method, principal, None if handler.request_streaming else request, context)
@@ -115,9 +128,21 @@ class Gate(grpc.aio.ServerInterceptor):
                     await self._auditor.done()
                     return answer
                 except VantageError as problem:
-                    await self._refuse(method, problem, context)
+                    refusal = problem
                 except Exception as problem:  # noqa: BLE001  # whatever it is, the caller learns the request id only
-                    await self._refuse(method, _unknown(method, problem), context)
+                    refusal = _unknown(method, problem)
+                await self._auditor.refused(method, known_principal(), refusal, context)
+                return refusal
+
+            to_the_end = method.startswith(_TO_THE_END) and not is_read(method)
+
+            @functools.wraps(behaviour)
+            async def call(request: Any, context: Any) -> Any:
+                serving = serve(request, context)
+                answer = await (self._to_the_end(serving) if to_the_end else serving)
+                if isinstance(answer, VantageError):
+                    await abort(context, answer)
+                return answer
 
             return call
 
@@ -125,10 +150,19 @@ class Gate(grpc.aio.ServerInterceptor):
             @functools.wraps(behaviour)
             async def call(request: Any, context: Any) -> AsyncIterator[Any]:
                 try:
+                    version = self._directory.version
                     principal = await self._admit(rule, context)
                     self._auditor.begin(method, principal, None if handler.request_streaming else request, context)
+                    if principal is None or method.startswith(_OWN_STREAMS):
+                        standing = None
+                    else:
+                        standing = _Standing(self._directory, principal, version)
+                        if handler.request_streaming:
+                            request = standing.over(request)
                     with self._counted(principal, context):
                         async for response in behaviour(request, context):
+                            if standing is not None:
+                                await standing.check()
                             yield response
                     await self._auditor.done()
                 except VantageError as problem:
@@ -145,6 +179,14 @@ class Gate(grpc.aio.ServerInterceptor):
             (True, True): (grpc.stream_stream_rpc_method_handler, handler.stream_stream, many),
         }[handler.request_streaming, handler.response_streaming]
         return make(wrap(behaviour), handler.request_deserializer, handler.response_serializer)
+
+    async def _to_the_end(self, serving: Coroutine[Any, Any, Any]) -> Any:
+        task = asyncio.create_task(serving)
+        self._under_way.add(task)
+        task.add_done_callback(self._under_way.discard)
+        # What comes of it when the caller is gone is in the audit, and in the log when it is a fault.
+        task.add_done_callback(lambda done: done.cancelled() or done.exception())
+        return await asyncio.shield(task)
 
     async def _refuse(self, method: str, problem: VantageError, context: Any) -> None:
         await self._auditor.refused(method, known_principal(), problem, context)
@@ -188,6 +230,39 @@ class Gate(grpc.aio.ServerInterceptor):
             self._calls[key] -= 1
             if not self._calls[key]:
                 del self._calls[key]
+
+
+class _Standing:
+    """Whether the caller of a stream is still who was admitted; looked at when something has changed, so that it costs
+    a comparison per message.
+
+    Args:
+        version: of the directory, from before the caller was looked up.
+    """
+
+    def __init__(self, directory: Directory, principal: Principal, version: int) -> None:
+        self._directory = directory
+        self._principal = principal
+        self._version = version
+
+    async def check(self) -> None:
+        """Ask again if need be.
+
+        Raises:
+            VantageError: the log-in has ended; UNAVAILABLE when the caller may do more or less than before.
+        """
+        version = self._directory.version
+        if version == self._version:
+            return
+        if await self._directory.reaffirm(self._principal) != self._principal:
+            raise error(Reason.UNAVAILABLE, "what you may do has changed: call again")
+        self._version = version
+
+    async def over(self, requests: AsyncIterator[Any]) -> AsyncIterator[Any]:
+        """The requests, each taken from a caller in good standing."""
+        async for request in requests:
+            await self.check()
+            yield request
 
 
 def _authorize(rule: AccessRule, principal: Principal) -> None:

@@ -43,15 +43,16 @@ class Directory:
         """
         return await self._find(self._tokens.verify(token))
 
-    async def reaffirm(self, node: NodePrincipal) -> NodePrincipal:
-        """The node as it is now: what was admitted a moment ago may have been revoked since.
+    async def reaffirm(self, principal: Principal) -> Principal:
+        """A principal as it is now: what was admitted a moment ago may have been revoked since.
 
         Raises:
             VantageError: it is no longer admitted.
         """
-        found = await self._find(Claims(node.name, None, datetime.max.replace(tzinfo=UTC), node.certificate))
-        assert isinstance(found, NodePrincipal)  # noqa: S101  # claims without a log-in are a node's
-        return found
+        forever = datetime.max.replace(tzinfo=UTC)
+        if isinstance(principal, NodePrincipal):
+            return await self._find(Claims(principal.name, None, forever, principal.certificate))
+        return await self._find(Claims(principal.name, principal.session_id, forever))
 
     async def _find(self, claims: Claims) -> Principal:
         key = (claims.subject, claims.session_id, claims.certificate)

@@ -39,7 +39,7 @@ log = logging.getLogger(__name__)
 
 _STOP_SECONDS = 5.0
 
-Reaffirm = Callable[[NodePrincipal], Awaitable[NodePrincipal]]
+Reaffirm = Callable[[NodePrincipal], Awaitable[object]]
 """Looks a node up once more."""
 
 _FENCED = Goodbye(
