@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import os
+import resource
 from collections.abc import AsyncIterator, Iterable
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -14,9 +16,10 @@ from vantage.api.node.v1 import node_session_service_pb2 as node_pb
 from vantage.api.payload.v1 import payload_service_pb2 as pb
 from vantage.api.task.v1 import task_service_pb2
 from vantage.api.types.v1 import types_pb2
-from vantage.common.errors import Reason
+from vantage.common.errors import Reason, VantageError
 from vantage.common.rpc import error_from_rpc
 from vantage.server.domain.session import SessionSettings
+from vantage.server.payloads.files import PayloadFiles
 from vantage.testing.task_server import ORGANIZATIONS, ROSA, Network, as_, request_id, spec
 
 ONE = "organizations/alpha/nodes/one"
@@ -194,3 +197,24 @@ async def reason(call: Any) -> Reason:
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await call
     return error_from_rpc(caught.value).reason
+
+
+async def test_a_disk_that_takes_a_part_of_a_block_completes_nothing(tmp_path: Path) -> None:
+    """The operating system says how much it took, and fails only at the next write."""
+    store, block = PayloadFiles(tmp_path), bytes(1_000)
+    incoming = await store.begin("payloads/one", 0)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (600, before[1]))
+    try:
+        with pytest.raises(VantageError) as caught:
+            await incoming.append([block])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert caught.value.reason is Reason.STORAGE_FULL
+    await incoming.keep()
+    # What is there is gone on with.
+    assert await store.offset("payloads/one") == 600
+    incoming = await store.begin("payloads/one", 600)
+    await incoming.append([block[600:]])
+    await incoming.finish(f"sha256:{hashlib.sha256(block).hexdigest()}")
+    assert b"".join([part async for part in store.read("payloads/one", 0)]) == block

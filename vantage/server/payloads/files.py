@@ -113,7 +113,7 @@ class PartialFile:
     def _append(self, blocks: Sequence[Chunk]) -> None:
         try:
             for block in blocks:
-                self._file.write(block)
+                _write_whole(self._file, block)
         except OSError as problem:
             raise error(
                 Reason.STORAGE_FULL, "the server's disk is full: its operator must make space, then continue"
@@ -139,3 +139,10 @@ class PartialFile:
             os.fsync(directory)
         finally:
             os.close(directory)
+
+
+def _write_whole(file: BinaryIO, block: Chunk) -> None:
+    """A write that the disk has no room for may take a part and say no more than how much: the next one then fails."""
+    view = memoryview(block)
+    while view:
+        view = view[file.write(view) :]
