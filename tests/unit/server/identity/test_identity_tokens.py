@@ -155,3 +155,20 @@ def test_any_header_is_read_or_refused(header: Any) -> None:
 
 def test_only_verified_nonces_are_built() -> None:
     assert isinstance(NONCE, Nonce)
+
+
+def test_a_token_has_one_id_however_its_signature_is_written() -> None:
+    """Otherwise each spelling would be a token that was not used yet."""
+    text = token()
+    last = text[-1]
+    spelled = [text + "*", text + "==", text[:-1] + next(each for each in "AQgw" if each != last)]
+    found = {verify(text, JWK, EXPECTED, NONCE, NOW).id}
+    accepted = 0
+    for each in spelled:
+        try:
+            found.add(verify(each, JWK, EXPECTED, NONCE, NOW).id)
+        except VantageError:
+            continue
+        accepted += 1
+    assert accepted
+    assert len(found) == 1
