@@ -128,6 +128,25 @@ async def test_guesses_at_an_enrolment_are_counted(world: World) -> None:
     assert await reason(world.own.ConfirmOneTimeCodes(confirm, metadata=me)) is Reason.LOCKED_OUT
 
 
+@pytest.mark.parametrize("enrolled", [False, True])
+async def test_confirming_nothing_makes_no_wrong_password_forgotten(world: World, enrolled: bool) -> None:
+    me = bearer(await world.login())
+    if enrolled:
+        await world.enrol(me)
+    confirm = pb.ConfirmOneTimeCodesRequest(one_time_code="12345")
+    begin = pb.BeginOneTimeCodesRequest(password="not the password")
+    for _ in range(5):
+        assert await reason(world.own.ConfirmOneTimeCodes(confirm, metadata=me)) is Reason.ENROLMENT_STATE
+        disable = pb.DisableOneTimeCodesRequest(password="not the password", one_time_code="123456")
+        wrong = (
+            world.own.DisableOneTimeCodes(disable, metadata=me)
+            if enrolled
+            else world.own.BeginOneTimeCodes(begin, metadata=me)
+        )
+        assert await reason(wrong) is Reason.CREDENTIALS_INVALID
+    assert await reason(world.own.ConfirmOneTimeCodes(confirm, metadata=me)) is Reason.LOCKED_OUT
+
+
 async def test_enrolling_ends_the_other_sessions_at_once(world: World) -> None:
     me, other = bearer(await world.login()), bearer(await world.login())
     assert await world.who(other) == "users/rosa"

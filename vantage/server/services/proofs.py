@@ -79,13 +79,14 @@ class Proofs:
             ConflictError: ENROLMENT_STATE.
             LimitExceededError: LOCKED_OUT.
         """
-        await self._attempt(name)
+        _user, counted = await self._attempt(name)
         now = self._clock.now()
 
         def unit(connection: Connection) -> T | VantageError:
             enrolled = credential_store.get_one_time_code(connection, name)
             if enrolled is None or enrolled.confirmed is not None:
-                user_store.clear_lockout(connection, _key(name))
+                # Not a success: it must not make wrong passwords forgotten.
+                self._withdraw(connection, name, counted)
                 what = "there is no enrolment to confirm: begin it" if enrolled is None else "it is confirmed already"
                 return error(Reason.ENROLMENT_STATE, what)
             if not self._accept(connection, name, enrolled, code, now):
