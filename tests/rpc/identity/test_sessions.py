@@ -1,5 +1,6 @@
 """Sessions, refresh tokens and reset tokens, on a whole server."""
 
+import asyncio
 import uuid
 from datetime import timedelta
 
@@ -146,3 +147,29 @@ async def test_changing_the_password_ends_the_other_sessions_at_once(world: Worl
     assert (await world.auth.ChangePassword(change, metadata=me)).ended_sessions == 1
     assert await reason(world.who(other)) is Reason.TOKEN_INVALID
     assert await world.who(me) == "users/rosa"
+
+
+async def test_a_reset_has_the_last_word_over_a_change_that_is_under_way(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    me = bearer(await world.login())
+    passwords, hashing, go_on = world.server.server.passwords, asyncio.Event(), asyncio.Event()
+    hash_new = passwords.hash_new
+
+    async def slow(password: str, username: str) -> str:
+        if password == NEW:
+            hashing.set()
+            await go_on.wait()
+        return await hash_new(password, username)
+
+    monkeypatch.setattr(passwords, "hash_new", slow)
+    change = auth_pb.ChangePasswordRequest(current_password=PASSWORD, new_password=NEW)
+    changing = asyncio.ensure_future(reason(world.auth.ChangePassword(change, metadata=me)))
+    await hashing.wait()
+    request = admin_pb.IssuePasswordResetRequest(user="users/rosa")
+    issued = await world.admin.IssuePasswordReset(request, metadata=world.root)
+    reset = "seven quiet mountains under snow"
+    await world.auth.ResetPassword(auth_pb.ResetPasswordRequest(reset_token=issued.reset_token, new_password=reset))
+    go_on.set()
+    assert await changing is Reason.TOKEN_INVALID
+    await world.login(password=reset)

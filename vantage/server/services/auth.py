@@ -12,7 +12,7 @@ from vantage.server.domain.principals import LoginMethod, UserPrincipal
 from vantage.server.domain.tokens import secret_hash
 from vantage.server.services.directory import Directory
 from vantage.server.services.logins import Logins, Tokens
-from vantage.server.services.proofs import Proofs
+from vantage.server.services.proofs import Proofs, wrong
 from vantage.server.storage import credential_store, settings_store, user_store
 from vantage.server.storage.database import Connection, Database
 from vantage.server.storage.user_store import User
@@ -100,10 +100,16 @@ class Auth:
         """
         username = user.name.removeprefix("users/")
         check_strength(new, username)
-        await self._proofs.verify(user.name, current, code, lambda _connection, _user: None)
+        stored = await self._proofs.verify(user.name, current, code, lambda _connection, known: known.password_hash)
         hashed = await self._passwords.hash_new(new, username)
 
         def unit(connection: Connection) -> int:
+            # Hashing takes a while: whoever reset the password or ended the session meanwhile must have the last word.
+            if user_store.get_session(connection, user.session_id) is None:
+                raise error(Reason.TOKEN_INVALID, "the session of this access token has ended: log in again")
+            known = user_store.get(connection, user.name)
+            if known is None or known.password_hash != stored:
+                raise wrong()
             user_store.set_password(connection, user.name, hashed)
             credential_store.remove_reset(connection, user.name)
             return user_store.end_sessions(connection, user.name, keep=user.session_id)
