@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+import base64
 import json
+import threading
 from pathlib import Path
 
 import pytest
@@ -18,6 +21,8 @@ from vantage.api.identity.v1 import auth_service_pb2 as auth_pb
 from vantage.api.types.v1 import types_pb2
 from vantage.common.audit import verify
 from vantage.common.errors import Reason
+from vantage.server.domain.permissions import Operation, Permission, Resource, Scope, rights_of
+from vantage.server.domain.principals import UserPrincipal
 from vantage.server.services import audit as audit_service
 from vantage.server.storage import audit_store
 from vantage.server.storage.database import sqlite_engine
@@ -198,3 +203,46 @@ async def test_after_a_crash_every_entry_is_in_the_file_once(tmp_path: Path) -> 
     await restart()
     assert ids_in_file() == before
     assert verify(data / audit_service.FILE).intact
+
+
+async def test_an_export_that_is_given_up_copies_no_entry_twice(
+    hospitals: Hospitals, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    audit = hospitals.server.server.audit
+    everything = rights_of([Permission(Resource.AUDIT, Operation.VIEW, Scope.GLOBAL)])
+    root = UserPrincipal("users/root", None, frozenset(), "session", frozenset(), everything)
+    await audit.state(root)
+    loop, began, release = asyncio.get_running_loop(), asyncio.Event(), threading.Event()
+    append_all = audit._log.append_all
+
+    def slow(records: object) -> None:
+        loop.call_soon_threadsafe(began.set)
+        release.wait(30)
+        append_all(records)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(audit._log, "append_all", slow)
+    assert audit._writer is not None
+    audit._writer.cancel()
+    await asyncio.gather(audit._writer, return_exceptions=True)
+    await hospitals.add_organization("karla")
+    given_up = asyncio.create_task(audit.state(root))
+    await began.wait()
+    given_up.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await given_up
+    again = asyncio.create_task(audit.state(root))
+    release.set()
+    await again
+    lines = (hospitals.server.server.data / audit_service.FILE).read_text().splitlines()
+    ids = [record["id"] for record in map(json.loads, lines) if "id" in record]
+    assert len(ids) == len(set(ids))
+
+
+@pytest.mark.parametrize("key", ["9" * 30, "-1", "9" * 5_000, "one"])
+async def test_a_forged_position_is_no_fault(hospitals: Hospitals, key: str) -> None:
+    request = pb.ListAuditEntriesRequest(page_size=1)
+    token = (await hospitals.audit.ListAuditEntries(request, metadata=hospitals.tokens["root"])).next_page_token
+    fingerprint, _key = json.loads(base64.urlsafe_b64decode(token))
+    request.page_token = base64.urlsafe_b64encode(json.dumps([fingerprint, key]).encode()).decode()
+    listing = hospitals.audit.ListAuditEntries(request, metadata=hospitals.tokens["root"])
+    assert await reason(listing) is Reason.PAGE_TOKEN_INVALID

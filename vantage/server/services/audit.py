@@ -11,10 +11,11 @@ import asyncio
 import contextlib
 import json
 import logging
-from collections.abc import AsyncGenerator, Iterable, Sequence
+from collections.abc import AsyncGenerator, Coroutine, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any, TypeVar
 
 from cryptography.hazmat.primitives import serialization
 
@@ -30,6 +31,8 @@ from vantage.server.storage.audit_store import Listing
 from vantage.server.storage.database import Connection, Database
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 FILE = "audit.jsonl"
 KEY_FILE = "audit.key"
@@ -114,10 +117,14 @@ class Audit:
             PermissionDeniedError: the user may not see all of it.
         """
         _check_global(user)
-        async with self._writing:
-            await self._copy_locked()
-            await asyncio.to_thread(self._log.checkpoint)
-            size = await asyncio.to_thread(lambda: self._path.stat().st_size)
+
+        async def signed() -> int:
+            async with self._writing:
+                await self._copy_locked()
+                await asyncio.to_thread(self._log.checkpoint)
+                return await asyncio.to_thread(lambda: self._path.stat().st_size)
+
+        size = await _whole(signed())
         with await asyncio.to_thread(self._path.open, "rb") as file:
             while size > 0 and (chunk := await asyncio.to_thread(file.read, min(_CHUNK, size))):
                 size -= len(chunk)
@@ -130,9 +137,13 @@ class Audit:
             PermissionDeniedError: the user may not see all of it.
         """
         _check_global(user)
-        async with self._writing:
-            await self._copy_locked()
-            head, lines = self._log.head, self._log.lines
+
+        async def copied() -> tuple[str, int]:
+            async with self._writing:
+                await self._copy_locked()
+                return self._log.head, self._log.lines
+
+        head, lines = await _whole(copied())
         pem = self._key.public_key().public_bytes(
             serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
         )
@@ -166,6 +177,11 @@ class Audit:
         while found := await self._database.read(partial(audit_store.pending, limit=BATCH)):
             await asyncio.to_thread(self._log.append_all, [(each.event, _fields(each)) for each in found])
             await self._database.write(partial(audit_store.mark_exported, ids=[each.id for each in found]))
+
+
+async def _whole(work: Coroutine[Any, Any, T]) -> T:
+    """Do it to its end although the caller gives up: between file and database, entries would be copied once more."""
+    return await asyncio.shield(asyncio.ensure_future(work))
 
 
 def _mark_known(connection: Connection, known: Iterable[int]) -> None:
@@ -205,7 +221,12 @@ def _check_global(user: UserPrincipal) -> None:
 
 
 def _position(key: str | None) -> int | None:
+    if key is None:
+        return None
     try:
-        return None if key is None else int(key)
+        position = int(key)
     except ValueError:
-        raise error(Reason.PAGE_TOKEN_INVALID, "page_token must be the next_page_token of the page before") from None
+        position = -1
+    if not 0 <= position < 2**63:  # no more is an id of the database
+        raise error(Reason.PAGE_TOKEN_INVALID, "page_token must be the next_page_token of the page before")
+    return position
