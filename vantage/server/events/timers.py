@@ -71,10 +71,14 @@ class Timers:
     async def _try(self, due: list[str]) -> None:
         try:
             await self._fire(due)
+            return
         except VantageError as problem:
             # Nothing happened, e.g. the disk is full; what is due stays due.
             log.error("timers failed, will try again", extra={"reason": problem.reason.name, "keys": len(due)})
-            for key in due:
+        except Exception:  # a fault in what one key asks for must not end the timers of all others
+            log.exception("timers failed, will try again", extra={"keys": len(due)})
+        for key in due:
+            if key not in self._moments:
                 self.set(key, self._clock.now() + _RETRY)
 
     def _due(self) -> list[str]:

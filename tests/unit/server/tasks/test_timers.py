@@ -1,0 +1,37 @@
+"""Timers go on whatever happens to what they fire."""
+
+import asyncio
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+
+from vantage.common.clock import ManualClock
+from vantage.server.events.timers import Timers
+
+
+async def test_a_fault_ends_no_timer() -> None:
+    clock = ManualClock(datetime(2026, 11, 24, tzinfo=UTC))
+    fired: asyncio.Queue[list[str]] = asyncio.Queue()
+    faulty = True
+
+    async def fire(due: Sequence[str]) -> None:
+        fired.put_nowait(list(due))
+        if faulty:
+            raise RuntimeError("a fault")
+
+    timers = Timers(clock, fire)
+    running = asyncio.create_task(timers.run())
+    try:
+        timers.set("one", clock.now())
+        async with asyncio.timeout(5):
+            assert await fired.get() == ["one"]
+        faulty = False
+        timers.set("two", clock.now())
+        async with asyncio.timeout(5):
+            assert await fired.get() == ["two"]
+            clock.advance(timedelta(minutes=1))
+            timers.wake()
+            assert await fired.get() == ["one"]
+        assert not running.done()
+    finally:
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
