@@ -14,7 +14,7 @@ import jwt
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from tests.rpc.identity.world import Metadata, World, reason
@@ -298,6 +298,7 @@ async def test_fuzzed_certificates_and_lists_never_yield_internal(network: Netwo
 
     @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
     @given(st.binary(max_size=4), st.integers(0, 2000), st.integers(0, 255))
+    @example(b"", 48, 47)  # a serial number below zero
     def attempt(seed: bytes, at: int, value: int) -> None:
         asyncio.run_coroutine_threadsafe(send(seed, at, value), loop).result(20)
 
