@@ -8,7 +8,6 @@ recipients that can open every answer, too). Private files have mode 0600 and ne
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from vantage.client.seal_file import SealFile, SealKey, broken, check_private
 from vantage.client.seen_versions import SeenVersions
 from vantage.common import dsse, names, pki, sealing
 from vantage.common.attestation import KEYS_LIFETIME, sign_keys
@@ -41,27 +41,6 @@ Passphrase = Callable[[], bytes | None]
 """Asked for the passphrase of the signing key, and only when it has one; None when nobody knows it."""
 
 
-@dataclass(frozen=True)
-class SealKey:
-    """A key that opens answers.
-
-    Attributes:
-        recipient: its public half, ``age1...``.
-        created: when it was made; None when its file does not say.
-        newest: whether new answers are sealed to it.
-    """
-
-    recipient: str
-    created: datetime | None
-    newest: bool
-
-
-@dataclass(frozen=True)
-class _Secret:
-    identity: str
-    created: str
-
-
 class KeyFiles:
     """The directory, whether or not there is a certificate in it yet.
 
@@ -73,6 +52,7 @@ class KeyFiles:
     def __init__(self, directory: Path, clock: Clock | None = None) -> None:
         self.directory = directory
         self._clock = clock or SystemClock()
+        self._secrets = SealFile(directory / SECRETS_FILE, self._clock)
 
     @property
     def exists(self) -> bool:
@@ -108,7 +88,7 @@ class KeyFiles:
             key = pki.create_key()
             request = pki.create_request(key, name).public_bytes(serialization.Encoding.PEM)
             replace_private(self.directory / REQUEST_FILE, request.decode())
-            _write_secrets(self.directory / SECRETS_FILE, [self._secret()])
+            self._secrets.create()
             # The signing key appears last and whole: until it is there, there are no keys.
             partial = self.directory / f".{KEY_FILE}.new"
             partial.unlink(missing_ok=True)
@@ -126,7 +106,7 @@ class KeyFiles:
         try:
             return pki.load_request((self.directory / REQUEST_FILE).read_bytes()).name
         except OSError as problem:
-            raise _broken(f"{self.directory / REQUEST_FILE} cannot be read: {problem.strerror}") from problem
+            raise broken(f"{self.directory / REQUEST_FILE} cannot be read: {problem.strerror}") from problem
 
     def install(self, pem: bytes) -> x509.Certificate:
         """Keep the certificate that the organization issued, or a newer one.
@@ -160,7 +140,7 @@ class KeyFiles:
         except FileNotFoundError:
             return []
         except OSError as problem:
-            raise _broken(f"{self.directory / CERTIFICATE_FILE} cannot be read: {problem.strerror}") from problem
+            raise broken(f"{self.directory / CERTIFICATE_FILE} cannot be read: {problem.strerror}") from problem
 
     def open(self, passphrase: Passphrase | None = None) -> Keyring:
         """The keys, ready for use, after checking that key, certificate and name fit.
@@ -181,7 +161,7 @@ class KeyFiles:
             )
         _check_chain(chain, name, self._clock.now())
         path = self.directory / KEY_FILE
-        _check_private(path)
+        check_private(path)
         encrypted = b"ENCRYPTED" in path.read_bytes()
         key = pki.read_key(path, passphrase() if encrypted and passphrase is not None else None)
         if key.public_key() != chain[0].public_key():
@@ -194,14 +174,13 @@ class KeyFiles:
 
     def identities(self) -> list[str]:
         """The secret keys that open answers, the newest first."""
-        return [each.identity for each in self._secrets()]
+        self._must_exist()
+        return self._secrets.identities()
 
     def seal_keys(self) -> list[SealKey]:
         """Their public halves, the newest first."""
-        return [
-            SealKey(sealing.recipient_of(each.identity), _moment(each.created), position == 0)
-            for position, each in enumerate(self._secrets())
-        ]
+        self._must_exist()
+        return self._secrets.keys()
 
     def recovery(self) -> list[str]:
         """Recipients of the organization that can open every answer, too.
@@ -215,14 +194,14 @@ class KeyFiles:
         except FileNotFoundError:
             return []
         except (OSError, UnicodeDecodeError) as problem:
-            raise _broken(f"{path} cannot be read: {problem}") from problem
+            raise broken(f"{path} cannot be read: {problem}") from problem
         found = [line.strip() for line in lines if line.strip() and not line.lstrip().startswith("#")]
         if len(found) > MAX_RECOVERY:
-            raise _broken(f"{path} names {len(found)} recipients, at most {MAX_RECOVERY} are allowed")
+            raise broken(f"{path} names {len(found)} recipients, at most {MAX_RECOVERY} are allowed")
         try:
             return [sealing.check_recipient(each) for each in found]
         except VantageError as problem:
-            raise _broken(f"{path}: {problem.message}") from problem
+            raise broken(f"{path}: {problem.message}") from problem
 
     def set_recovery(self, recipients: Sequence[str]) -> None:
         """Let the holders of these keys open every answer from now on, too; nobody when empty.
@@ -239,10 +218,9 @@ class KeyFiles:
 
     def rotate(self) -> str:
         """Make a new key for answers; the older ones go on to open what was sealed to them. Returns its public half."""
+        self._must_exist()
         with _writing(self.directory):
-            secrets = [self._secret(), *self._secrets()]
-            _write_secrets(self.directory / SECRETS_FILE, secrets)
-        return sealing.recipient_of(secrets[0].identity)
+            return self._secrets.rotate()
 
     def revoke(self, recipient: str) -> str:
         """Destroy a key for answers: what was sealed to it does not open here any more.
@@ -252,16 +230,9 @@ class KeyFiles:
         Raises:
             NotFoundError: there is none like that.
         """
-        wanted = sealing.check_recipient(recipient)
+        self._must_exist()
         with _writing(self.directory):
-            secrets = self._secrets()
-            rest = [each for each in secrets if sealing.recipient_of(each.identity) != wanted]
-            if len(rest) == len(secrets):
-                raise error(Reason.NOT_FOUND, f"there is no key {wanted} here: see 'vantage key list'")
-            if not rest or rest[0] != secrets[0]:
-                rest.insert(0, self._secret())
-            _write_secrets(self.directory / SECRETS_FILE, rest)
-        return sealing.recipient_of(rest[0].identity)
+            return self._secrets.revoke(recipient)
 
     def sign_list(self, keyring: Keyring, *, above: int = 0) -> bytes:
         """Sign the list of keys that others seal to, with a version above all before it, and keep it.
@@ -295,27 +266,6 @@ class KeyFiles:
     def seen(self) -> SeenVersions:
         """Versions of others' lists of keys that were seen."""
         return SeenVersions(self.directory / SEEN_FILE)
-
-    def _secret(self) -> _Secret:
-        return _Secret(sealing.create_identity(), f"{self._clock.now():%Y-%m-%dT%H:%M:%SZ}")
-
-    def _secrets(self) -> list[_Secret]:
-        self._must_exist()
-        path = self.directory / SECRETS_FILE
-        _check_private(path)
-        try:
-            text = path.read_text("utf-8")
-            sealing.read_identities(text)
-        except (OSError, UnicodeDecodeError) as problem:
-            raise _broken(f"{path} cannot be read: {problem}") from problem
-        found, created = [], ""
-        for line in (each.strip() for each in text.splitlines()):
-            if line.startswith("# created: "):
-                created = line.removeprefix("# created: ")
-            elif line and not line.startswith("#"):
-                found.append(_Secret(line, created))
-                created = ""
-        return found
 
     def _must_exist(self) -> None:
         if not self.exists:
@@ -381,33 +331,6 @@ def _check_chain(chain: Sequence[x509.Certificate], name: str, now: datetime) ->
         )
 
 
-def _check_private(path: Path) -> None:
-    try:
-        mode = path.stat().st_mode
-    except OSError as problem:
-        raise _broken(f"{path} cannot be read: {problem.strerror}") from problem
-    if os.name == "posix" and mode & 0o077:
-        raise _broken(f"{path} can be read by others: run 'chmod 600 {path}', and think of who may have read it")
-
-
-def _write_secrets(path: Path, secrets: Sequence[_Secret]) -> None:
-    lines = ["# vantage: keys that open answers, the newest first; 'age -d -i' takes this file"]
-    for each in secrets:
-        lines += [
-            f"# created: {each.created}",
-            f"# public key: {sealing.recipient_of(each.identity)}",
-            each.identity,
-        ]
-    replace_private(path, "\n".join(lines) + "\n")
-
-
-def _moment(text: str) -> datetime | None:
-    try:
-        return datetime.fromisoformat(text)
-    except ValueError:
-        return None
-
-
 @contextmanager
 def _writing(directory: Path) -> Iterator[None]:
     """Nobody else changes the directory meanwhile."""
@@ -418,8 +341,4 @@ def _writing(directory: Path) -> Iterator[None]:
         with filelock.FileLock(directory.parent / f".{directory.name}.lock", mode=0o600):
             yield
     except OSError as problem:
-        raise _broken(f"{directory} cannot be written: {problem.strerror or problem}") from problem
-
-
-def _broken(why: str) -> VantageError:
-    return error(Reason.CONFIGURATION_INVALID, why)
+        raise broken(f"{directory} cannot be written: {problem.strerror or problem}") from problem
