@@ -12,6 +12,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from vantage.api.types.v1 import types_pb2
@@ -173,6 +174,7 @@ async def test_large_arguments_are_uploaded_whole_over_several_connections(
 
     payloads = Payloads(client._caller, transfer)
     packed = await payloads.pack(path, "application/json")
+    assert not [each.path for each in psutil.Process().open_files() if each.path == str(path)]
     assert packed.WhichOneof("content") == "reference"  # given only when the digest of what arrived is right
     content = Content(packed.media_type, packed.size_bytes, packed.digest, None, packed.reference)
     fetched.write_text("of earlier")

@@ -19,7 +19,7 @@ from vantage.api.types.v1 import types_pb2
 from vantage.client.caller import Caller, Patience
 from vantage.client.models import Content
 from vantage.common.errors import Reason, UnauthenticatedError, VantageError, error
-from vantage.common.payload_frames import Chunk, upload_parts
+from vantage.common.payload_frames import Chunk, upload
 from vantage.common.rpc import error_from_rpc
 from vantage.common.write_behind import WriteBehind
 
@@ -173,8 +173,13 @@ class Payloads:
         stubs = await self._caller.stubs()
         token, metadata = await self._caller.metadata()
         try:
-            parts = upload_parts(header, source, lambda done: self._transfer("upload", done, header.size_bytes))
-            answer = await stubs.payloads.UploadPayload(parts, metadata=metadata)
+            answer = await upload(
+                stubs.payloads,
+                metadata,
+                header,
+                source,
+                lambda done: self._transfer("upload", done, header.size_bytes),
+            )
         except grpc.aio.AioRpcError as failure:
             problem = error_from_rpc(failure)
             if isinstance(problem, UnauthenticatedError):

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from io import BytesIO
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
@@ -96,6 +96,32 @@ class PayloadStub:
                 response_deserializer=decode_download,
             )
         )
+
+
+async def upload(
+    stub: PayloadStub,
+    metadata: tuple[tuple[str, str], ...],
+    header: pb.UploadHeader,
+    source: bytes | Path,
+    sent: Callable[[int], None] | None = None,
+) -> pb.UploadPayloadResponse:
+    """Send a source from the header's offset on; see ``upload_parts``.
+
+    Raises:
+        grpc.aio.AioRpcError: the server does not take it, or the connection is lost.
+        OSError: the source cannot be read.
+    """
+    call = stub.UploadPayload(metadata=metadata)
+    try:
+        # Not handed to the library: it drops what it reads from when the call ends, with the file open.
+        async with aclosing(upload_parts(header, source, sent)) as parts:
+            with suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError):  # the call has ended, and says why below
+                async for part in parts:
+                    await call.write(part)
+                await call.done_writing()
+        return await call
+    finally:
+        call.cancel()  # when something here failed
 
 
 async def upload_parts(

@@ -14,7 +14,7 @@ from vantage.api.payload.v1 import payload_service_pb2 as pb
 from vantage.api.types.v1 import types_pb2
 from vantage.common.backoff import Backoff
 from vantage.common.errors import Reason, UnauthenticatedError, UnavailableError, VantageError, error
-from vantage.common.payload_frames import PayloadStub, upload_parts
+from vantage.common.payload_frames import PayloadStub, upload
 from vantage.common.rpc import error_from_rpc
 from vantage.node.connection import Connection
 from vantage.node.door import StoredResult
@@ -108,7 +108,7 @@ class Payloads:
             header = pb.UploadHeader(
                 request_id=request_id, size_bytes=result.size, digest=result.digest, offset=known.offset
             )
-            answer = await stub.UploadPayload(upload_parts(header, result.content), metadata=metadata)
+            answer = await upload(stub, metadata, header, result.content)
         except grpc.aio.AioRpcError as problem:
             raise error_from_rpc(problem) from problem
         return answer.payload.name
