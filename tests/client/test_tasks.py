@@ -181,11 +181,11 @@ async def test_large_arguments_are_uploaded_whole_over_several_connections(
     await payloads.fetch_to(content, fetched)
     assert fetched.read_bytes() == path.read_bytes() == await payloads.fetch(content)
     assert lost == {"upload", "download"}
-    for direction in lost:
-        ends = [done for each, done, _total in told if each == direction]
-        assert ends[-1] == packed.size_bytes
-        # Nothing begins again at the start: a loss costs less than what was under way.
-        assert all(after > before - 5_000_000 for before, after in pairwise(ends[: ends.index(ends[-1]) + 1]))
+    ends = {way: [done for each, done, _total in told if each == way] for way in lost}
+    assert ends["upload"][-1] == packed.size_bytes
+    # Whatever has arrived is not asked for again. (How much of an upload had arrived, buffers on the way decide.)
+    fetched_first = ends["download"][: ends["download"].index(packed.size_bytes) + 1]
+    assert all(after > before for before, after in pairwise(fetched_first))
 
     fetched.write_text("of earlier")
     with pytest.raises(InvalidArgumentError, match="changed on its way"):
