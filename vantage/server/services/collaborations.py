@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from vantage.common import names
 from vantage.common.clock import Clock
 from vantage.common.errors import Reason, error
-from vantage.server.domain import audit
+from vantage.server.domain import audit, display_names
 from vantage.server.domain.etags import check_etag
 from vantage.server.domain.membership import Member, Standing, may_answer
 from vantage.server.domain.permissions import Operation, Owner, Resource, reach
@@ -57,7 +57,9 @@ class Collaborations:
         audit.note(name, organizations=" ".join(invited))
         require_new(user, Resource.COLLABORATION, Owner(creator=user.name))
         members = tuple(self._invited(user, each) for each in invited)
-        made = Collaboration(name, display_name or collaboration_id, members, user.name, self._clock.now())
+        made = Collaboration(
+            name, display_names.checked(display_name) or collaboration_id, members, user.name, self._clock.now()
+        )
         await self._database.write(lambda connection: store.create(connection, made))
         self._directory.forget()
         return made
@@ -85,7 +87,7 @@ class Collaborations:
             found = _get(connection, user, Operation.EDIT, name)
             check_etag(etag, found.etag, name)
             if display_name is not None:
-                store.set_display_name(connection, name, display_name)
+                store.set_display_name(connection, name, display_names.checked(display_name))
             return _get(connection, user, Operation.EDIT, name)
 
         return await self._database.write(unit)

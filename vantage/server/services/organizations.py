@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from vantage.common import names, pki
 from vantage.common.clock import Clock
 from vantage.common.errors import Reason, error
-from vantage.server.domain import audit
+from vantage.server.domain import audit, display_names
 from vantage.server.domain.etags import check_etag
 from vantage.server.domain.permissions import Operation, Owner, Resource, reach
 from vantage.server.domain.principals import Principal, UserPrincipal
@@ -38,7 +38,9 @@ class Organizations:
         name = str(names.parse(f"organizations/{organization_id}", "organizations", field="organization_id"))
         audit.note(name)
         require_new(user, Resource.ORGANIZATION, Owner())
-        organization = Organization(name, display_name or organization_id, _checked(pems, name), self._clock.now())
+        organization = Organization(
+            name, display_names.checked(display_name) or organization_id, _checked(pems, name), self._clock.now()
+        )
         await self._database.write(lambda connection: store.create_organization(connection, organization))
         return organization
 
@@ -65,7 +67,7 @@ class Organizations:
             found = _get(connection, user, Operation.EDIT, name)
             check_etag(etag, found.etag, name)
             if display_name is not None:
-                store.set_display_name(connection, name, display_name)
+                store.set_display_name(connection, name, display_names.checked(display_name))
             return _get(connection, user, Operation.EDIT, name)
 
         return await self._database.write(unit)
@@ -107,12 +109,12 @@ def _get(connection: Connection, principal: Principal, operation: Operation, nam
 
 
 def _checked(pems: Sequence[str], organization: str) -> tuple[str, ...]:
-    if len(pems) > MAX_CERTIFICATES:
-        raise error(Reason.CERTIFICATE_INVALID, f"an organization has at most {MAX_CERTIFICATES} authorities at a time")
     checked = []
-    for pem in pems:
+    for pem in pems[: MAX_CERTIFICATES + 1]:
         certificates = pki.load_certificates(pem)
         for each in certificates:
             pki.check_authority(each, organization)
             checked.append(pki.to_pem(each))
+    if len(checked) > MAX_CERTIFICATES:  # a text may hold many
+        raise error(Reason.CERTIFICATE_INVALID, f"an organization has at most {MAX_CERTIFICATES} authorities at a time")
     return tuple(checked)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from vantage.common import names
 from vantage.common.clock import Clock
 from vantage.common.errors import Reason, error
-from vantage.server.domain import audit
+from vantage.server.domain import audit, display_names
 from vantage.server.domain.etags import check_etag
 from vantage.server.domain.permissions import Operation, Owner, Resource, reach
 from vantage.server.domain.principals import Principal, UserPrincipal
@@ -49,7 +49,12 @@ class Studies:
         name = str(names.parse(f"{collaboration}/studies/{study_id}", "collaborations/studies", field="study_id"))
         audit.note(name, organizations=" ".join(organizations))
         study = Study(
-            name, collaboration, display_name or study_id, _checked(organizations), user.name, self._clock.now()
+            name,
+            collaboration,
+            display_names.checked(display_name) or study_id,
+            _checked(organizations),
+            user.name,
+            self._clock.now(),
         )
 
         def unit(connection: Connection) -> None:
@@ -90,7 +95,9 @@ class Studies:
             check_etag(etag, study.etag, name)
             changed = replace(
                 study,
-                display_name=study.display_name if change.display_name is None else change.display_name,
+                display_name=study.display_name
+                if change.display_name is None
+                else display_names.checked(change.display_name),
                 organizations=study.organizations if change.organizations is None else _checked(change.organizations),
             )
             store.replace(connection, changed)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from vantage.common import names
 from vantage.common.clock import Clock
 from vantage.common.errors import Reason, error
-from vantage.server.domain import audit
+from vantage.server.domain import audit, display_names
 from vantage.server.domain.etags import check_etag
 from vantage.server.domain.passwords import Passwords
 from vantage.server.domain.permissions import Operation, Owner, Permission, Resource, may_grant, reach
@@ -66,12 +66,19 @@ class Users:
         await self._database.read(lambda connection: _check_roles(connection, caller, roles, home))
         _check_kind(kind, organization, password)
         hashed = await self._passwords.hash_new(password, user_id) if password else ""
-        user = User(name, home, display_name or user_id, hashed, tuple(sorted(set(roles))), self._clock.now(), kind)
+        shown = display_names.checked(display_name) or user_id
+        user = User(name, home, shown, hashed, tuple(sorted(set(roles))), self._clock.now(), kind)
 
         def unit(connection: Connection) -> str:
             if organization and organization_store.get_organization(connection, organization) is None:
                 raise error(Reason.NOT_FOUND, f"{organization} does not exist: create it first")
             _check_roles(connection, caller, roles, home)
+            if user_store.left_something(connection, name):
+                # Whoever made a thing may see it and more: it must not become that of another person.
+                raise error(
+                    Reason.ALREADY_EXISTS,
+                    f"there are tasks or other things of a former {name}: choose another user name",
+                )
             user_store.create(connection, user)
             return "" if hashed or kind is not UserKind.PERSON else new_reset(connection, name, user.created)[0]
 
@@ -112,7 +119,7 @@ class Users:
                 _check_roles(connection, caller, roles, user.organization)
                 if ROOT_ROLE not in roles:
                     _keep_a_root(connection, user)
-            shown = user.display_name if change.display_name is None else change.display_name
+            shown = user.display_name if change.display_name is None else display_names.checked(change.display_name)
             user_store.set_details(connection, name, shown, roles)
             return _get(connection, caller, Operation.EDIT, name)
 

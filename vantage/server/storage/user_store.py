@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from sqlalchemy import ColumnElement, Connection, and_, delete, insert, select, update
+from sqlalchemy import ColumnElement, Connection, and_, delete, exists, insert, select, update
 from sqlalchemy.dialects.sqlite import insert as upsert
 from sqlalchemy.exc import IntegrityError
 
@@ -14,7 +14,7 @@ from vantage.common.errors import Reason, error
 from vantage.server.domain.etags import etag_of
 from vantage.server.domain.permissions import Owner, Reach
 from vantage.server.domain.principals import LoginMethod, UserKind
-from vantage.server.storage import schema
+from vantage.server.storage import schema, task_schema
 from vantage.server.storage.reach_filter import in_reach
 
 FORGET_FAILURES = timedelta(days=1)
@@ -129,6 +129,19 @@ def list_users(
     if after is not None:
         conditions.append(table.name > after)
     return _load(connection, and_(*conditions), limit)
+
+
+def left_something(connection: Connection, name: str) -> bool:
+    """Whether anything says that a user of this name made it."""
+    made = (
+        task_schema.task.c.creator,
+        task_schema.task.c.owner,
+        task_schema.payload.c.uploader,
+        schema.collaboration.c.creator,
+        schema.study.c.creator,
+        schema.role.c.creator,
+    )
+    return any(connection.execute(select(exists().where(column == name))).scalar_one() for column in made)
 
 
 def set_details(connection: Connection, name: str, display_name: str, roles: Sequence[str]) -> None:

@@ -102,7 +102,7 @@ class Collaboration(_message.Message):
     name: _builtins.str
     """collaborations/{collaboration}; the last part as for organizations."""
     display_name: _builtins.str
-    """For people."""
+    """For people; at most 200 characters."""
     etag: _builtins.str
     """Changes with what an update can change. In an update: the version that the change was made over, or empty."""
     @_builtins.property
@@ -147,7 +147,7 @@ class CreateCollaborationRequest(_message.Message):
     collaboration_id: _builtins.str
     """Last part of the resource name."""
     display_name: _builtins.str
-    """For people."""
+    """For people; at most 200 characters."""
     @_builtins.property
     def organizations(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Whom to invite, organizations/{organization}, at most 1,000."""

@@ -34,7 +34,7 @@ class Organization(_message.Message):
     name: _builtins.str
     """organizations/{organization}; the last part is 2 to 40 characters of a-z, 0-9 and hyphen."""
     display_name: _builtins.str
-    """For people."""
+    """For people; at most 200 characters."""
     etag: _builtins.str
     """Changes with what an update can change. In an update: the version that the change was made over, or empty."""
     @_builtins.property
@@ -74,7 +74,7 @@ class CreateOrganizationRequest(_message.Message):
     organization_id: _builtins.str
     """Last part of the resource name."""
     display_name: _builtins.str
-    """For people."""
+    """For people; at most 200 characters."""
     @_builtins.property
     def ca_certificates(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Certificates of its certificate authority, PEM; may be empty until it has nodes."""

@@ -34,7 +34,7 @@ class Study(_message.Message):
     name: _builtins.str
     """collaborations/{collaboration}/studies/{study}; the last part as for organizations."""
     display_name: _builtins.str
-    """For people."""
+    """For people; at most 200 characters."""
     etag: _builtins.str
     """Changes with what an update can change. In an update: the version that the change was made over, or empty."""
     @_builtins.property
@@ -77,7 +77,7 @@ class CreateStudyRequest(_message.Message):
     study_id: _builtins.str
     """Last part of the resource name."""
     display_name: _builtins.str
-    """For people."""
+    """For people; at most 200 characters."""
     @_builtins.property
     def organizations(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Members of the collaboration, 1 to 1,000."""

@@ -61,7 +61,7 @@ class User(_message.Message):
     organization: _builtins.str
     """organizations/{organization}, or empty for a user of the server itself."""
     display_name: _builtins.str
-    """For people."""
+    """For people; at most 200 characters."""
     etag: _builtins.str
     """Changes with what an update can change. In an update: the version that the change was made over, or empty."""
     kind: Global___UserKind.ValueType
@@ -110,7 +110,7 @@ class CreateUserRequest(_message.Message):
     organization: _builtins.str
     """organizations/{organization}."""
     display_name: _builtins.str
-    """For people."""
+    """For people; at most 200 characters."""
     password: _builtins.str
     """At least 12 characters. Empty for service accounts, and for persons who set it themselves with a reset token."""
     kind: Global___UserKind.ValueType
