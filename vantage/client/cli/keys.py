@@ -131,7 +131,7 @@ def rotate(call: Call, offline: bool) -> None:
     recipient = files.rotate()
     document: dict[str, object] = {"recipient": recipient}
     if keyring is not None:
-        document["version"] = _publish(call, files)
+        document["version"] = _publish(call, files, keyring)
     call.output.done(f"new answers are sealed to {recipient}", document)
 
 
@@ -146,13 +146,12 @@ def revoke(call: Call, recipient: str, offline: bool, yes: bool) -> None:
     admin to revoke.
     """
     _chosen, files = _files(call)
-    if not offline:
-        _open(files)
+    keyring = None if offline else _open(files)  # before anything is changed
     terminal.confirm(f"Destroy {recipient}, and lose what only it opens?", yes=yes)
     newest = files.revoke(recipient)
     document: dict[str, object] = {"revoked": recipient, "recipient": newest}
-    if not offline:
-        document["version"] = _publish(call, files)
+    if keyring is not None:
+        document["version"] = _publish(call, files, keyring)
     call.output.done(f"destroyed {recipient}; new answers are sealed to {newest}", document)
 
 
@@ -198,10 +197,13 @@ def _open(files: KeyFiles) -> Keyring:
     return files.open(lambda: asking(files))
 
 
-def _publish(call: Call, files: KeyFiles) -> int:
-    keyring = _open(files)
+def _publish(call: Call, files: KeyFiles, opened: Keyring | None = None) -> int:
+    """Publish the list of keys; ``opened`` spares the person a second question for the passphrase."""
+    from dataclasses import replace
+
+    keyring = opened or _open(files)
     with call.client() as client:
-        return client.keys.publish(files, keyring)
+        return client.keys.publish(files, replace(keyring, identities=tuple(files.identities())))
 
 
 def _logged_in(call: Call) -> str:
