@@ -166,6 +166,9 @@ class Stream:
     async def close(self) -> None:
         """End the stream: breaks it unless both sides have finished. May be called again."""
         self._call.cancel()
+        if not all(task.done() for task in self._tasks):
+            # They may wait for a reader or a writer who will not come any more: the call's end does not wake them.
+            self._fail(PeerError(Reason.CANCELLED, "the stream was closed here"))
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     def messages(self, max_size: int = DEFAULT_MAX_MESSAGE) -> MessageChannel:
@@ -181,7 +184,7 @@ class Stream:
     async def _receive(self) -> None:
         try:
             while True:
-                while self._ahead >= _AHEAD:
+                while self._ahead >= _AHEAD and self._problem is None:
                     self._to_read.clear()
                     await self._to_read.wait()
                 message = await self._call.read()

@@ -17,7 +17,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parents[3]))
 
 from vantage.algorithm.peers import Peers
-from vantage.algorithm.streams import PeerError, Stream
+from vantage.algorithm.streams import _AHEAD, PeerError, Stream
 from vantage.common.errors import Reason
 from vantage.node.door import SOCKET_NAME, Door
 from vantage.testing import doors
@@ -182,3 +182,18 @@ async def test_programs_that_know_only_tcp_talk_over_forwarded_ports(tmp_path: P
             await ask(ports[0]["hilda"], b"x")
         program.close()
         await program.wait_closed()
+
+
+async def test_a_stream_that_nobody_reads_can_be_closed(tmp_path: Path) -> None:
+    async with (
+        algorithms(tmp_path, "clara", "hilda") as (_, (clara, hilda)),
+        connected(clara, hilda, "hilda") as (mine, theirs),
+    ):
+        sending = asyncio.create_task(theirs.write(bytes(32 * MIB)))
+        await mine.read()
+        while mine._ahead < _AHEAD:  # as much as is taken without a reader
+            await mine._change()
+        async with asyncio.timeout(10):
+            await mine.close()
+        sending.cancel()
+        await asyncio.gather(sending, return_exceptions=True)
