@@ -198,6 +198,7 @@ class NodeSession:
         # Known leases cost no look at the database.
         if unknown := self._board.book.renew(self.node.name, leases, expires):
             revoked = await self._commits.commit(assignment.check_leases, self.node.name, unknown, now)
+        await self.outbox.room()
         self.outbox.put(HeartbeatReply(tuple(revoked), now, await self._board.trust_version()))
 
     async def _apply(self) -> None:

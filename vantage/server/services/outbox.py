@@ -12,6 +12,9 @@ from vantage.server.domain.tasks import Work
 ACK_SECONDS = 0.02
 """How long an acknowledgement waits for a message that takes it along."""
 
+MAX_WAITING = 1_000
+"""Messages that wait for a node that does not read, before no more is taken from it that asks for a reply."""
+
 ServerMessage = Welcome | HeartbeatReply | Work | CancelRun | OpenRelay | Goodbye | Acknowledge
 
 
@@ -21,6 +24,7 @@ class Outbox:
     def __init__(self) -> None:
         self._messages: deque[ServerMessage] = deque()
         self._filled = asyncio.Event()
+        self._taken = asyncio.Event()
         self._open = False
         self._ended = False
         self.ack = 0
@@ -39,6 +43,12 @@ class Outbox:
             self._messages.append(message)
             self._filled.set()
 
+    async def room(self) -> None:
+        """Wait until the node has read enough for another reply."""
+        while len(self._messages) >= MAX_WAITING and not self._ended:
+            self._taken.clear()
+            await self._taken.wait()
+
     def acknowledge(self, sequence: int) -> None:
         """All messages up to this sequence are durable."""
         if sequence > self.ack:
@@ -54,6 +64,7 @@ class Outbox:
                 self._messages.append(message)
             self._ended = self._open = True
             self._filled.set()
+            self._taken.set()
 
     @property
     def ended(self) -> bool:
@@ -70,6 +81,7 @@ class Outbox:
             if self._open:
                 if self._messages:
                     self._sent_ack = self.ack
+                    self._taken.set()
                     return self.ack, self._messages.popleft()
                 if self._ended:
                     return None
