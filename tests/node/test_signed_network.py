@@ -23,6 +23,7 @@ from vantage.common import pki
 from vantage.common.errors import Reason, RefusedError
 from vantage.common.trust import TrustStore
 from vantage.node.door import RunCallbacks
+from vantage.node.secrecy import SEEN_FILE
 from vantage.testing.peer_network import PATIENCE, PeerNetwork
 from vantage.testing.processes import HOME, RESEARCHER
 from vantage.testing.server import PASSWORD
@@ -93,6 +94,9 @@ async def test_a_signed_task_asks_others_and_the_server_sees_nothing(
         (result,) = await handle.results()
     assert result.value == {"name": f"{MARK}clara"}
     assert result.verified
+    # What clara's node has seen of hilda's keys outlives its process.
+    (seen,) = (tmp_path / "network" / "clara").rglob(SEEN_FILE)
+    assert "organizations/hilda/nodes/hilda-1" in json.loads(seen.read_text())
     for path in (tmp_path / "network" / "server").rglob("*"):
         if path.is_file():
             assert MARK.encode() not in path.read_bytes(), path

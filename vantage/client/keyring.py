@@ -19,12 +19,12 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from vantage.client.seal_file import SealFile, SealKey, broken, check_private
-from vantage.client.seen_versions import SeenVersions
 from vantage.common import dsse, names, pki, sealing
 from vantage.common.attestation import KEYS_LIFETIME, sign_keys
 from vantage.common.clock import Clock, SystemClock
 from vantage.common.errors import Reason, VantageError, error
 from vantage.common.files import replace_private
+from vantage.common.seen_versions import SeenVersions
 from vantage.common.statements import KeyBundle
 
 KEY_FILE = "user-key.pem"

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, MutableMapping, Sequence
-from dataclasses import dataclass
-from datetime import datetime
+from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
 
 from vantage.common.attestation import VerifiedKeys, verify_keys
 from vantage.common.clock import Clock
 from vantage.common.dsse import Certify
-from vantage.common.errors import Reason, error
+from vantage.common.errors import Reason, VantageError, error
 
 Fetch = Callable[[str, Sequence[str]], Awaitable[Iterable[tuple[str, bytes]]]]
 """Asks the server for (holder, envelope) of the nodes of organizations that serve a collaboration."""
+
+
+_CHECK_AGAIN = timedelta(minutes=1)
+"""How long a list that was verified is used without a look at whether its signer was revoked meanwhile."""
+_SIGNER_REFUSED = frozenset({Reason.CERTIFICATE_REVOKED, Reason.CERTIFICATE_UNTRUSTED})
 
 
 @dataclass(frozen=True)
@@ -26,6 +31,15 @@ class Recipients:
 
     recipients: tuple[str, ...]
     versions: tuple[tuple[str, int], ...]
+
+
+@dataclass(frozen=True)
+class _Known:
+    """A list that was verified, and when."""
+
+    keys: VerifiedKeys
+    envelope: bytes
+    verified: datetime
 
 
 class KeyDirectory:
@@ -45,7 +59,7 @@ class KeyDirectory:
         self._fetch = fetch
         self._certify = certify
         self._clock = clock
-        self._known: dict[str, dict[str, VerifiedKeys]] = {}
+        self._known: dict[str, dict[str, _Known]] = {}
         self._seen = {} if seen is None else seen
 
     def forget(self) -> None:
@@ -59,17 +73,23 @@ class KeyDirectory:
     async def of_all(self, collaboration: str, wanted: Sequence[tuple[str, str]]) -> list[Recipients]:
         """Keys of the nodes that may get a run: all of an organization that serve the collaboration, or one.
 
+        Nothing is sealed to a node whose certificate does not count (any more); the others of its organization can be
+        asked all the same.
+
         Args:
             collaboration: in which is asked.
             wanted: organization and node, or "" for any of its nodes; the server is asked at most once for all.
 
         Raises:
             RefusedError: KEYS_INVALID or KEYS_STALE: none is published, or a list is not to be believed.
-            PermissionDeniedError: CERTIFICATE_UNTRUSTED: nobody whom the owner trusts vouches for a node.
+            PermissionDeniedError: CERTIFICATE_UNTRUSTED, CERTIFICATE_REVOKED: nobody whom the owner trusts vouches for
+                a node, and there is no other.
         """
         known = self._known.setdefault(collaboration, {})
         now = self._clock.now()
+        self._check_again(known, now)
         missing = list(dict.fromkeys(each[0] for each in wanted if not _current(_of(known, *each), now)))
+        refused: dict[str, VantageError] = {}
         if missing:
             prefixes = tuple(f"{organization}/nodes/" for organization in missing)
             for holder in [each for each in known if each.startswith(prefixes)]:
@@ -77,17 +97,44 @@ class KeyDirectory:
             for holder, envelope in await self._fetch(collaboration, missing):
                 if not holder.startswith(prefixes):
                     continue  # not asked for: whoever it is, nothing is sealed to them
-                keys = verify_keys(envelope, self._certify, holder, now, seen_version=self._seen.get(holder, 0))
+                try:
+                    keys = self._verify(holder, envelope, now)
+                except VantageError as problem:
+                    if problem.reason not in _SIGNER_REFUSED:
+                        raise
+                    refused[holder] = problem
+                    continue
                 self._seen[holder] = keys.version
-                known[holder] = keys
-        return [_recipients(_of(known, *each), collaboration, *each) for each in wanted]
+                known[holder] = _Known(keys, envelope, now)
+            for holder in refused:
+                known.pop(holder, None)  # told twice: then neither counts
+        return [_recipients(_of(known, *each), refused, collaboration, *each) for each in wanted]
+
+    def _verify(self, holder: str, envelope: bytes, now: datetime) -> VerifiedKeys:
+        return verify_keys(envelope, self._certify, holder, now, seen_version=self._seen.get(holder, 0))
+
+    def _check_again(self, known: dict[str, _Known], now: datetime) -> None:
+        """Drop lists whose signers do not count any more."""
+        for holder, each in list(known.items()):
+            if now - each.verified < _CHECK_AGAIN:
+                continue
+            try:
+                self._verify(holder, each.envelope, now)
+                known[holder] = replace(each, verified=now)
+            except VantageError:
+                del known[holder]  # what is wrong is said when it is fetched again and still so
 
 
-def _current(found: Sequence[VerifiedKeys], now: datetime) -> bool:
-    return bool(found) and all(each.expires > now for each in found)
+def _current(found: Sequence[_Known], now: datetime) -> bool:
+    return bool(found) and all(each.keys.expires > now for each in found)
 
 
-def _recipients(found: Sequence[VerifiedKeys], collaboration: str, organization: str, node: str) -> Recipients:
+def _recipients(
+    found: Sequence[_Known], refused: Mapping[str, VantageError], collaboration: str, organization: str, node: str
+) -> Recipients:
+    for holder, problem in refused.items() if not found else ():
+        if holder == node or (not node and holder.startswith(f"{organization}/nodes/")):
+            raise problem
     if not found:
         whose = node or f"{organization} for {collaboration}"
         raise error(
@@ -96,12 +143,12 @@ def _recipients(found: Sequence[VerifiedKeys], collaboration: str, organization:
             organization=organization,
         )
     return Recipients(
-        tuple(dict.fromkeys(each for keys in found for each in keys.recipients[:1])),
-        tuple((keys.holder, keys.version) for keys in found),
+        tuple(dict.fromkeys(recipient for each in found for recipient in each.keys.recipients[:1])),
+        tuple((each.keys.holder, each.keys.version) for each in found),
     )
 
 
-def _of(known: dict[str, VerifiedKeys], organization: str, node: str) -> list[VerifiedKeys]:
+def _of(known: Mapping[str, _Known], organization: str, node: str) -> list[_Known]:
     if node:
         return [known[node]] if node in known else []
-    return [keys for holder, keys in sorted(known.items()) if holder.startswith(f"{organization}/nodes/")]
+    return [known[holder] for holder in sorted(known) if holder.startswith(f"{organization}/nodes/")]

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from vantage.common.clock import Clock
 from vantage.common.dsse import Certify
 from vantage.common.errors import UnavailableError, VantageError
+from vantage.common.seen_versions import SeenVersions
 from vantage.node.attest import Attestor
 from vantage.node.config import NodeConfig
 from vantage.node.connection import Connection
@@ -20,6 +21,9 @@ from vantage.node.sealed import Sealer
 from vantage.node.subtask_orders import SubtaskOrders
 
 log = logging.getLogger(__name__)
+
+SEEN_FILE = "seen-keys.json"
+"""In the data directory: a server cannot bring back an older list of keys after a restart."""
 
 
 @dataclass(frozen=True)
@@ -71,5 +75,6 @@ async def build_secrecy(
     sealer = Sealer(lambda: keys.identities)
     book = await OrderBook.open(journal, config.data_dir / "journal.db", clock)
     gate = OrderGate(certify, book, clock, required=lambda: not config.policy.allow_unsigned)
-    subtasks = SubtaskOrders(connection, certify, keys, sealer, payloads, clock)
+    seen = SeenVersions(config.data_dir / SEEN_FILE)
+    subtasks = SubtaskOrders(connection, certify, keys, sealer, payloads, clock, seen)
     return Secrecy(gate, sealer, Attestor(lambda: connection.identity, journal), subtasks, keys)

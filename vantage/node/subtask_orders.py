@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import uuid
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, MutableMapping, Sequence
 from datetime import timedelta
 
 import grpc
@@ -56,6 +56,7 @@ class SubtaskOrders:
         sealer: opens and seals.
         payloads: what is too large for a message.
         clock: the time.
+        seen: see ``KeyDirectory``.
     """
 
     def __init__(
@@ -66,6 +67,7 @@ class SubtaskOrders:
         sealer: Sealer,
         payloads: Payloads,
         clock: Clock,
+        seen: MutableMapping[str, int] | None = None,
     ) -> None:
         self._connection = connection
         self._certify = certify
@@ -73,7 +75,7 @@ class SubtaskOrders:
         self._sealer = sealer
         self._payloads = payloads
         self._clock = clock
-        self._directory = KeyDirectory(self._fetch, certify, clock)
+        self._directory = KeyDirectory(self._fetch, certify, clock, seen)
 
     def forget_keys(self) -> None:
         """The server said that keys have changed: fetch them at the next use."""

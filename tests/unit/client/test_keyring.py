@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 
 from vantage.client.keyring import KEY_FILE, RECOVERY_FILE, REQUEST_FILE, SECRETS_FILE, KeyFiles
-from vantage.client.seen_versions import SeenVersions
 from vantage.common import dsse, pki, sealing
 from vantage.common.attestation import verify_keys
 from vantage.common.clock import ManualClock
 from vantage.common.errors import ConfigurationError, ConflictError, InvalidArgumentError, NotFoundError, Reason
+from vantage.common.seen_versions import SeenVersions
 from vantage.common.statements import KeyBundle
 
 ROSA = "organizations/dora/users/rosa"
