@@ -163,9 +163,10 @@ async def read_ahead(file: BinaryIO) -> AsyncGenerator[Chunk, None]:
             for start in range(0, len(block), CHUNK_SIZE):
                 yield view[start : start + CHUNK_SIZE]
     finally:
-        # A thread may be reading still.
-        await asyncio.wait({ahead})
-        file.close()
+        try:
+            await asyncio.wait({ahead})  # a thread may be reading still
+        finally:
+            file.close()  # also when whoever reads is cancelled right here
 
 
 def encode_upload(part: pb.UploadHeader | Chunk) -> bytes:

@@ -45,7 +45,12 @@ class PayloadFiles:
 
     async def read(self, payload: str, offset: int) -> AsyncGenerator[Chunk, None]:
         """See ``PayloadStore``."""
-        file = await asyncio.to_thread(self._open, payload, offset)
+        opening = asyncio.create_task(asyncio.to_thread(self._open, payload, offset))
+        try:
+            file = await asyncio.shield(opening)
+        except asyncio.CancelledError:
+            opening.add_done_callback(_close_opened)  # the thread goes on, and nobody else would close what it opens
+            raise
         async with aclosing(read_ahead(file)) as chunks:
             async for chunk in chunks:
                 yield chunk
@@ -146,3 +151,8 @@ def _write_whole(file: BinaryIO, block: Chunk) -> None:
     view = memoryview(block)
     while view:
         view = view[file.write(view) :]
+
+
+def _close_opened(opening: asyncio.Task[BinaryIO]) -> None:
+    if not opening.cancelled() and opening.exception() is None:
+        opening.result().close()
