@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,8 @@ from vantage.testing.station import REPOSITORY, Station, assign, send
 
 
 async def test_a_node_runs_declared_functions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))
+    # Before what is there: the process finds the package in the same place as this one, installed or not.
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent), prepend=os.pathsep)
     monkeypatch.syspath_prepend(str(Path(__file__).parent))
     async with ScriptedServer() as server:
         station = Station.create(tmp_path, server)
@@ -23,7 +25,7 @@ async def test_a_node_runs_declared_functions(tmp_path: Path, monkeypatch: pytes
             await session.receive("accepted")
             await session.receive("started")
             completed = (await session.receive("completed")).completed
-            assert completed.result.media_type == "application/json"
+            assert completed.result.media_type == "application/json", completed.failure
             assert json.loads(completed.result.inline) == 3
 
             send(session, assign("fail", '{"kind": "few"}'))
