@@ -6,7 +6,7 @@ import asyncio
 import hashlib
 import logging
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -33,6 +33,8 @@ from vantage.node.subtasks import Subtasks
 from vantage.node.tunnels.tunnels import Tunnels
 
 log = logging.getLogger(__name__)
+
+_Step = Callable[[pb.Assign, "_Active"], Coroutine[None, None, None]]
 
 
 @dataclass
@@ -197,7 +199,7 @@ class Runner:
 
     # One run.
 
-    def _begin(self, assign: pb.Assign, work: Callable[[pb.Assign, _Active], object]) -> None:
+    def _begin(self, assign: pb.Assign, work: _Step) -> None:
         active = self._active[assign.lease.lease_id] = _Active(assign.lease)
         self._idle.clear()
         active.task = asyncio.create_task(self._guard(assign, active, work), name=assign.lease.run)
@@ -209,12 +211,10 @@ class Runner:
         if active.task is not None:
             active.task.cancel()
 
-    async def _guard(self, assign: pb.Assign, active: _Active, work: Callable[[pb.Assign, _Active], object]) -> None:
+    async def _guard(self, assign: pb.Assign, active: _Active, work: _Step) -> None:
         lease = assign.lease
         try:
-            coroutine = work(assign, active)
-            assert asyncio.iscoroutine(coroutine)  # noqa: S101  # both candidates are
-            await coroutine
+            await work(assign, active)
         except asyncio.CancelledError:
             if active.stop is not None:
                 log.info("run stopped", extra={"run": lease.run, "reason": active.stop})

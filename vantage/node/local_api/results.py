@@ -7,6 +7,7 @@ import hashlib
 import os
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import IO
 
 from vantage.api.algorithm.v1 import algorithm_service_pb2 as pb
 from vantage.common.errors import Reason, error
@@ -62,7 +63,7 @@ async def take_result(requests: AsyncIterator[pb.SubmitResultRequest], directory
                     )
                 digest.update(request.chunk)
                 await asyncio.to_thread(file.write, request.chunk)
-            await asyncio.to_thread(_sync, file.fileno(), file.flush)
+            await asyncio.to_thread(_sync, file)
     except OSError as problem:
         await asyncio.to_thread(path.unlink, missing_ok=True)
         raise error(
@@ -76,7 +77,6 @@ async def take_result(requests: AsyncIterator[pb.SubmitResultRequest], directory
     return StoredResult(media_type, path, size, f"sha256:{digest.hexdigest()}")
 
 
-def _sync(descriptor: int, flush: object) -> None:
-    assert callable(flush)  # noqa: S101  # a bound method of the file
-    flush()
-    os.fsync(descriptor)
+def _sync(file: IO[bytes]) -> None:
+    file.flush()
+    os.fsync(file.fileno())
