@@ -165,6 +165,8 @@ class GrpcDoor:
                 case "snapshot":
                     for run in event.snapshot.task.runs:
                         _take(run, ended)
+                    if event.snapshot.task.state > task_pb2.TASK_STATE_ACTIVE:
+                        return True  # all there is: no event follows
                 case "run_finished":
                     _take(event.run_finished.run, ended)
                 case "task_finished":

@@ -127,6 +127,17 @@ def test_subtask_attaches_again_after_a_broken_stream(tmp_path: Path) -> None:
     assert node.progress == [(0.5, "asking")]
 
 
+def test_a_subtask_that_has_ended_already_is_answered_by_its_snapshot(tmp_path: Path) -> None:
+    node = LocalNode("central", b'{"dataset": "lung"}')
+    ended = task_pb2.Task(
+        state=task_pb2.TASK_STATE_SUCCEEDED, runs=[finished("clara", 12).run, finished("hilda", 7).run]
+    )
+    node.subtask_streams = [[event(6, snapshot=task_pb2.TaskSnapshot(task=ended))]]
+    assert local_node.run(node, tmp_path)[0] == 0
+    assert node.result is not None
+    assert json.loads(node.result[1]) == {"clara": 12, "hilda": 7}
+
+
 def test_a_subtask_that_is_not_allowed_fails_the_function(tmp_path: Path) -> None:
     node = LocalNode("central", b'{"dataset": "lung"}')
     assert local_node.run(node, tmp_path)[0] == 1
