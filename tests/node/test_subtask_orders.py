@@ -3,22 +3,32 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
 from vantage.api.algorithm.v1 import algorithm_service_pb2 as algorithm_pb
+from vantage.api.identity.v1 import key_service_pb2 as key_pb
 from vantage.api.task.v1 import task_pb2
 from vantage.api.types.v1 import types_pb2
 from vantage.common import dsse, pki, sealing
-from vantage.common.attestation import sign_result
+from vantage.common.attestation import KEYS_LIFETIME, sign_keys, sign_result
 from vantage.common.clock import SystemClock
-from vantage.common.errors import Reason, VantageError
+from vantage.common.errors import Reason, VantageError, error
 from vantage.common.names import new_id
 from vantage.common.orders import VerifiedOrder, order_digest, sign_order
-from vantage.common.statements import Content, Delegation, Order, OrderTarget, Parent, ResultFailure, ResultStatement
+from vantage.common.statements import (
+    Content,
+    Delegation,
+    KeyBundle,
+    Order,
+    OrderTarget,
+    Parent,
+    ResultFailure,
+    ResultStatement,
+)
 from vantage.common.trust import TrustStore
 from vantage.node import config as node_config
 from vantage.node.connection import Connection
@@ -142,6 +152,10 @@ def question(organization: str = DORA, function: str = "partial", node: str = ""
     return request
 
 
+async def nothing_leaves(_: Iterable[task_pb2.Target]) -> None:
+    """See ``Leaves``."""
+
+
 def other_dataset() -> algorithm_pb.RunSubtaskRequest:
     request = question()
     request.targets[0].datasets.add(parameter="df", dataset="liver")
@@ -162,7 +176,7 @@ async def test_nothing_is_sealed_to_whom_the_order_does_not_name(
 ) -> None:
     order = given()
     with pytest.raises(VantageError) as caught:
-        await sides.orders.spec(context(order), order, request_, timedelta(minutes=5))
+        await sides.orders.spec(context(order), order, request_, timedelta(minutes=5), nothing_leaves)
     assert caught.value.reason is Reason.ORDER_EXCEEDS_PARENT
     assert not server.calls["ListNodeKeys"]
 
@@ -170,7 +184,9 @@ async def test_nothing_is_sealed_to_whom_the_order_does_not_name(
 async def test_rubbish_of_an_algorithm_is_called_that(sides: Sides) -> None:
     order = given()
     with pytest.raises(VantageError) as caught:
-        await sides.orders.spec(context(order), order, question(function="f" * 1000), timedelta(minutes=5))
+        await sides.orders.spec(
+            context(order), order, question(function="f" * 1000), timedelta(minutes=5), nothing_leaves
+        )
     assert caught.value.reason is Reason.INVALID_ARGUMENT
 
 
@@ -178,8 +194,48 @@ async def test_a_subtask_hands_the_limit_of_time_on(sides: Sides) -> None:
     order = given(max_runtime=60)
     request = question()
     request.targets[0].ClearField("arguments")
-    spec = await sides.orders.spec(context(order), order, request, timedelta(minutes=5))
+    spec = await sides.orders.spec(context(order), order, request, timedelta(minutes=5), nothing_leaves)
     assert Order.decode(dsse.peek(spec.order)).max_runtime == 60
+
+
+async def test_what_leaves_is_told_before_it_does(sides: Sides, server: ScriptedServer) -> None:
+    now = datetime.now(UTC)
+    secret = sealing.create_identity()
+    bundle = KeyBundle(
+        holder=DORAS, version=1, recipients=(sealing.recipient_of(secret),), created=now, expires=now + KEYS_LIFETIME
+    )
+    keys = key_pb.PublishedKeys(holder=DORAS, envelope=sign_keys(bundle, sides.key, sides.chain))
+    server.script("ListNodeKeys", key_pb.ListNodeKeysResponse(keys=[keys]))
+    order = given()
+    request = question()
+    large = b'"' + b"x" * 1024 * 1024 + b'"'
+    request.targets[0].arguments.inline = large
+    told: list[task_pb2.Target] = []
+
+    async def leaves(targets: Iterable[task_pb2.Target]) -> None:
+        assert not server.calls["GetUpload"]
+        for each in targets:
+            told.append(task_pb2.Target())
+            told[-1].CopyFrom(each)
+
+    spec = await sides.orders.spec(context(order), order, request, timedelta(minutes=5), leaves)
+    (target,) = spec.targets
+    sent = server.uploads[target.arguments.reference]
+    assert sealing.unseal(sealing.SealedPayload(sent), [secret]) == large
+    (before,) = told
+    assert (before.organization, before.arguments.digest, before.arguments.size_bytes) == (
+        DORA,
+        dsse.digest_of(sent),
+        len(sent),
+    )
+
+    async def full(_: Iterable[task_pb2.Target]) -> None:
+        raise error(Reason.SCRATCH_UNAVAILABLE, "no audit log")
+
+    uploads = len(server.uploads)
+    with pytest.raises(VantageError, match="no audit log"):
+        await sides.orders.spec(context(order), order, request, timedelta(minutes=5), full)
+    assert len(server.uploads) == uploads
 
 
 async def opened(sides: Sides, spec: task_pb2.TaskSpec, run: task_pb2.Run, kind: str = "run_finished") -> task_pb2.Run:

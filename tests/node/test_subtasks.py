@@ -13,11 +13,15 @@ import pytest
 
 from vantage.api.algorithm.v1 import algorithm_service_pb2 as algorithm_pb
 from vantage.api.task.v1 import task_pb2, task_service_pb2
+from vantage.api.types.v1 import types_pb2
+from vantage.common import audit, dsse
 from vantage.common.clock import ManualClock, SystemClock
 from vantage.common.errors import Reason, VantageError, error
 from vantage.common.names import new_id
 from vantage.common.trust import TrustStore
 from vantage.node import config as node_config
+from vantage.node import subtasks as subtasks_module
+from vantage.node.audit import NodeAudit
 from vantage.node.connection import Connection
 from vantage.node.door import RunContext
 from vantage.node.identity import Identity
@@ -66,6 +70,12 @@ def event(sequence: int, kind: str) -> task_pb2.TaskEvent:
     return message
 
 
+def ended_snapshot(sequence: int) -> task_pb2.TaskEvent:
+    message = event(sequence, "snapshot")
+    message.snapshot.task.state = task_pb2.TASK_STATE_SUCCEEDED
+    return message
+
+
 def run_events(*events: tuple[int, str]) -> list[object]:
     return [task_service_pb2.RunTaskResponse(event=event(*each)) for each in events]
 
@@ -84,8 +94,11 @@ def orders(connection: Connection, station: Station) -> SubtaskOrders:
 @pytest.fixture
 async def subtasks(station: Station) -> AsyncIterator[Subtasks]:
     config = node_config.load(station.write())
-    connection = Connection(config.server, Identity.load(config.identity, SystemClock()), SystemClock())
-    yield Subtasks(connection, orders(connection, station), SystemClock())
+    identity = Identity.load(config.identity, SystemClock())
+    connection = Connection(config.server, identity, SystemClock())
+    noted = NodeAudit(station.directory / "audit.log", identity.key, SystemClock())
+    yield Subtasks(connection, orders(connection, station), noted, SystemClock())
+    await noted.close()
     await connection.close()
 
 
@@ -158,13 +171,113 @@ async def test_two_runs_cannot_meet_by_choosing_the_same_id(subtasks: Subtasks, 
     assert first.request_id != second.request_id
 
 
-async def test_a_subtask_lives_no_longer_than_its_run(station: Station, subtasks: Subtasks) -> None:
+async def test_a_subtask_lives_no_longer_than_its_run(subtasks: Subtasks, monkeypatch: pytest.MonkeyPatch) -> None:
     request = question()
     request.timeout.FromSeconds(3600)
-    config = node_config.load(station.write())
-    clock = ManualClock(datetime.now(UTC) + timedelta(hours=1))
-    connection = Connection(config.server, Identity.load(config.identity, SystemClock()), SystemClock())
-    late = Subtasks(connection, orders(connection, station), clock)
+    monkeypatch.setattr(subtasks, "_clock", ManualClock(datetime.now(UTC) + timedelta(hours=1)))
     with pytest.raises(VantageError, match="no time left"):
-        async with aclosing(late.run(context(), request)) as events:
+        async with aclosing(subtasks.run(context(), request)) as events:
             await anext(events)
+
+
+async def test_two_calls_with_one_id_ask_the_same(subtasks: Subtasks, server: ScriptedServer) -> None:
+    for _ in range(2):
+        server.script("RunTask", run_events((1, "snapshot"), (2, "task_finished")))
+    run, request = context(), question()
+    first = subtasks.run(run, request)
+    second = subtasks.run(run, request)
+    async with asyncio.timeout(20), aclosing(first), aclosing(second):
+        await asyncio.gather(anext(first), anext(second))
+    # The time that is left, as it was when the question was made, is part of it.
+    sent = server.calls["RunTask"]
+    assert len(sent) == 2
+    assert sent[0] == sent[1]
+
+
+async def test_who_comes_later_attaches_to_what_there_is(subtasks: Subtasks, server: ScriptedServer) -> None:
+    run, request = context(), question()
+    server.script("RunTask", run_events((1, "snapshot"), (2, "task_finished")))
+    await collect(subtasks, run, request)
+    server.script("WatchTask", [task_service_pb2.WatchTaskResponse(event=ended_snapshot(2))])
+    assert await collect(subtasks, run, request) == [(2, "snapshot")]
+    watched = cast(task_service_pb2.WatchTaskRequest, server.calls["WatchTask"][0])
+    assert (watched.name, watched.after_sequence) == (TASK, 0)
+    assert len(server.calls["RunTask"]) == 1
+
+
+async def test_a_subtask_that_ended_meanwhile_is_over(subtasks: Subtasks, server: ScriptedServer) -> None:
+    cut = error(Reason.UNAVAILABLE, "cut")
+    server.script("RunTask", [cut], [task_service_pb2.RunTaskResponse(event=ended_snapshot(5))])
+    assert await collect(subtasks, context(), question()) == [(5, "snapshot")]
+
+
+async def test_the_end_follows_the_snapshot_for_who_missed_it(subtasks: Subtasks, server: ScriptedServer) -> None:
+    cut = error(Reason.UNAVAILABLE, "cut")
+    server.script("RunTask", [*run_events((1, "snapshot")), cut])
+    server.script(
+        "WatchTask",
+        [
+            task_service_pb2.WatchTaskResponse(event=ended_snapshot(3)),
+            *watch_events((2, "run_finished"), (3, "task_finished")),
+        ],
+    )
+    events = await collect(subtasks, context(), question())
+    assert events == [(1, "snapshot"), (2, "run_finished"), (3, "task_finished")]
+
+
+async def test_what_was_refused_takes_no_room(
+    subtasks: Subtasks, server: ScriptedServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(subtasks_module, "MAX_SUBTASKS", 1)
+    run = context()
+    for _ in range(2):
+        server.script("RunTask", error(Reason.ORGANIZATION_NOT_MEMBER, "organizations/dora is no member"))
+        with pytest.raises(VantageError, match="no member"):
+            await collect(subtasks, run, question())
+    server.script("RunTask", run_events((1, "snapshot"), (2, "task_finished")))
+    await collect(subtasks, run, question())
+    with pytest.raises(VantageError) as caught:
+        await collect(subtasks, run, question())
+    assert caught.value.reason is Reason.TOO_MANY_SUBTASKS
+    assert len(server.calls["RunTask"]) == 3
+    subtasks.forget(run)
+    server.script("RunTask", run_events((1, "snapshot"), (2, "task_finished")))
+    await collect(subtasks, run, question())
+
+
+async def test_an_unclear_end_is_followed_by_the_same_question(subtasks: Subtasks, server: ScriptedServer) -> None:
+    run, request = context(), question()
+    server.script("RunTask", error(Reason.INTERNAL, "cut in the middle"))
+    with pytest.raises(VantageError, match="in the middle"):
+        await collect(subtasks, run, request)
+    server.script("RunTask", run_events((1, "snapshot"), (2, "task_finished")))
+    await collect(subtasks, run, request)
+    first, second = server.calls["RunTask"]
+    assert first == second
+
+
+async def test_arguments_are_in_the_audit_log_before_they_leave(
+    station: Station, subtasks: Subtasks, server: ScriptedServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, request = context(), question()
+    content = b'{"secret": 31337}'
+    request.targets[0].arguments.CopyFrom(types_pb2.Payload(media_type="application/json", inline=content, digest="d"))
+    request.targets[0].datasets.add(parameter="df", dataset="lung")
+    server.script("RunTask", run_events((1, "snapshot"), (2, "task_finished")))
+    path = station.directory / "audit.log"
+    async with asyncio.timeout(20), aclosing(subtasks.run(run, request)) as events:
+        await anext(events)
+        (line,) = audit.records(path)
+    assert line["event"] == "run.subtask"
+    assert (line["run"], line["function"]) == (run.run, "partial")
+    assert (line["organization"], line["datasets"]) == ("organizations/dora", ["lung"])
+    assert (line["arguments_digest"], line["arguments_bytes"]) == (dsse.digest_of(content), len(content))
+    assert "31337" not in path.read_text()
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(audit.AuditLog, "append_all", full)
+    with pytest.raises(VantageError, match="audit log"):
+        await collect(subtasks, run, question())
+    assert len(server.calls["RunTask"]) == 1

@@ -142,7 +142,7 @@ class Agent:
                 self._parts.source,
                 self._parts.executor,
                 payloads,
-                Subtasks(connection, secrecy.subtasks, self._clock),
+                Subtasks(connection, secrecy.subtasks, audit, self._clock),
                 self._parts.serve,
                 tunnels,
                 config.data_dir / "runs",

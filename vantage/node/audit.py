@@ -16,7 +16,8 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from vantage.api.node.v1 import node_session_service_pb2 as pb
-from vantage.common import pki
+from vantage.api.task.v1 import task_pb2
+from vantage.common import dsse, pki
 from vantage.common.audit import AuditLog, Value
 from vantage.common.clock import Clock
 from vantage.common.errors import Reason, VantageError, error
@@ -90,6 +91,22 @@ class NodeAudit:
         """A result is going to leave."""
         self.note(
             "run.result", **_run(lease), digest=result.digest, bytes=result.size, media_type=_cut(result.media_type)
+        )
+
+    def asks(self, run: str, function: str, target: task_pb2.Target) -> None:
+        """A run's question to another organization is going to leave, with its arguments as they are sent."""
+        arguments = target.arguments
+        # What the algorithm itself says of its bytes is not taken over.
+        own = arguments.WhichOneof("content") == "inline"
+        self.note(
+            "run.subtask",
+            run=_cut(run),
+            function=_cut(function),
+            organization=_cut(target.organization),
+            node=_cut(target.node),
+            datasets=[_cut(each.dataset) for each in target.datasets][:_MAX_ITEMS],
+            arguments_digest=dsse.digest_of(arguments.inline) if own else _cut(arguments.digest),
+            arguments_bytes=len(arguments.inline) if own else arguments.size_bytes,
         )
 
     def ended(self, lease: pb.Lease, reason: str) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import uuid
-from collections.abc import Iterable, MutableMapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, MutableMapping, Sequence
 from datetime import timedelta
 
 import grpc
@@ -21,7 +21,7 @@ from vantage.common.clock import Clock
 from vantage.common.dsse import Certify
 from vantage.common.errors import Reason, VantageError, error
 from vantage.common.orders import check_narrower, narrow, sign_order
-from vantage.common.recipients import KeyDirectory
+from vantage.common.recipients import KeyDirectory, Recipients
 from vantage.common.rpc import error_from_rpc
 from vantage.common.statements import Content, Order, OrderTarget, Parent
 from vantage.node.connection import Connection
@@ -44,6 +44,9 @@ _OUTCOMES = {
     task_pb2.RUN_STATE_REFUSED: "refused",
 }
 """States that a node has to sign."""
+
+Leaves = Callable[[Iterable[task_pb2.Target]], Awaitable[None]]
+"""Told of targets, with digest and size of their arguments as they will be sent, before the first byte leaves."""
 
 
 class SubtaskOrders:
@@ -82,7 +85,12 @@ class SubtaskOrders:
         self._directory.forget()
 
     async def spec(
-        self, context: RunContext, given: GivenOrder, request: algorithm_pb.RunSubtaskRequest, left: timedelta
+        self,
+        context: RunContext,
+        given: GivenOrder,
+        request: algorithm_pb.RunSubtaskRequest,
+        left: timedelta,
+        leaves: Leaves,
     ) -> task_pb2.TaskSpec:
         """A subtask as it is sent: arguments sealed, order signed.
 
@@ -91,9 +99,10 @@ class SubtaskOrders:
             given: the order that it obeys.
             request: what it asks.
             left: how long it may take.
+            leaves: see ``Leaves``.
 
         Raises:
-            VantageError: no keys, an unknown target, or nobody may be asked.
+            VantageError: no keys, an unknown target, or nobody may be asked; that of ``leaves``.
         """
         above = given.verified.order
         if above.delegation is None:
@@ -115,11 +124,21 @@ class SubtaskOrders:
             study=above.study,
         )
         spec.timeout.FromTimedelta(left)
+        sealed_to = [(each.organization, each.node) for each in request.targets if each.HasField("arguments")]
+        found = iter(await self._directory.of_all(context.collaboration, sealed_to))
         targets = []
+        contents = []
         for each, drawn in zip(request.targets, draft.targets, strict=True):
             target = spec.targets.add(organization=each.organization, node=each.node, datasets=each.datasets)
-            sealed = await self._seal(target, each, spec.ByteSize(), context.collaboration)
+            content, sealed = b"", None
+            if each.HasField("arguments"):
+                content, sealed = await self._seal(target, each.arguments, next(found))
+            contents.append(content)
             targets.append(drawn.model_copy(update={"arguments": sealed}))
+        await leaves(spec.targets)
+        for target, content in zip(spec.targets, contents, strict=True):
+            if target.HasField("arguments"):
+                await self._send(target.arguments, content, spec.ByteSize())
         identity = self._connection.identity
         order = draft.model_copy(update={"requester": identity.name, "targets": tuple(targets)})
         spec.order = sign_order(order, identity.key, identity.chain)
@@ -239,30 +258,29 @@ class SubtaskOrders:
             copy.failure.reason, copy.failure.message = problem.reason.name, problem.message
 
     async def _seal(
-        self, target: task_pb2.Target, asked: task_pb2.Target, used: int, collaboration: str
-    ) -> Content | None:
-        if not asked.HasField("arguments"):
-            return None
-        found = await self._directory.of(collaboration, asked.organization, asked.node)
-        sealed = await self._sealer.seal(asked.arguments.inline, found.recipients)
-        media_type = asked.arguments.media_type or _JSON
+        self, target: task_pb2.Target, arguments: types_pb2.Payload, found: Recipients
+    ) -> tuple[bytes, Content]:
+        """Seal the arguments of a target; fills in all of them but the bytes, which are returned."""
+        sealed = await self._sealer.seal(arguments.inline, found.recipients)
+        media_type = arguments.media_type or _JSON
         digest = f"sha256:{hashlib.sha256(sealed).hexdigest()}"
-        stored = StoredResult(media_type, sealed, len(sealed), digest)
-        if len(sealed) > _INLINE_ONE or used + len(sealed) > _INLINE_TOTAL:
-            payload = await self._payloads.upload(stored, f"subtask {digest}", sealed=True)
-        else:
-            payload = types_pb2.Payload(
-                media_type=media_type,
-                sealing=types_pb2.SEALING_AGE_V1,
-                inline=sealed,
-                size_bytes=len(sealed),
-                digest=digest,
+        target.arguments.CopyFrom(
+            types_pb2.Payload(
+                media_type=media_type, sealing=types_pb2.SEALING_AGE_V1, size_bytes=len(sealed), digest=digest
             )
-        target.arguments.CopyFrom(payload)
+        )
         target.key_versions.extend(
             task_pb2.KeyVersion(holder=holder, version=version) for holder, version in found.versions
         )
-        return Content(digest=digest, size=len(sealed), media_type=media_type)
+        return sealed, Content(digest=digest, size=len(sealed), media_type=media_type)
+
+    async def _send(self, payload: types_pb2.Payload, sealed: bytes, used: int) -> None:
+        """Put sealed bytes into the message, or upload them when it would grow too large."""
+        if len(sealed) <= _INLINE_ONE and used + len(sealed) <= _INLINE_TOTAL:
+            payload.inline = sealed
+            return
+        stored = StoredResult(payload.media_type, sealed, payload.size_bytes, payload.digest)
+        payload.CopyFrom(await self._payloads.upload(stored, f"subtask {payload.digest}", sealed=True))
 
     async def _fetch(self, collaboration: str, organizations: Sequence[str]) -> Iterable[tuple[str, bytes]]:
         stub = key_service_pb2_grpc.KeyServiceStub(await self._connection.channel())

@@ -5,7 +5,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import uuid
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Iterable
+from contextlib import aclosing
+from dataclasses import dataclass, field
+from functools import partial
 
 import grpc
 from google.protobuf.duration_pb2 import Duration
@@ -15,13 +18,47 @@ from vantage.api.task.v1 import task_pb2, task_service_pb2, task_service_pb2_grp
 from vantage.common import names
 from vantage.common.backoff import Backoff
 from vantage.common.clock import Clock
-from vantage.common.errors import Reason, UnauthenticatedError, UnavailableError, VantageError, error
+from vantage.common.errors import InternalError, Reason, UnauthenticatedError, UnavailableError, VantageError, error
 from vantage.common.rpc import error_from_rpc
+from vantage.node.audit import NodeAudit
 from vantage.node.connection import Connection
 from vantage.node.door import RunContext
 from vantage.node.subtask_orders import SubtaskOrders
 
 log = logging.getLogger(__name__)
+
+MAX_SUBTASKS = 1_000
+"""Subtasks of one run; the server allows no more either."""
+_GOING_ON = (task_pb2.TASK_STATE_UNSPECIFIED, task_pb2.TASK_STATE_ACTIVE)
+
+
+@dataclass
+class _Question:
+    """A subtask that a run has asked for.
+
+    Attributes:
+        creation: what the server is asked; without the arguments once the task is known by its name.
+        name: ``tasks/{task}``, once there is one.
+        followers: calls that follow it now.
+        making: held while ``creation`` is made, so that two calls with one id send the same bytes.
+    """
+
+    creation: task_service_pb2.RunTaskRequest | None = None
+    name: str = ""
+    followers: int = 0
+    making: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+    def created(self, name: str) -> None:
+        """The server has the task: what it was asked is not sent again, only compared with what comes back."""
+        if self.name or self.creation is None:
+            return
+        self.name = name
+        asked = self.creation.spec
+        kept = task_pb2.TaskSpec(
+            order=asked.order,
+            targets=[task_pb2.Target(organization=each.organization, node=each.node) for each in asked.targets],
+        )
+        self.creation = task_service_pb2.RunTaskRequest(request_id=self.creation.request_id, spec=kept)
 
 
 class Subtasks:
@@ -30,18 +67,20 @@ class Subtasks:
     Args:
         connection: the way to the server.
         orders: signs and seals what is asked under a signed order.
+        audit: what leaves the node, for its admin.
         clock: the time.
     """
 
-    def __init__(self, connection: Connection, orders: SubtaskOrders, clock: Clock) -> None:
+    def __init__(self, connection: Connection, orders: SubtaskOrders, audit: NodeAudit, clock: Clock) -> None:
         self._connection = connection
         self._orders = orders
+        self._audit = audit
         self._clock = clock
-        self._made: dict[str, dict[str, task_service_pb2.RunTaskRequest]] = {}
+        self._asked: dict[str, dict[str, _Question]] = {}
 
     def forget(self, context: RunContext) -> None:
         """The run has ended: it asks no more."""
-        self._made.pop(context.run, None)
+        self._asked.pop(context.run, None)
 
     async def run(
         self, context: RunContext, request: algorithm_pb.RunSubtaskRequest
@@ -49,50 +88,80 @@ class Subtasks:
         """Create a subtask of a run, or attach to it, and stream its events; a lost connection is not noticed.
 
         Raises:
-            VantageError: as TaskService.RunTask; TASK_EXPIRED when the run has no time left.
+            VantageError: as TaskService.RunTask; TASK_EXPIRED when the run has no time left, SCRATCH_UNAVAILABLE when
+                the audit log cannot be written.
         """
-        creation = await self._creation(context, request)
-        name, last = "", request.after_sequence
+        own = names.parse_request_id(request.request_id)
+        asked = self._asked.setdefault(context.run, {})
+        if own not in asked and len(asked) >= MAX_SUBTASKS:
+            raise error(
+                Reason.TOO_MANY_SUBTASKS,
+                f"a run may create {MAX_SUBTASKS} subtasks: ask several organizations in one",
+                limit=str(MAX_SUBTASKS),
+            )
+        question = asked.setdefault(own, _Question())
+        question.followers += 1
+        refused = False
+        try:
+            async with aclosing(self._follow(context, request, own, question)) as events:
+                async for event in events:
+                    yield event
+        except VantageError as problem:
+            # An unclear end may hide that the task was created: then the same bytes are needed to attach to it.
+            refused = not isinstance(problem, InternalError)
+            raise
+        finally:
+            question.followers -= 1
+            if not (question.followers or question.name) and (refused or question.creation is None):
+                asked.pop(own, None)  # there is nothing to attach to
+
+    async def _follow(
+        self, context: RunContext, request: algorithm_pb.RunSubtaskRequest, own: str, question: _Question
+    ) -> AsyncGenerator[task_pb2.TaskEvent, None]:
+        creation = await self._creation(context, request, own, question)
+        last = request.after_sequence
         backoff = Backoff()
         refreshed = False
         while True:
             try:
                 metadata = await self._connection.metadata()
                 stub = task_service_pb2_grpc.TaskServiceStub(await self._connection.channel())
-                if not name and last:
+                if not question.name and last:
                     # To attach after an event the name is needed; creating again with the same id only returns it.
                     made = await stub.CreateTask(
                         task_service_pb2.CreateTaskRequest(request_id=creation.request_id, spec=creation.spec),
                         metadata=metadata,
                         timeout=30,
                     )
-                    name = made.task.name
-                if name:
-                    watch = task_service_pb2.WatchTaskRequest(name=name, after_sequence=last)
+                    question.created(made.task.name)
+                if question.name:
+                    watch = task_service_pb2.WatchTaskRequest(name=question.name, after_sequence=last)
                     events = (answer.event async for answer in stub.WatchTask(watch, metadata=metadata))
                 else:
                     events = (answer.event async for answer in stub.RunTask(creation, metadata=metadata))
                 async for event in events:
                     backoff.reset()
                     kind = event.WhichOneof("event")
+                    ended = kind == "task_finished"
                     if kind == "snapshot":
-                        again, name = bool(name), event.snapshot.task.name
-                        if again:
-                            continue  # the events after the last one follow: nothing is missing
-                    last = max(last, event.sequence)
-                    yield event if context.order is None else await self._orders.opened(event, creation.spec)
-                    if kind == "task_finished":
+                        question.created(event.snapshot.task.name)
+                        # Of a task that has ended no event follows but those after the last one, if there are any.
+                        ended = event.snapshot.task.state not in _GOING_ON and not 0 < last < event.sequence
+                    if kind != "snapshot" or not last:  # else the events after the last one follow: nothing is missing
+                        last = max(last, event.sequence)
+                        yield event if context.order is None else await self._orders.opened(event, creation.spec)
+                    if ended:
                         return
                 problem: VantageError = error(Reason.UNAVAILABLE, "the server ended the stream of a subtask")
             except grpc.aio.AioRpcError as failure:
                 problem = error_from_rpc(failure)
             except VantageError as failure:
                 problem = failure
-            if problem.reason is Reason.KEYS_STALE and not name and not refreshed:
+            if problem.reason is Reason.KEYS_STALE and not question.name and not refreshed:
                 # Nothing was created: seal to the keys that count now, and ask again.
                 refreshed = True
                 self._orders.forget_keys()
-                creation = await self._creation(context, request, again=True)
+                creation = await self._creation(context, request, own, question, stale=creation)
                 continue
             if isinstance(problem, UnauthenticatedError):
                 self._connection.token_refused()
@@ -102,14 +171,23 @@ class Subtasks:
             await asyncio.sleep(backoff.next_delay())
 
     async def _creation(
-        self, context: RunContext, request: algorithm_pb.RunSubtaskRequest, *, again: bool = False
+        self,
+        context: RunContext,
+        request: algorithm_pb.RunSubtaskRequest,
+        own: str,
+        question: _Question,
+        *,
+        stale: task_service_pb2.RunTaskRequest | None = None,
     ) -> task_service_pb2.RunTaskRequest:
-        """The same question gives the same bytes for as long as the run lives: sealing and signing are random."""
-        own = names.parse_request_id(request.request_id)
-        made = self._made.setdefault(context.run, {})
-        if again or own not in made:
-            made[own] = await self._make(context, request, own)
-        return made[own]
+        """The same question gives the same bytes for as long as the run lives: sealing and signing are random.
+
+        Args:
+            stale: what the server did not take any more; made anew unless another call has done so.
+        """
+        async with question.making:
+            if question.creation is None or question.creation is stale:
+                question.creation = await self._make(context, request, own)
+            return question.creation
 
     async def _make(
         self, context: RunContext, request: algorithm_pb.RunSubtaskRequest, own: str
@@ -123,9 +201,11 @@ class Subtasks:
             timeout = request.timeout
         # Ids are the algorithm's: tied to the run, so that one run cannot attach to what another has created.
         request_id = str(uuid.uuid5(uuid.UUID(own), context.run))
+        leaves = partial(self._leaves, context.run, request.function)
         if context.order is not None:
-            spec = await self._orders.spec(context, context.order, request, timeout.ToTimedelta())
+            spec = await self._orders.spec(context, context.order, request, timeout.ToTimedelta(), leaves)
             return task_service_pb2.RunTaskRequest(request_id=request_id, spec=spec)
+        await leaves(request.targets)
         return task_service_pb2.RunTaskRequest(
             request_id=request_id,
             spec=task_pb2.TaskSpec(
@@ -138,3 +218,9 @@ class Subtasks:
                 parent_run=context.run,
             ),
         )
+
+    async def _leaves(self, run: str, function: str, targets: Iterable[task_pb2.Target]) -> None:
+        """Before the first byte leaves, also of an upload, it is in the audit log."""
+        for target in targets:
+            self._audit.asks(run, function, target)
+        await self._audit.settle()

@@ -226,6 +226,10 @@ class _Keys(key_grpc.KeyServiceServicer):
         answer: key_pb.PublishKeysResponse = await self._server._answer("PublishKeys", request, context, default)
         return answer
 
+    async def ListNodeKeys(self, request: key_pb.ListNodeKeysRequest, context: Context) -> key_pb.ListNodeKeysResponse:
+        answer: key_pb.ListNodeKeysResponse = await self._server._answer("ListNodeKeys", request, context)
+        return answer
+
 
 class _Sessions(node_grpc.NodeSessionServiceServicer):
     def __init__(self, server: ScriptedServer) -> None:
