@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from vantage.common import pki
@@ -292,7 +292,9 @@ def test_nonsense_in_a_bundle_is_refused_not_raised(store: TrustStore) -> None:
 
 
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(st.binary(max_size=30), st.integers(0, 3000), st.integers(0, 255), st.booleans())
+@given(extra=st.binary(max_size=30), at=st.integers(0, 3000), value=st.integers(0, 255), pinned=st.booleans())
+@example(extra=b"", at=0, value=0x30, pinned=True)  # the chain as it was: it is believed while it is pinned
+@example(extra=b"", at=0, value=0x30, pinned=False)
 def test_fuzzed_bundles_and_chains_never_raise_anything_else(
     store: TrustStore, clara: AuthorityDirectory, extra: bytes, at: int, value: int, pinned: bool
 ) -> None:
@@ -302,6 +304,9 @@ def test_fuzzed_bundles_and_chains_never_raise_anything_else(
 
     if pinned:
         store.pin(CLARA, clara.authority.certificate)
+    else:
+        with contextlib.suppress(NotFoundError):  # of an example before
+            store.remove(CLARA)
     pem = spoiled(pki.to_pem(clara.authority.certificate).encode()).decode("utf-8", "replace")
     store.offer([Said(CLARA, [pem], spoiled(clara.revoke(5))), Said(pem[:30], [pem], extra)])
     with contextlib.suppress(PermissionDeniedError):
