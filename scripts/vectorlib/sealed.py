@@ -7,8 +7,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from scripts.vectorlib.cast import Cast
+from scripts.vectorlib.cast import ALICE, BOB, Cast
 from vantage.common import dsse, sealing
+from vantage.common.bound_arguments import arguments_of, line_of
 from vantage.common.errors import VantageError
 from vantage.common.sealing import SealedPayload
 
@@ -27,6 +28,8 @@ class Sealed:
         opener: whose identity is tried.
         damage: what happens to it on the way.
         because: part of the message of the refusal; not stored.
+        sealed_for: for arguments: the requester whom they name.
+        requester: for arguments: the requester of the order that they come with.
     """
 
     name: str
@@ -36,10 +39,13 @@ class Sealed:
     opener: str = "researcher"
     damage: Callable[[bytes], bytes] | None = None
     because: str = ""
+    sealed_for: str = ""
+    requester: str = ""
 
     def make(self, cast: Cast) -> dict[str, Any]:
         """The vector as it is stored; its header is another each time."""
-        sealed = sealing.seal(self.content, [cast.recipients[each] for each in self.recipients]).content
+        lead = line_of(self.sealed_for) if self.sealed_for else b""
+        sealed = sealing.seal(lead + self.content, [cast.recipients[each] for each in self.recipients]).content
         return self._frame() | {"sealed": base64.b64encode(self.damage(sealed) if self.damage else sealed).decode()}
 
     def drift(self, cast: Cast, stored: dict[str, Any]) -> str | None:
@@ -49,6 +55,8 @@ class Sealed:
         sealed = SealedPayload(base64.b64decode(stored["sealed"], validate=True))
         try:
             opened = sealing.unseal(sealed, [cast.identities[self.opener]])
+            if self.requester:
+                opened = arguments_of(opened, self.requester)
         except VantageError as problem:
             if not self.because or self.because not in problem.message:
                 return f"it is refused with {problem}"
@@ -58,6 +66,7 @@ class Sealed:
         return None if opened == self.content else "it holds something else"
 
     def _frame(self) -> dict[str, Any]:
+        requester = {"requester": self.requester} if self.requester else {}
         return {
             "name": self.name,
             "about": self.about,
@@ -66,7 +75,7 @@ class Sealed:
             "size": len(self.content),
             "digest": dsse.digest_of(self.content),
             "verdict": "SEAL_INVALID" if self.because else "valid",
-        }
+        } | requester
 
 
 def vectors() -> Iterator[Sealed]:
@@ -91,4 +100,20 @@ def vectors() -> Iterator[Sealed]:
         small,
         damage=lambda it: it.replace(b"age-encryption.org/v1", b"age-encryption.org/v2", 1),
         because="format is not known",
+    )
+    yield Sealed("sealed/arguments", "arguments for an order of alice", small, sealed_for=ALICE, requester=ALICE)
+    yield Sealed(
+        "sealed/arguments-of-somebody-else",
+        "arguments that alice has sealed, in an order of bob",
+        small,
+        sealed_for=ALICE,
+        requester=BOB,
+        because="somebody else",
+    )
+    yield Sealed(
+        "sealed/arguments-without-requester",
+        "arguments that do not say for whose order they are",
+        small,
+        requester=ALICE,
+        because="do not say",
     )

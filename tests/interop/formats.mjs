@@ -8,10 +8,13 @@ import fs from "node:fs";
 import path from "node:path";
 import zlib from "node:zlib";
 import * as published from "cctv-age";
-import { digestOf, kind, need, open, seal, sign, verifyKeys, verifyOrder, verifyResult } from "./statements.mjs";
+import {
+  argumentsOf, digestOf, kind, need, open, sealArguments, sign, verifyKeys, verifyOrder, verifyResult,
+} from "./statements.mjs";
 
 async function verifySealed(vector, keys) {
-  const content = await open(Buffer.from(vector.sealed, "base64"), [keys.identities[vector.opener].secret]);
+  const opened = await open(Buffer.from(vector.sealed, "base64"), [keys.identities[vector.opener].secret]);
+  const content = vector.requester ? argumentsOf(opened, vector.requester) : opened;
   need(content.length === vector.size && digestOf(content) === vector.digest, "SEAL_INVALID", "something else in it");
 }
 
@@ -42,7 +45,7 @@ async function judge(directory) {
 }
 
 async function make({ key, chain, order, recipients, plaintext }) {
-  const sealed = await seal(Buffer.from(plaintext), recipients);
+  const sealed = await sealArguments(Buffer.from(plaintext), recipients, order.requester);
   for (const target of order.targets) {
     target.arguments = { digest: digestOf(sealed), size: sealed.length, media_type: "application/json" };
   }

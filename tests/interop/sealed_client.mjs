@@ -8,7 +8,7 @@ import crypto from "node:crypto";
 import fs from "node:fs";
 import grpc from "@grpc/grpc-js";
 import loader from "@grpc/proto-loader";
-import { digestOf, kind, need, open, seal, sign, verifyKeys, verifyResult } from "./statements.mjs";
+import { digestOf, kind, need, open, sealArguments, sign, verifyKeys, verifyResult } from "./statements.mjs";
 
 const [protos, common, address, certificate] = process.argv.slice(2);
 const definition = loader.loadSync(
@@ -44,7 +44,7 @@ for (const organization of input.organizations) {
     verifyKeys({ envelope, given: { holder, seen_version: 0 } }, authorities, now);
     return JSON.parse(Buffer.from(JSON.parse(envelope).payload, "base64")).recipients[0];
   });
-  const sealed = await seal(Buffer.from(JSON.stringify(input.arguments)), recipients);
+  const sealed = await sealArguments(Buffer.from(JSON.stringify(input.arguments)), recipients, input.requester);
   const content = { digest: digestOf(sealed), size: sealed.length, media_type: "application/json" };
   targets.push({
     organization,

@@ -192,6 +192,18 @@ export async function open(sealed, identities) {
   }
 }
 
+const lineOf = (requester) => Buffer.from(`vantage-arguments/1 ${requester}\n`);
+
+// What was opened, without the line that says for whose orders it was sealed.
+export function argumentsOf(opened, requester) {
+  const line = lineOf(requester);
+  need(Buffer.from(opened.subarray(0, line.length)).equals(line), "SEAL_INVALID", `not sealed for ${requester}`);
+  return opened.subarray(line.length);
+}
+
+export const sealArguments = (plaintext, recipients, requester) =>
+  seal(Buffer.concat([lineOf(requester), plaintext]), recipients);
+
 export async function seal(plaintext, recipients) {
   const encrypter = new age.Encrypter();
   for (const each of recipients) encrypter.addRecipient(each);

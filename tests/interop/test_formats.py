@@ -14,6 +14,7 @@ import pytest
 
 from scripts.vectorlib.cast import ALICE, Cast
 from vantage.common import orders, sealing
+from vantage.common.bound_arguments import arguments_of
 from vantage.common.dsse import digest_of
 from vantage.common.errors import RefusedError
 from vantage.common.sealing import SealedPayload
@@ -74,7 +75,8 @@ def test_an_order_and_a_payload_of_another_language_are_taken(cast: Cast) -> Non
     assert target.arguments is not None
     assert (target.arguments.digest, target.arguments.size) == (digest_of(sealed), len(sealed))
     for each in ("researcher", "recovery"):
-        assert sealing.unseal(SealedPayload(sealed), [cast.identities[each]]).decode() == plaintext
+        opened = sealing.unseal(SealedPayload(sealed), [cast.identities[each]])
+        assert arguments_of(opened, ALICE).decode() == plaintext
 
 
 def test_published_vectors_of_age_open_or_are_refused_as_they_must_be() -> None:

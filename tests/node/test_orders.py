@@ -188,6 +188,24 @@ async def test_arguments_that_the_server_can_read_are_refused(station: Station, 
     assert (await refusal(station, asker.ask(sealed=False))).failure.reason == "SEAL_MISSING"
 
 
+@pytest.mark.parametrize("sealed_for", ["organizations/dora/users/bob", f"{ASKING}/users/alice2", ASKING])
+async def test_arguments_that_were_sealed_for_an_order_of_somebody_else_are_refused(
+    station: Station, asker: Asker, sealed_for: str
+) -> None:
+    """A server hands bob's sealed arguments to alice, who signs their digest to have her algorithm read them out."""
+    refused = await refusal(station, asker.ask(sealed_for=sealed_for))
+    assert refused.failure.reason == "SEAL_INVALID"
+    assert "somebody else" in refused.failure.message
+
+
+async def test_sealed_bytes_that_are_not_arguments_are_refused(station: Station, asker: Asker) -> None:
+    """A server has an answer that was sealed to this node opened as arguments."""
+    message = asker.ask(arguments='{"value": 1}', sealed_for=None)
+    refused = await refusal(station, message)
+    assert refused.failure.reason == "SEAL_INVALID"
+    assert "do not say for whose order" in refused.failure.message
+
+
 async def test_an_order_is_taken_once_also_after_a_restart(station: Station, asker: Asker) -> None:
     message = asker.ask()
     again = pb.Assign()
@@ -226,7 +244,7 @@ def by_way_of_hilda(station: Station, asker: Asker, directory: Path) -> pb.Assig
     TrustStore(station.directory / "data" / DIRECTORY).pin(organization, authority.certificate)
     above = asker.ask(order=lambda fields: fields.update(targets=(OrderTarget(organization=organization),)))
     root = Order.decode(peek(above.spec.order))
-    message = asker.ask()
+    message = asker.ask(sealed_for=node)
     parent = Parent(order=digest_of(peek(above.spec.order)), run=above.lease.run)
     signed = Order.decode(peek(message.spec.order)).model_copy(
         update={"requester": node, "parent": parent, "expires": root.expires, "delegation": None}

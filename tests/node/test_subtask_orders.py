@@ -15,6 +15,7 @@ from vantage.api.task.v1 import task_pb2
 from vantage.api.types.v1 import types_pb2
 from vantage.common import dsse, pki, sealing
 from vantage.common.attestation import KEYS_LIFETIME, sign_keys, sign_result
+from vantage.common.bound_arguments import arguments_of
 from vantage.common.clock import SystemClock
 from vantage.common.errors import Reason, VantageError, error
 from vantage.common.names import new_id
@@ -221,7 +222,7 @@ async def test_what_leaves_is_told_before_it_does(sides: Sides, server: Scripted
     spec = await sides.orders.spec(context(order), order, request, timedelta(minutes=5), leaves)
     (target,) = spec.targets
     sent = server.uploads[target.arguments.reference]
-    assert sealing.unseal(sealing.SealedPayload(sent), [secret]) == large
+    assert arguments_of(sealing.unseal(sealing.SealedPayload(sent), [secret]), NODE) == large
     (before,) = told
     assert (before.organization, before.arguments.digest, before.arguments.size_bytes) == (
         DORA,

@@ -114,7 +114,7 @@ class Codec:
         await bound.authorities.refresh()
         wanted = [(each.organization, each.node) for each in spec.targets]
         recipients = await bound.directory.of_all(spec.collaboration, wanted) if wanted else []
-        await self._packer.sealed(spec, arguments, recipients)
+        await self._packer.sealed(spec, arguments, recipients, bound.keyring.name)
         _name_versions(spec, recipients)
         members = await self._organizations(spec) if question.delegate is not False else ()
         delegation = delegation_of(question.delegate, members)

@@ -16,6 +16,7 @@ from vantage.api.types.v1 import types_pb2
 from vantage.client.payloads import Payloads
 from vantage.client.values import JSON, encode_arguments
 from vantage.common import sealing
+from vantage.common.bound_arguments import line_of
 from vantage.common.errors import Reason, error
 from vantage.common.recipients import Recipients
 from vantage.common.sealing import MAX_RECIPIENTS
@@ -48,17 +49,22 @@ class Packer:
                 spec.targets[position].arguments.CopyFrom(payload)
 
     async def sealed(
-        self, spec: task_pb2.TaskSpec, arguments: Sequence[Arguments], recipients: Sequence[Recipients]
+        self,
+        spec: task_pb2.TaskSpec,
+        arguments: Sequence[Arguments],
+        recipients: Sequence[Recipients],
+        requester: str,
     ) -> None:
-        """Put arguments into targets, sealed to their recipients.
+        """Put arguments into targets, sealed to their recipients for an order of the requester.
 
         The same arguments of several targets are sealed and uploaded once, to all who get them.
         """
+        lead = line_of(requester)
         limit = _inline_limit(arguments)
         for source, positions in _alike(arguments):
             for group in _groups(positions, recipients):
                 whom = list(dict.fromkeys(each for position in group for each in recipients[position].recipients))
-                async with _seal(source, whom) as content:
+                async with _seal(source, whom, lead) as content:
                     digest, size = await asyncio.to_thread(_measure, content)
                     payload = await self._payloads.pack(content, JSON, limit, digest)
                 payload.sealing = types_pb2.SEALING_AGE_V1
@@ -100,27 +106,27 @@ def _groups(positions: Sequence[int], recipients: Sequence[Recipients]) -> Itera
 
 
 @asynccontextmanager
-async def _seal(source: _Source, recipients: Sequence[str]) -> AsyncIterator[_Source]:
+async def _seal(source: _Source, recipients: Sequence[str], lead: bytes) -> AsyncIterator[_Source]:
     """The sealed bytes, or for a file a sealed file, which goes away in the end."""
     if isinstance(source, bytes):
         if len(source) <= AT_ONCE:
-            yield sealing.seal(source, recipients).content
+            yield sealing.seal(lead + source, recipients).content
         else:
-            yield (await asyncio.to_thread(sealing.seal, source, recipients)).content
+            yield (await asyncio.to_thread(sealing.seal, lead + source, recipients)).content
         return
     with tempfile.TemporaryDirectory(prefix="vantage-") as directory:
         target = Path(directory) / "arguments.age"
-        await asyncio.to_thread(_seal_file, source, target, recipients)
+        await asyncio.to_thread(_seal_file, source, target, recipients, lead)
         yield target
 
 
-def _seal_file(source: Path, target: Path, recipients: Sequence[str]) -> None:
+def _seal_file(source: Path, target: Path, recipients: Sequence[str], lead: bytes) -> None:
     with contextlib.ExitStack() as stack:
         try:
             plain = stack.enter_context(source.open("rb"))
         except OSError as problem:
             raise error(Reason.INVALID_ARGUMENT, f"cannot read {source!s:.200}: {problem.strerror}") from problem
-        sealing.seal_stream(plain, stack.enter_context(target.open("wb")), recipients)
+        sealing.seal_stream(plain, stack.enter_context(target.open("wb")), recipients, lead=lead)
 
 
 def _measure(content: _Source) -> tuple[str, int]:

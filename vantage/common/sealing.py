@@ -6,6 +6,7 @@ of 64 KiB, each authenticated, so memory stays bounded and a cut or reordered st
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import BinaryIO
@@ -72,15 +73,21 @@ def seal(content: bytes, recipients: Sequence[str]) -> SealedPayload:
     return SealedPayload(pyrage.encrypt(content, _recipients(recipients)))
 
 
-def seal_stream(source: BinaryIO, target: BinaryIO, recipients: Sequence[str]) -> None:
+def seal_stream(source: BinaryIO, target: BinaryIO, recipients: Sequence[str], *, lead: bytes = b"") -> None:
     """Encrypt a stream to recipients; blocks, so call it off the event loop.
+
+    Args:
+        source: what is sealed.
+        target: where the sealed bytes go.
+        recipients: who can open them.
+        lead: bytes that are sealed before those of the source.
 
     Raises:
         InvalidArgumentError: KEY_INVALID.
         OSError: of source or target.
     """
     wanted = _recipients(recipients)
-    watched = _Watched(source, target)
+    watched = _Watched(source, target, lead)
     try:
         pyrage.encrypt_io(watched, watched, wanted)
     except (pyrage.EncryptError, OSError) as problem:
@@ -121,14 +128,15 @@ class _Watched:
     number: a full disk must not be called a forgery, nor the other way round.
     """
 
-    def __init__(self, source: BinaryIO, target: BinaryIO) -> None:
+    def __init__(self, source: BinaryIO, target: BinaryIO, lead: bytes = b"") -> None:
+        self._lead = io.BytesIO(lead)
         self._source = source
         self._target = target
         self.problem: OSError | None = None
 
     def read(self, size: int = -1) -> bytes:
         try:
-            return self._source.read(size)
+            return self._lead.read(size) or self._source.read(size)
         except OSError as problem:
             self.problem = problem
             raise

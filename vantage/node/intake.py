@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 
 from vantage.api.node.v1 import node_session_service_pb2 as pb
 from vantage.api.types.v1 import types_pb2
+from vantage.common.bound_arguments import arguments_of
 from vantage.common.errors import Reason, error
 from vantage.node.config import NodeConfig
 from vantage.node.door import BoundDataset, RunContext
@@ -112,7 +113,7 @@ class Intake:
                     Reason.ORDER_MISSING,
                     "the arguments are sealed and no order says what they are for: sign the task, or do not seal it",
                 )
-            return await self._sealer.open(content)
+            return arguments_of(await self._sealer.open(content), given.verified.order.requester)
         if given is not None:
             raise error(
                 Reason.SEAL_MISSING,

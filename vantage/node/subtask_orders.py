@@ -17,6 +17,7 @@ from vantage.api.task.v1 import task_pb2
 from vantage.api.types.v1 import types_pb2
 from vantage.common import dsse
 from vantage.common.attestation import verify_result
+from vantage.common.bound_arguments import line_of
 from vantage.common.clock import Clock
 from vantage.common.dsse import Certify
 from vantage.common.errors import Reason, VantageError, error
@@ -261,7 +262,8 @@ class SubtaskOrders:
         self, target: task_pb2.Target, arguments: types_pb2.Payload, found: Recipients
     ) -> tuple[bytes, Content]:
         """Seal the arguments of a target; fills in all of them but the bytes, which are returned."""
-        sealed = await self._sealer.seal(arguments.inline, found.recipients)
+        bound = line_of(self._connection.identity.name) + arguments.inline
+        sealed = await self._sealer.seal(bound, found.recipients)
         media_type = arguments.media_type or _JSON
         digest = f"sha256:{hashlib.sha256(sealed).hexdigest()}"
         target.arguments.CopyFrom(

@@ -10,6 +10,7 @@ from typing import Any
 from vantage.api.node.v1 import node_session_service_pb2 as pb
 from vantage.api.types.v1 import types_pb2
 from vantage.common import pki, sealing
+from vantage.common.bound_arguments import line_of
 from vantage.common.clock import SystemClock
 from vantage.common.dsse import digest_of
 from vantage.common.orders import sign_order
@@ -48,6 +49,7 @@ class Asker:
         arguments: str = '{"value": 1}',
         *,
         sealed: bool = True,
+        sealed_for: str | None = REQUESTER,
         order: Callable[[dict[str, Any]], None] | None = None,
         **changes: Any,
     ) -> pb.Assign:
@@ -56,13 +58,15 @@ class Asker:
         Args:
             function, arguments: what is asked.
             sealed: whether the arguments are.
+            sealed_for: whose order they say that they are for; None for arguments that do not say it.
             order: changes the fields of the order before it is signed.
             changes: for ``assign``.
         """
         message = assign(function, arguments, creator="users/alice", creator_organization=ASKING, **changes)
         payload = message.spec.targets[0].arguments
         if sealed:
-            payload.inline = sealing.seal(arguments.encode(), self._station_keys.recipients).content
+            lead = b"" if sealed_for is None else line_of(sealed_for)
+            payload.inline = sealing.seal(lead + arguments.encode(), self._station_keys.recipients).content
             payload.sealing = types_pb2.SEALING_AGE_V1
         else:
             payload.sealing = types_pb2.SEALING_NONE

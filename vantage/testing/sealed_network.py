@@ -33,6 +33,7 @@ from vantage.client.keyring import KeyFiles, Keyring
 from vantage.common import dsse, pki, sealing
 from vantage.common.assertion import sign_assertion
 from vantage.common.attestation import sign_keys, sign_result
+from vantage.common.bound_arguments import arguments_of
 from vantage.common.clock import SystemClock
 from vantage.common.orders import VerifiedOrder, verify_order
 from vantage.common.statements import Content, KeyBundle, ResultFailure, ResultStatement
@@ -96,7 +97,12 @@ class SealingNode:
     def arguments(self, assign: pb.Assign) -> Any:
         """The arguments of an assignment, opened."""
         (target,) = assign.spec.targets
-        return json.loads(sealing.unseal(sealing.SealedPayload(target.arguments.inline), self.identities))
+        return self.opened(assign, target.arguments.inline)
+
+    def opened(self, assign: pb.Assign, sealed: bytes) -> Any:
+        """Sealed arguments of an assignment, opened."""
+        content = sealing.unseal(sealing.SealedPayload(sealed), self.identities)
+        return json.loads(arguments_of(content, self.order(assign).order.requester))
 
     def statement(self, assign: pb.Assign, **fields: Any) -> bytes:
         """What the node signs about a run."""

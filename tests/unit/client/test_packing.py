@@ -13,10 +13,12 @@ from vantage.api.types.v1 import types_pb2
 from vantage.client.packing import Packer
 from vantage.client.payloads import Payloads
 from vantage.common import dsse, sealing
+from vantage.common.bound_arguments import arguments_of
 from vantage.common.errors import InvalidArgumentError, Reason, RefusedError
 from vantage.common.recipients import Recipients
 from vantage.common.sealing import SealedPayload
 
+ROSA = "organizations/dora/users/rosa"
 KEYS = [sealing.create_identity() for _ in range(70)]
 
 
@@ -41,7 +43,7 @@ async def sealed(arguments: list[Any]) -> tuple[task_pb2.TaskSpec, list[bytes]]:
         targets=[task_pb2.Target(organization=f"organizations/o{n}") for n in range(len(arguments))]
     )
     whom = [Recipients((sealing.recipient_of(key),), ()) for key in KEYS[: len(arguments)]]
-    await Packer(payloads).sealed(spec, arguments, whom)
+    await Packer(payloads).sealed(spec, arguments, whom, ROSA)
     return spec, payloads.packed
 
 
@@ -49,7 +51,7 @@ def opened(target: task_pb2.Target, key: str) -> bytes:
     arguments = target.arguments
     assert arguments.sealing == types_pb2.SEALING_AGE_V1
     assert (arguments.digest, arguments.size_bytes) == (dsse.digest_of(arguments.inline), len(arguments.inline))
-    return sealing.unseal(SealedPayload(arguments.inline), [key])
+    return arguments_of(sealing.unseal(SealedPayload(arguments.inline), [key]), ROSA)
 
 
 async def test_equal_arguments_are_sealed_once_and_different_ones_apart(tmp_path: Path) -> None:
