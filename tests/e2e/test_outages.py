@@ -48,7 +48,9 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     place = tmp_path / "disk"
     place.mkdir()
     if os.geteuid() != 0:
-        pytest.skip("mounting a small file system needs root")
+        # With a rootless engine one cannot mount. CI is root: were it not, it must not pass without these tests.
+        say = pytest.fail if "CI" in os.environ else pytest.skip
+        say("mounting a small file system needs root")
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=12m,mode=0700", "tmpfs", str(place)], check=True)
     yield place
     subprocess.run(["umount", "--lazy", str(place)], check=True)
