@@ -256,14 +256,22 @@ def vantage(*arguments: str | Path) -> list[str]:
     return [sys.executable, "-m", "vantage", *(str(each) for each in arguments)]
 
 
-def remove_images(images: Sequence[str]) -> None:
-    """Remove the images of the demo from the engine, whatever became of them."""
+def remove_images(repositories: Sequence[str]) -> None:
+    """Remove the images of the demo from the engine, whatever became of them.
+
+    By their names: somebody else who builds the same example gets an image of the same id, which stays theirs.
+    """
     found = subprocess.run(
-        ["docker", "image", "ls", "--no-trunc", "--format", "{{.ID}} {{.Repository}}"],
+        ["docker", "image", "ls", "--digests", "--format", "{{.Repository}} {{.Tag}} {{.Digest}}"],
         capture_output=True,
         text=True,
         check=False,
     ).stdout
-    ids = {line.split()[0] for line in found.splitlines() if line.split()[1] in images}
-    if ids:
-        subprocess.run(["docker", "image", "rm", "--force", *ids], capture_output=True, check=False)
+    names = set()
+    for repository, tag, digest in (line.split() for line in found.splitlines()):
+        if repository in repositories:
+            names |= {f"{repository}:{tag}", f"{repository}@{digest}"}
+    # What a node pulled may have no tag, what was not pushed no digest. Digests first: the last tag takes them along.
+    for name in sorted(names, reverse=True):
+        if not name.endswith("<none>"):
+            subprocess.run(["docker", "image", "rm", "--force", name], capture_output=True, check=False)

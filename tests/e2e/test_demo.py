@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import io
 import os
+import re
 import subprocess
 from pathlib import Path
 
 import docker
 import pytest
 
+from scripts.demolib.network import remove_images
+from vantage.common.names import new_id
 from vantage.testing.engine import docker_client
 
 pytestmark = [pytest.mark.docker, pytest.mark.slow, pytest.mark.timeout(400)]
@@ -31,21 +35,37 @@ def demo(directory: Path, *arguments: str) -> str:
     return done.stdout
 
 
-def images(engine: docker.DockerClient) -> set[str]:
-    """Images of the examples, wherever they came from."""
-    tags = (tag for image in engine.images.list() for tag in image.tags)
-    return {tag for tag in tags if "/algorithms/summary:" in tag or "/algorithms/kaplan-meier:" in tag}
+def images(engine: docker.DockerClient, registry: str) -> set[str]:
+    """Names of images of a registry: nobody else has the one of the demo, whatever else the engine is used for."""
+    names = (name for image in engine.api.images() for key in ("RepoTags", "RepoDigests") for name in image[key] or ())
+    return {name for name in names if name.startswith(f"{registry}/")}
 
 
 def test_the_demo_agrees_with_the_pooled_data_and_removes_everything(tmp_path: Path) -> None:
     with docker_client() as engine:
-        before = images(engine)
         said = demo(tmp_path, "--plot", str(tmp_path / "curve.png"))
         assert "summary: federated and pooled agree to 1e-09" in said
         assert "survival curve: federated and pooled agree to 1e-09" in said
         assert (tmp_path / "curve.png").read_bytes().startswith(b"\x89PNG")
         assert [each.name for each in tmp_path.iterdir()] == ["curve.png"]
-        assert images(engine) <= before
+        pushed = re.findall(r"docker push (\S+?)/algorithms/", said)
+        assert len(pushed) == 2
+        assert images(engine, pushed[0]) == set()
     # Every process of the demo has the directory in its command line.
     commands = [path.read_bytes() for path in Path("/proc").glob("[0-9]*/cmdline") if path.exists()]
     assert not any(str(tmp_path).encode() in each for each in commands)
+
+
+def test_the_same_image_of_somebody_else_stays() -> None:
+    """Who builds the same example gets an image of the same id."""
+    registry = f"demo-{new_id()}.test"
+    with docker_client() as engine:
+        text = f"FROM scratch\nLABEL test={registry}\n"
+        built, _log = engine.images.build(fileobj=io.BytesIO(text.encode()), tag=f"{registry}/mine:1", rm=True)
+        try:
+            built.tag(f"{registry}/theirs", tag="1")
+            assert len(images(engine, registry)) == 2
+            remove_images([f"{registry}/mine"])
+            assert images(engine, registry) == {f"{registry}/theirs:1"}
+        finally:
+            engine.images.remove(str(built.id), force=True)
