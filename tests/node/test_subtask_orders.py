@@ -62,10 +62,9 @@ class Sides:
         self.key = pki.create_key()
         self.chain = (authority.issue(DORAS, self.key.public_key()),)
         sealer = Sealer(lambda: self.keys.identities)
-        self.orders = SubtaskOrders(
-            self.connection, trust.certify, self.keys, sealer, Payloads(self.connection), SystemClock()
-        )
-        self.content = sealing.seal(b'{"rows": 3}', self.keys.recipients[:1]).content
+        self.orders = SubtaskOrders(self.connection, trust.certify, sealer, Payloads(self.connection), SystemClock())
+        self.identity = sealing.create_identity()
+        self.content = sealing.seal(b'{"rows": 3}', (sealing.recipient_of(self.identity),)).content
 
     def sent(self) -> task_pb2.TaskSpec:
         """A subtask that asks dora."""
@@ -177,7 +176,7 @@ async def test_nothing_is_sealed_to_whom_the_order_does_not_name(
 ) -> None:
     order = given()
     with pytest.raises(VantageError) as caught:
-        await sides.orders.spec(context(order), order, request_, timedelta(minutes=5), nothing_leaves)
+        await sides.orders.spec(context(order), order, request_, timedelta(minutes=5), nothing_leaves, sides.identity)
     assert caught.value.reason is Reason.ORDER_EXCEEDS_PARENT
     assert not server.calls["ListNodeKeys"]
 
@@ -186,7 +185,7 @@ async def test_rubbish_of_an_algorithm_is_called_that(sides: Sides) -> None:
     order = given()
     with pytest.raises(VantageError) as caught:
         await sides.orders.spec(
-            context(order), order, question(function="f" * 1000), timedelta(minutes=5), nothing_leaves
+            context(order), order, question(function="f" * 1000), timedelta(minutes=5), nothing_leaves, sides.identity
         )
     assert caught.value.reason is Reason.INVALID_ARGUMENT
 
@@ -195,8 +194,10 @@ async def test_a_subtask_hands_the_limit_of_time_on(sides: Sides) -> None:
     order = given(max_runtime=60)
     request = question()
     request.targets[0].ClearField("arguments")
-    spec = await sides.orders.spec(context(order), order, request, timedelta(minutes=5), nothing_leaves)
-    assert Order.decode(dsse.peek(spec.order)).max_runtime == 60
+    spec = await sides.orders.spec(context(order), order, request, timedelta(minutes=5), nothing_leaves, sides.identity)
+    order_ = Order.decode(dsse.peek(spec.order))
+    assert order_.max_runtime == 60
+    assert order_.recipients == (sealing.recipient_of(sides.identity),)
 
 
 async def test_what_leaves_is_told_before_it_does(sides: Sides, server: ScriptedServer) -> None:
@@ -219,7 +220,7 @@ async def test_what_leaves_is_told_before_it_does(sides: Sides, server: Scripted
             told.append(task_pb2.Target())
             told[-1].CopyFrom(each)
 
-    spec = await sides.orders.spec(context(order), order, request, timedelta(minutes=5), leaves)
+    spec = await sides.orders.spec(context(order), order, request, timedelta(minutes=5), leaves, sides.identity)
     (target,) = spec.targets
     sent = server.uploads[target.arguments.reference]
     assert arguments_of(sealing.unseal(sealing.SealedPayload(sent), [secret]), NODE) == large
@@ -235,7 +236,7 @@ async def test_what_leaves_is_told_before_it_does(sides: Sides, server: Scripted
 
     uploads = len(server.uploads)
     with pytest.raises(VantageError, match="no audit log"):
-        await sides.orders.spec(context(order), order, request, timedelta(minutes=5), full)
+        await sides.orders.spec(context(order), order, request, timedelta(minutes=5), full, sides.identity)
     assert len(server.uploads) == uploads
 
 
@@ -243,9 +244,9 @@ async def opened(sides: Sides, spec: task_pb2.TaskSpec, run: task_pb2.Run, kind:
     event = task_pb2.TaskEvent(sequence=2)
     if kind == "snapshot":
         event.snapshot.task.runs.append(run)
-        return (await sides.orders.opened(event, spec)).snapshot.task.runs[0]
+        return (await sides.orders.opened(event, spec, sides.identity)).snapshot.task.runs[0]
     getattr(event, kind).run.CopyFrom(run)
-    answer: task_pb2.Run = getattr(await sides.orders.opened(event, spec), kind).run
+    answer: task_pb2.Run = getattr(await sides.orders.opened(event, spec, sides.identity), kind).run
     return answer
 
 
@@ -256,6 +257,15 @@ async def test_a_signed_answer_is_opened_as_what_its_node_calls_it(sides: Sides,
     run.result.media_type = "application/vnd.apache.arrow.stream"
     answer = await opened(sides, spec, run, kind)
     assert (answer.result.inline, answer.result.media_type) == (b'{"rows": 3}', "application/json")
+
+
+async def test_what_is_sealed_to_the_node_does_not_open_as_an_answer_to_a_subtask(sides: Sides) -> None:
+    """A server gives dora, who is in league with it, what hilda has sealed to this node."""
+    sides.content = sealing.seal(b'{"of": "hilda"}', sides.keys.recipients[:1]).content
+    spec = sides.sent()
+    answer = await opened(sides, spec, sides.answered(spec))
+    assert (answer.state, answer.failure.reason) == (task_pb2.RUN_STATE_FAILED, "SEAL_INVALID")
+    assert not answer.HasField("result")
 
 
 async def test_a_state_that_the_node_has_not_signed_is_not_believed(sides: Sides) -> None:
@@ -299,5 +309,5 @@ async def test_a_snapshot_of_other_runs_is_refused(sides: Sides, change: Callabl
     event.snapshot.task.runs.append(sides.answered(spec))
     change(event.snapshot.task)
     with pytest.raises(VantageError) as caught:
-        await sides.orders.opened(event, spec)
+        await sides.orders.opened(event, spec, sides.identity)
     assert caught.value.reason is Reason.RESULT_UNVERIFIED

@@ -88,7 +88,7 @@ def orders(connection: Connection, station: Station) -> SubtaskOrders:
     keys = SealKeys(station.directory / "data", SystemClock())
     sealer = Sealer(lambda: keys.identities)
     certify = TrustStore(station.directory / "data").certify
-    return SubtaskOrders(connection, certify, keys, sealer, Payloads(connection), SystemClock())
+    return SubtaskOrders(connection, certify, sealer, Payloads(connection), SystemClock())
 
 
 @pytest.fixture

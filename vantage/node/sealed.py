@@ -27,13 +27,17 @@ class Sealer:
     def __init__(self, identities: Callable[[], Sequence[str]]) -> None:
         self._identities = identities
 
-    async def open(self, content: bytes) -> bytes:
-        """The bytes that were sealed to this node.
+    async def open(self, content: bytes, identities: Sequence[str] = ()) -> bytes:
+        """The bytes that were sealed to this node, or to other keys.
+
+        Args:
+            content: what was sealed.
+            identities: secret keys to try in place of the node's.
 
         Raises:
             RefusedError: SEAL_INVALID.
         """
-        identities = self._identities()
+        identities = identities or self._identities()
         if len(content) <= _SMALL:
             return sealing.unseal(SealedPayload(content), identities)
         return await asyncio.to_thread(sealing.unseal, SealedPayload(content), identities)

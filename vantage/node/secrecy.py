@@ -76,5 +76,5 @@ async def build_secrecy(
     book = await OrderBook.open(journal, config.data_dir / "journal.db", clock)
     gate = OrderGate(certify, book, clock, required=lambda: not config.policy.allow_unsigned)
     seen = SeenVersions(config.data_dir / SEEN_FILE)
-    subtasks = SubtaskOrders(connection, certify, keys, sealer, payloads, clock, seen)
+    subtasks = SubtaskOrders(connection, certify, sealer, payloads, clock, seen)
     return Secrecy(gate, sealer, Attestor(lambda: connection.identity, journal), subtasks, keys)

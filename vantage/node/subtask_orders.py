@@ -24,12 +24,12 @@ from vantage.common.errors import Reason, VantageError, error
 from vantage.common.orders import check_narrower, narrow, sign_order
 from vantage.common.recipients import KeyDirectory, Recipients
 from vantage.common.rpc import error_from_rpc
+from vantage.common.sealing import recipient_of
 from vantage.common.statements import Content, Order, OrderTarget, Parent
 from vantage.node.connection import Connection
 from vantage.node.door import RunContext, StoredResult
 from vantage.node.orders import GivenOrder
 from vantage.node.payloads import Payloads
-from vantage.node.seal_keys import SealKeys
 from vantage.node.sealed import Sealer
 
 _JSON = "application/json"
@@ -56,7 +56,6 @@ class SubtaskOrders:
     Args:
         connection: the way to the server; knows who this node is.
         certify: whom the node's owner trusts.
-        keys: this node's, to which answers are sealed.
         sealer: opens and seals.
         payloads: what is too large for a message.
         clock: the time.
@@ -67,7 +66,6 @@ class SubtaskOrders:
         self,
         connection: Connection,
         certify: Certify,
-        keys: SealKeys,
         sealer: Sealer,
         payloads: Payloads,
         clock: Clock,
@@ -75,7 +73,6 @@ class SubtaskOrders:
     ) -> None:
         self._connection = connection
         self._certify = certify
-        self._keys = keys
         self._sealer = sealer
         self._payloads = payloads
         self._clock = clock
@@ -92,6 +89,7 @@ class SubtaskOrders:
         request: algorithm_pb.RunSubtaskRequest,
         left: timedelta,
         leaves: Leaves,
+        answer_key: str,
     ) -> task_pb2.TaskSpec:
         """A subtask as it is sent: arguments sealed, order signed.
 
@@ -101,6 +99,7 @@ class SubtaskOrders:
             request: what it asks.
             left: how long it may take.
             leaves: see ``Leaves``.
+            answer_key: secret age key that opens the answers; of this subtask alone.
 
         Raises:
             VantageError: no keys, an unknown target, or nobody may be asked; that of ``leaves``.
@@ -111,7 +110,7 @@ class SubtaskOrders:
                 Reason.ORDER_EXCEEDS_PARENT, "the order of this task allows no subtasks: its researcher can allow them"
             )
         try:
-            draft = self._draft(context, given, request, left)
+            draft = self._draft(context, given, request, left, recipient_of(answer_key))
         except ValidationError as problem:
             raise error(Reason.INVALID_ARGUMENT, "a name or a number of the subtask is too large") from problem
         # Before a byte is sealed to anybody: whom the order does not name learns nothing from this node's algorithm.
@@ -146,7 +145,12 @@ class SubtaskOrders:
         return spec
 
     def _draft(
-        self, context: RunContext, given: GivenOrder, request: algorithm_pb.RunSubtaskRequest, left: timedelta
+        self,
+        context: RunContext,
+        given: GivenOrder,
+        request: algorithm_pb.RunSubtaskRequest,
+        left: timedelta,
+        recipient: str,
     ) -> Order:
         """The order of a subtask, but for its arguments."""
         above, now = given.verified.order, self._clock.now()
@@ -166,7 +170,7 @@ class SubtaskOrders:
             image=context.image,
             function=request.function,
             targets=tuple(targets),
-            recipients=self._keys.recipients[:1],
+            recipients=(recipient,),
             max_runtime=above.max_runtime,
             created=now,
             # The server ends the task a moment later than this is made; never later than what is above.
@@ -175,8 +179,11 @@ class SubtaskOrders:
             parent=Parent(order=given.verified.digest, run=context.run),
         )
 
-    async def opened(self, event: task_pb2.TaskEvent, spec: task_pb2.TaskSpec) -> task_pb2.TaskEvent:
+    async def opened(self, event: task_pb2.TaskEvent, spec: task_pb2.TaskSpec, answer_key: str) -> task_pb2.TaskEvent:
         """An event for the algorithm: results of ended runs verified and opened, or said to be not believed.
+
+        Nothing else than the answers to this subtask opens with its key. With a key of the node, a server could hand
+        what was sealed to the node for somebody else to an organization in league with it, to be signed as its answer.
 
         Raises:
             TrustError: RESULT_UNVERIFIED, the server does not tell of one run for each target.
@@ -206,11 +213,16 @@ class SubtaskOrders:
             copy.ClearField("result")
             copy.ClearField("statement")
             if run.state in _OUTCOMES:
-                await self._open(run, copy, of.get(run.organization), spec)
+                await self._open(run, copy, of.get(run.organization), spec, answer_key)
         return answer
 
     async def _open(
-        self, run: task_pb2.Run, copy: task_pb2.Run, target: task_pb2.Target | None, spec: task_pb2.TaskSpec
+        self,
+        run: task_pb2.Run,
+        copy: task_pb2.Run,
+        target: task_pb2.Target | None,
+        spec: task_pb2.TaskSpec,
+        answer_key: str,
     ) -> None:
         try:
             if target is None:
@@ -239,7 +251,7 @@ class SubtaskOrders:
                 copy.failure.reason, copy.failure.message = statement.failure.reason, statement.failure.message
             if content is None or statement.result is None:
                 return
-            opened = await self._sealer.open(content)
+            opened = await self._sealer.open(content, (answer_key,))
             if len(opened) > _HANDED_ON:
                 raise error(
                     Reason.RESULT_TOO_LARGE,

@@ -20,6 +20,7 @@ from vantage.common.backoff import Backoff
 from vantage.common.clock import Clock
 from vantage.common.errors import InternalError, Reason, UnauthenticatedError, UnavailableError, VantageError, error
 from vantage.common.rpc import error_from_rpc
+from vantage.common.sealing import create_identity
 from vantage.node.audit import NodeAudit
 from vantage.node.connection import Connection
 from vantage.node.door import RunContext
@@ -40,12 +41,14 @@ class _Question:
         creation: what the server is asked; without the arguments once the task is known by its name.
         name: ``tasks/{task}``, once there is one.
         followers: calls that follow it now.
+        answer_key: secret age key that opens the answers, and nothing else.
         making: held while ``creation`` is made, so that two calls with one id send the same bytes.
     """
 
     creation: task_service_pb2.RunTaskRequest | None = None
     name: str = ""
     followers: int = 0
+    answer_key: str = field(default_factory=create_identity, repr=False)
     making: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     def created(self, name: str) -> None:
@@ -149,7 +152,11 @@ class Subtasks:
                         ended = event.snapshot.task.state not in _GOING_ON and not 0 < last < event.sequence
                     if kind != "snapshot" or not last:  # else the events after the last one follow: nothing is missing
                         last = max(last, event.sequence)
-                        yield event if context.order is None else await self._orders.opened(event, creation.spec)
+                        yield (
+                            event
+                            if context.order is None
+                            else await self._orders.opened(event, creation.spec, question.answer_key)
+                        )
                     if ended:
                         return
                 problem: VantageError = error(Reason.UNAVAILABLE, "the server ended the stream of a subtask")
@@ -186,11 +193,11 @@ class Subtasks:
         """
         async with question.making:
             if question.creation is None or question.creation is stale:
-                question.creation = await self._make(context, request, own)
+                question.creation = await self._make(context, request, own, question.answer_key)
             return question.creation
 
     async def _make(
-        self, context: RunContext, request: algorithm_pb.RunSubtaskRequest, own: str
+        self, context: RunContext, request: algorithm_pb.RunSubtaskRequest, own: str, answer_key: str
     ) -> task_service_pb2.RunTaskRequest:
         left = context.deadline - self._clock.now()
         if left.total_seconds() <= 0:
@@ -203,7 +210,7 @@ class Subtasks:
         request_id = str(uuid.uuid5(uuid.UUID(own), context.run))
         leaves = partial(self._leaves, context.run, request.function)
         if context.order is not None:
-            spec = await self._orders.spec(context, context.order, request, timeout.ToTimedelta(), leaves)
+            spec = await self._orders.spec(context, context.order, request, timeout.ToTimedelta(), leaves, answer_key)
             return task_service_pb2.RunTaskRequest(request_id=request_id, spec=spec)
         await leaves(request.targets)
         return task_service_pb2.RunTaskRequest(
