@@ -144,6 +144,7 @@ def need_debian(cache: Path) -> str:
                 raise SystemExit(
                     f"error: {OFFICIAL} cannot be pulled; install mmdebstrap to build a Debian base instead"
                 )
+            run("apt-get", "update")  # lists may be old, or not there at all
             run("apt-get", "install", "-y", "--no-install-recommends", "mmdebstrap", DEBIAN_FRONTEND="noninteractive")
         say(f"{OFFICIAL} cannot be pulled: building a Debian base instead (about a minute, once)")
         partial = tar.with_suffix(".partial.tar")
