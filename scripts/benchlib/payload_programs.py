@@ -30,7 +30,7 @@ _UP, _DOWN = "/bench.Ceiling/Up", "/bench.Ceiling/Down"
 async def ours(address: str, data: Path, user: str, password: str, source: Path, target: Path) -> None:
     """Upload a file and download it again, as it is and sealed; prints seconds, and peaks of memory before and after.
 
-    Files are sealed and opened as client and node do it: beside the transfer, on the way to it and from it.
+    Files are sealed and opened as client and node do it: in a thread, before the transfer and after it.
     """
     identity = sealing.create_identity()
     sealed, opened = target.with_suffix(".sealed"), target.with_suffix(".opened")
