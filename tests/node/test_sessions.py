@@ -12,7 +12,7 @@ from vantage.common.errors import Reason, VantageError, error
 from vantage.node.connection import FatalError
 from vantage.testing import inprocess
 from vantage.testing.scripted_server import ScriptedServer, ScriptedSession
-from vantage.testing.station import NODE, Station, assign, send
+from vantage.testing.station import COLLABORATION, NODE, Station, assign, send
 
 
 async def outcome(session: ScriptedSession) -> pb.ConnectRequest:
@@ -220,6 +220,19 @@ async def test_a_node_that_is_not_admitted_says_why_and_ends(
         await asyncio.wait_for(station.agent().run(), 20)
     assert text in station.said[-1]
     assert "does not admit" in station.said[-1]
+
+
+async def test_a_node_that_is_not_admitted_any_more_says_why_and_ends(station: Station, server: ScriptedServer) -> None:
+    server.token_seconds = 0  # each heartbeat needs a new one
+    agent = station.agent()
+    task = asyncio.create_task(agent.run())
+    session = await station.server.accept()
+    server.script("ExchangeAssertion", *[error(Reason.PRINCIPAL_UNKNOWN, "the node was deleted")] * 2)
+    session.welcome(COLLABORATION)
+    with pytest.raises(FatalError):
+        await asyncio.wait_for(task, 20)
+    server._scripts["ExchangeAssertion"].clear()  # one more, if it was the first to ask
+    assert station.said[-1] == "the server does not admit this node: the node was deleted [PRINCIPAL_UNKNOWN]"
 
 
 async def test_a_fenced_node_ends_and_a_stopping_server_is_waited_for(station: Station) -> None:

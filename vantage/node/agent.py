@@ -176,6 +176,10 @@ class Agent:
             for task in tasks:
                 if task.done():
                     task.result()
+        except FatalError as problem:
+            # Whichever task noticed it: the process ends for this, and a person must know why.
+            self._say(f"the server does not admit this node: {problem.cause}")
+            raise
         finally:
             for task in tasks:
                 task.cancel()
@@ -226,9 +230,6 @@ class Agent:
                 # Before the first session, so that whoever sees the node connected can seal to it.
                 await work.publish()
                 await session.run()
-            except FatalError as problem:
-                self._say(f"the server does not admit this node: {problem.cause}")
-                raise
             except VantageError as problem:
                 if loop.time() - began > STABLE_SECONDS:
                     self._backoff.reset()
