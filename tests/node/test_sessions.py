@@ -8,8 +8,11 @@ import json
 import pytest
 
 from vantage.api.node.v1 import node_session_service_pb2 as pb
+from vantage.common.clock import SystemClock
 from vantage.common.errors import Reason, VantageError, error
-from vantage.node.connection import FatalError
+from vantage.node import config as node_config
+from vantage.node.connection import Connection, FatalError
+from vantage.node.identity import Identity
 from vantage.testing import inprocess
 from vantage.testing.scripted_server import ScriptedServer, ScriptedSession
 from vantage.testing.station import COLLABORATION, NODE, Station, assign, send
@@ -199,6 +202,21 @@ async def test_a_token_that_is_refused_is_replaced_once(station: Station, server
     async with station.running():
         await station.session()
         assert len(server.calls["ExchangeAssertion"]) == 2
+
+
+async def test_calls_at_once_open_one_channel(station: Station, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = node_config.load(station.write())
+    connection = Connection(config.server, Identity.load(config.identity, SystemClock()), SystemClock())
+    both = asyncio.Barrier(2)
+
+    async def looked_up() -> None:
+        await both.wait()
+
+    monkeypatch.setattr(connection, "trust", looked_up)
+    async with asyncio.timeout(20):
+        first, second = await asyncio.gather(connection.channel(), connection.channel())
+    assert first is second
+    await connection.close()
 
 
 @pytest.mark.parametrize(

@@ -91,7 +91,9 @@ class Connection:
             VantageError: the server cannot be reached, or shows another certificate than the pinned one.
         """
         if self._channel is None:
-            self._channel = open_channel(self._server.address, await self.trust())
+            trust = await self.trust()
+            if self._channel is None:  # another call may have opened it meanwhile: two would never be closed
+                self._channel = open_channel(self._server.address, trust)
         return self._channel
 
     async def reopen(self) -> None:
