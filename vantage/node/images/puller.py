@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from typing import Any
+from weakref import WeakValueDictionary
 
 import docker
 import requests
@@ -31,7 +32,7 @@ class ImagePuller:
     def __init__(self, host: str, access: Access) -> None:
         self._host = host
         self._access = access
-        self._pulling: dict[str, asyncio.Lock] = {}
+        self._pulling: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     async def fetch(self, image: VerifiedImage, tell: Tell) -> None:
         """Pull an image unless the engine has it: an id is a digest, so what has it is the image.
