@@ -104,6 +104,10 @@ class Forwarder:
         await _join(stream, reader, writer)
 
     async def _reach(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        """Connect to the program here; whoever calls bounds how long that is tried.
+
+        By trying again: it is any program that knows TCP, and the kernel tells nobody that a port is listened to.
+        """
         while True:
             try:
                 return await asyncio.open_connection(_HOST, self._port, limit=_CHUNK)

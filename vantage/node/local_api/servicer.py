@@ -105,12 +105,10 @@ class AlgorithmServicer(algorithm_service_pb2_grpc.AlgorithmServiceServicer):
         self, request: pb.RunSubtaskRequest, context: Context
     ) -> AsyncGenerator[pb.RunSubtaskResponse, None]:
         await self._authenticate(context)
-        try:
-            if not 1 <= len(request.targets) <= MAX_SUBTASK_TARGETS:
-                raise error(
-                    Reason.INVALID_ARGUMENT, f"a subtask has 1 to {MAX_SUBTASK_TARGETS} targets", field="targets"
-                )
-        except VantageError as problem:
+        if not 1 <= len(request.targets) <= MAX_SUBTASK_TARGETS:
+            problem = error(
+                Reason.INVALID_ARGUMENT, f"a subtask has 1 to {MAX_SUBTASK_TARGETS} targets", field="targets"
+            )
             await abort(context, problem)
         async for event in _translated(self._callbacks.subtask(request), context):
             yield pb.RunSubtaskResponse(event=event)
