@@ -6,9 +6,10 @@ from collections.abc import Collection
 from dataclasses import dataclass
 
 from vantage.api.node.v1 import node_session_service_pb2 as pb
+from vantage.common.declaration import Declaration
 from vantage.common.errors import Reason, VantageError, error
 from vantage.node.config import NodeConfig
-from vantage.node.declaration import Declaration, check_arguments
+from vantage.node.declaration import check_arguments
 
 _JSON = "application/json"
 
@@ -118,17 +119,18 @@ def decide_call(declaration: Declaration, assign: pb.Assign, media_type: str, ar
         function = declaration.function(spec.function)
         # (2)
         bound = [binding.parameter for binding in spec.targets[0].datasets]
-        missing = [parameter for parameter in function.data if parameter not in bound]
+        data = [each.name for each in function.data]
+        missing = [parameter for parameter in data if parameter not in bound]
         if missing:
             return _refuse(
                 Reason.ARGUMENTS_INVALID,
                 f"{function.name} needs a dataset for {', '.join(missing)}: bind one",
                 function=function.name,
             )
-        if len(set(bound)) != len(bound) or set(bound) - set(function.data):
+        if len(set(bound)) != len(bound) or set(bound) - set(data):
             return _refuse(
                 Reason.ARGUMENTS_INVALID,
-                f"{function.name} takes one dataset for each of: {', '.join(function.data) or 'nothing'}",
+                f"{function.name} takes one dataset for each of: {', '.join(data) or 'nothing'}",
                 function=function.name,
             )
         # (3)

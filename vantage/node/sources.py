@@ -7,9 +7,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
+from vantage.common.declaration import Declaration
 from vantage.common.errors import Reason, VantageError, error
 from vantage.node.config import ProcessSection
-from vantage.node.declaration import Declaration
 from vantage.node.executor.base import UnsandboxedCode
 
 if TYPE_CHECKING:

@@ -16,9 +16,9 @@ import pytest
 
 from vantage.api.algorithm.v1 import algorithm_service_pb2 as pb
 from vantage.api.task.v1 import task_pb2
+from vantage.common.declaration import Declaration
 from vantage.common.errors import Reason, UnavailableError, VantageError
 from vantage.common.oci import ImageReference
-from vantage.node.declaration import Declaration
 from vantage.node.door import BoundDataset, ByteStream, RunCallbacks, RunContext, StoredResult
 from vantage.node.executor.base import Exit, Job, Limits
 from vantage.node.executor.docker import LABEL_NODE, DockerExecutor

@@ -197,7 +197,10 @@ async def test_what_is_not_there_or_not_reachable_is_said(store: Store) -> None:
     assert "credentials" in problem.message
 
 
-@pytest.mark.parametrize("declaration", [None, "{}", "no json", '{"schema": 2, "functions": {"f": {}}}'])
+@pytest.mark.parametrize(
+    "declaration",
+    [None, "{}", "no json", '{"schema": 2, "functions": {"f": {}}}', pytest.param("[" * 20_000, id="deep")],
+)
 async def test_an_image_without_a_usable_declaration_is_refused(store: Store, declaration: str | None) -> None:
     image = store.push(f"declaration{abs(hash(declaration))}", declaration)
     await store.sign(image, AUTHOR)

@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 
 from vantage.common.declaration import LABEL, Declaration
-from vantage.node import declaration as node_declaration
 
 ROOT = Path(__file__).parents[3]
 sys.path.insert(0, str(ROOT))
@@ -52,8 +51,9 @@ def test_image_answers(example: str, function: str, arguments: dict[str, object]
         )
         try:
             # As nodes read it.
-            assert Declaration.parse(image.labels[LABEL]).dumps() == declared
-            assert node_declaration.Declaration.parse(image.labels[LABEL]).function(function).name == function
+            read = Declaration.parse(image.labels[LABEL])
+            assert read.dumps() == declared
+            assert read.function(function).name == function
             engine.containers.run(
                 str(image.id),
                 environment={"VANTAGE_SOCKET": "/run/vantage/api.sock", "VANTAGE_TOKEN": TOKEN},

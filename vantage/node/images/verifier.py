@@ -22,9 +22,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from vantage.common import cosign, oci
+from vantage.common.declaration import LABEL, Declaration
 from vantage.common.errors import Reason, VantageError, error
 from vantage.common.image_signing import Signature, read_signatures
-from vantage.node.declaration import LABEL, Declaration
 from vantage.node.images.rules import Rule, describe
 
 _MAX_CACHED = 1_000
