@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
-from vantage.algorithm.errors import AUTHOR_REASONS, AlgorithmError
-from vantage.common.errors import Reason
+from vantage.algorithm.errors import AlgorithmError
+from vantage.common.errors import AUTHOR_REASONS, Reason
 
 if TYPE_CHECKING:
     from vantage.algorithm.peers import Peers

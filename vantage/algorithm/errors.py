@@ -2,20 +2,7 @@
 
 from __future__ import annotations
 
-from vantage.common.errors import Reason, RunError
-
-AUTHOR_REASONS = frozenset(
-    {
-        Reason.ALGORITHM_FAILED,
-        Reason.TOO_FEW_RECORDS,
-        Reason.DATASET_UNREADABLE,
-        Reason.ARGUMENTS_INVALID,
-        Reason.RESULT_NOT_SERIALIZABLE,
-        Reason.FUNCTION_UNKNOWN,
-        Reason.SCRATCH_UNAVAILABLE,
-    }
-)
-"""Reasons that a node accepts from an algorithm."""
+from vantage.common.errors import AUTHOR_REASONS, Reason, RunError
 
 
 class AlgorithmError(RunError):

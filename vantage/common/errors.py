@@ -358,6 +358,19 @@ _GROUPS: dict[_Row, tuple[Reason, ...]] = {
 ROWS: dict[Reason, _Row] = {reason: row for row, reasons in _GROUPS.items() for reason in reasons}
 """Reason -> (class, name of the gRPC status code). Complete: a test compares it with the enum."""
 
+AUTHOR_REASONS = frozenset(
+    {
+        Reason.ALGORITHM_FAILED,
+        Reason.TOO_FEW_RECORDS,
+        Reason.DATASET_UNREADABLE,
+        Reason.ARGUMENTS_INVALID,
+        Reason.RESULT_NOT_SERIALIZABLE,
+        Reason.FUNCTION_UNKNOWN,
+        Reason.SCRATCH_UNAVAILABLE,
+    }
+)
+"""Reasons that an algorithm may give, and a node accepts. Any other would let it speak in the name of the node."""
+
 
 def error(reason: Reason, message: str, **metadata: str) -> VantageError:
     """Build the error of the class that belongs to ``reason``."""

@@ -4,22 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from vantage.common.errors import Reason, VantageError, error
+from vantage.common.errors import AUTHOR_REASONS, Reason, VantageError, error
 from vantage.node.door import StoredResult
 from vantage.node.executor.base import Exit
 
-AUTHOR_REASONS = frozenset(
-    {
-        Reason.ALGORITHM_FAILED,
-        Reason.TOO_FEW_RECORDS,
-        Reason.DATASET_UNREADABLE,
-        Reason.ARGUMENTS_INVALID,
-        Reason.RESULT_NOT_SERIALIZABLE,
-        Reason.FUNCTION_UNKNOWN,
-        Reason.SCRATCH_UNAVAILABLE,
-    }
-)
-"""Reasons that an algorithm may give. Any other would let it speak in the name of the node."""
 TAIL_LINES = 10
 
 
