@@ -236,7 +236,9 @@ async def test_a_tampered_manifest_config_or_payload_is_refused(store: Store) ->
         path = blob(store, digest)
         path.write_bytes(path.read_bytes().replace(b"a", b"b", 1))
         problem = await refusal(verifier(store), image)
-        assert problem.reason in (Reason.IMAGE_TAMPERED, Reason.REGISTRY_UNAVAILABLE), part
+        # This registry looks at manifests itself before it sends them; tests/unit/common/test_oci.py has one that lies.
+        expected = Reason.REGISTRY_UNAVAILABLE if part == "manifest" else Reason.IMAGE_TAMPERED
+        assert problem.reason is expected, part
 
 
 async def test_a_tampered_layer_is_not_run_and_neither_is_an_older_image_of_that_name(store: Store) -> None:
