@@ -125,11 +125,8 @@ class Registry:
             return None
         if _DIGEST.fullmatch(reference) and digest_of(content) != reference:
             raise _tampered(f"manifest {reference}")
-        try:
-            document = json.loads(content)
-        except ValueError:
-            document = None
-        if not isinstance(document, dict):
+        document = _object(content)
+        if document is None:
             raise _tampered(f"manifest {reference}")
         return content, document
 
@@ -180,7 +177,7 @@ class Registry:
                         if len(content) > limit:
                             raise error(Reason.IMAGE_TAMPERED, f"{self._name} sent more than {limit} bytes for {path}")
                     return content
-            except httpx.HTTPError as problem:
+            except (httpx.HTTPError, httpx.InvalidURL) as problem:
                 raise self._unavailable(type(problem).__name__) from problem
         raise self._unavailable("it does not accept the credentials")
 
@@ -195,7 +192,7 @@ class Registry:
                 response = await self._client.request(
                     method, url, headers={**headers, **self._authorization()}, **arguments
                 )
-        except httpx.HTTPError as problem:
+        except (httpx.HTTPError, httpx.InvalidURL) as problem:
             raise self._unavailable(type(problem).__name__) from problem
         self._check(response)
         return response
@@ -215,7 +212,9 @@ class Registry:
             query = {key: fields[key] for key in ("service", "scope") if key in fields}
             answer = await self._client.get(fields["realm"], params=query, auth=basic)
             self._check(answer)
-            document = answer.json()
+            document = _object(answer.content)
+            if document is None:
+                raise self._unavailable("its token service answers something else than a token")
             self._token = f"Bearer {document.get('token') or document.get('access_token', '')}"
         else:
             raise self._unavailable("it asks for credentials: add them under 'registries'")
@@ -248,6 +247,15 @@ def is_loopback(registry: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
+
+
+def _object(content: bytes) -> dict[str, Any] | None:
+    """A JSON object; None when it is something else."""
+    try:
+        document = json.loads(content)
+    except (ValueError, RecursionError):
+        return None
+    return document if isinstance(document, dict) else None
 
 
 def _tampered(what: str) -> VantageError:

@@ -20,12 +20,16 @@ class Liar:
 
     def __init__(self) -> None:
         self.body = MANIFEST
+        self.challenge = b""
         self.address = ""
 
     async def answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await reader.readuntil(b"\r\n\r\n")
-        head = b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: %d\r\n\r\n"
-        writer.write(head % len(self.body) + self.body)
+        asked = await reader.readuntil(b"\r\n\r\n")
+        status = b"200 OK"
+        if self.challenge and b" /token " not in asked:
+            status = b"401 Unauthorized\r\nWWW-Authenticate: " + self.challenge
+        head = b"HTTP/1.1 %s\r\nConnection: close\r\nContent-Length: %d\r\n\r\n"
+        writer.write(head % (status, len(self.body)) + self.body)
         writer.close()
 
 
@@ -57,7 +61,7 @@ async def test_what_has_another_digest_is_not(registry: oci.Registry, liar: Liar
         assert caught.value.reason is Reason.IMAGE_TAMPERED
 
 
-@pytest.mark.parametrize("body", [b"", b"\xff", b"[]", b"7", b"{"])
+@pytest.mark.parametrize("body", [b"", b"\xff", b"[]", b"7", b"{", b"[" * 100_000], ids=range(6))
 async def test_a_tag_leads_to_a_manifest_or_nowhere(registry: oci.Registry, liar: Liar, body: bytes) -> None:
     liar.body = body
     for reference in ("latest", oci.digest_of(body)):
@@ -71,3 +75,16 @@ async def test_no_more_is_read_than_a_manifest_may_have(registry: oci.Registry, 
     with pytest.raises(VantageError, match="more than") as caught:
         await registry.manifest(oci.digest_of(liar.body))
     assert caught.value.reason is Reason.IMAGE_TAMPERED
+
+
+@pytest.mark.parametrize(
+    ("realm", "body"), [("", b""), ("", b"<html>"), ("", b"[]"), ("", b"{}"), ("http://[", b"{}"), ("file:///", b"{}")]
+)
+async def test_a_token_service_that_gives_no_token_is_said(
+    registry: oci.Registry, liar: Liar, realm: str, body: bytes
+) -> None:
+    liar.challenge = f'Bearer realm="{realm or f"http://{liar.address}/token"}"'.encode()
+    liar.body = body
+    with pytest.raises(VantageError) as caught:
+        await registry.manifest(DIGEST)
+    assert caught.value.reason is Reason.REGISTRY_UNAVAILABLE
