@@ -14,9 +14,13 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parents[3]))
 
 from vantage.api.algorithm.v1 import algorithm_service_pb2 as pb
+from vantage.api.node.v1 import node_session_service_pb2 as node_pb
 from vantage.common import pki
-from vantage.common.errors import Reason, VantageError
+from vantage.common.errors import Reason, VantageError, error
 from vantage.node.door import ByteStream, RunCallbacks
+from vantage.node.tunnels.link import Parties
+from vantage.node.tunnels.peers import RunPeers
+from vantage.node.tunnels.wire import Wire
 from vantage.testing.peer_network import ALLOWED, PeerNetwork
 
 MIB = 1024 * 1024
@@ -105,6 +109,28 @@ async def test_runs_of_a_task_talk_and_end(tmp_path: Path) -> None:
             assert await read_exactly(mine, 8) == b"the last"
             assert await reason_of(mine.read()) is Reason.PEER_ENDED
         assert await reason_of(clara.dial(peer("hilda"))) is Reason.PEER_ENDED
+
+
+async def test_offers_that_lead_to_nothing_take_no_room(tmp_path: Path) -> None:
+    async with PeerNetwork.running(tmp_path, ["clara", "hilda"]) as network:
+        runs = await network.ask("clara", "hilda")
+        peers = runs["hilda"]._outside  # type: ignore[attr-defined]  # what the server's offers reach
+        assert isinstance(peers, RunPeers)
+
+        async def refuse(_: Parties) -> Wire:
+            raise error(Reason.CERTIFICATE_UNTRUSTED, "somebody else answers")
+
+        offer = node_pb.OpenRelay(job="tasks/1", peer_run="tasks/1/runs/1", peer_node="organizations/clara/nodes/x")
+        for number in range(3):
+            offer.pair = f"pair-{number}"
+            assert await reason_of(peers.answer(offer, refuse)) is Reason.CERTIFICATE_UNTRUSTED
+        assert not peers._incoming
+        # Links that have ended are let go with the next offer.
+        async with connected(runs["clara"], runs["hilda"], "hilda"):
+            ((pair, keeper),) = peers._incoming.items()
+            keeper.link.fail(error(Reason.PEER_LOST, "by the test"))
+            assert await reason_of(peers.answer(offer, refuse)) is Reason.CERTIFICATE_UNTRUSTED
+            assert pair not in peers._incoming
 
 
 async def test_what_is_not_there_is_waited_for_and_said(tmp_path: Path) -> None:

@@ -116,6 +116,11 @@ class AnsweringKeeper:
         self._current: asyncio.Task[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
 
+    @property
+    def used(self) -> bool:
+        """Whether there has ever been a connection."""
+        return self._current is not None
+
     async def carry(self, wire: Wire) -> None:
         """Go on over a new connection; returns when it is lost or the link has ended."""
         if self._current is not None:

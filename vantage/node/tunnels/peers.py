@@ -160,13 +160,25 @@ class RunPeers:
         Raises:
             VantageError: it could not be made.
         """
+        # Nobody comes back to a link that has ended.
+        self._incoming = {pair: each for pair, each in self._incoming.items() if not each.link.ended.is_set()}
         keeper = self._incoming.get(offer.pair)
         if keeper is None:
             link = Link(
                 self._parties(offer.pair, offer.job, offer.peer_run, offer.peer_node), self._budget, self._opened
             )
             keeper = self._incoming[offer.pair] = AnsweringKeeper(link, self._connector.settings)
-        await keeper.carry(await connect(keeper.link.parties))
+        try:
+            wire = await connect(keeper.link.parties)
+        except VantageError:
+            if not keeper.used and self._incoming.get(offer.pair) is keeper:
+                del self._incoming[offer.pair]  # offers that lead to nothing take no room
+            raise
+        if self._incoming.setdefault(offer.pair, keeper) is not keeper:
+            # Checked for the parties of a link that was given up meanwhile: another may have other ones.
+            await wire.close()
+            raise error(Reason.PEER_LOST, "the peer was offered twice at once")
+        await keeper.carry(wire)
 
     async def close(self) -> None:
         """The run has ended: say so to every peer, and keep nothing."""
