@@ -18,6 +18,7 @@ from vantage.api.node.v1 import node_session_service_pb2 as node_pb
 from vantage.common import pki
 from vantage.common.errors import Reason, VantageError, error
 from vantage.node.door import ByteStream, RunCallbacks
+from vantage.node.tunnels import tunnels
 from vantage.node.tunnels.link import Parties
 from vantage.node.tunnels.peers import RunPeers
 from vantage.node.tunnels.wire import Wire
@@ -131,6 +132,26 @@ async def test_offers_that_lead_to_nothing_take_no_room(tmp_path: Path) -> None:
             keeper.link.fail(error(Reason.PEER_LOST, "by the test"))
             assert await reason_of(peers.answer(offer, refuse)) is Reason.CERTIFICATE_UNTRUSTED
             assert pair not in peers._incoming
+
+
+async def test_an_offer_that_gives_up_takes_nobody_along(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with PeerNetwork.running(tmp_path, ["hilda"]) as network:
+        known = (await network.ask("hilda"))["hilda"]._outside  # type: ignore[attr-defined]  # see above
+        assert isinstance(known, RunPeers)
+        here = known._connector
+        assert isinstance(here, tunnels.Tunnels)
+        lease = node_pb.Lease(run=known.lease.run, lease_id="not-yet-begun", attempt=2)
+        monkeypatch.setattr(tunnels, "BEGIN_SECONDS", 0.05)
+        impatient = asyncio.create_task(here._find(lease.lease_id))
+        await asyncio.sleep(0)  # both wait before either gives up
+        monkeypatch.setattr(tunnels, "BEGIN_SECONDS", 20.0)
+        patient = asyncio.create_task(here._find(lease.lease_id))
+        with pytest.raises(VantageError) as caught:
+            await impatient
+        assert caught.value.reason is Reason.PEER_NOT_READY
+        async with here.run(lease, known.context) as begun:
+            assert await patient is begun
+        assert not here._begun
 
 
 async def test_what_is_not_there_is_waited_for_and_said(tmp_path: Path) -> None:

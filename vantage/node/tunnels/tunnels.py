@@ -7,6 +7,7 @@ import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from weakref import WeakValueDictionary
 
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
@@ -79,7 +80,8 @@ class Tunnels:
         self._answer = answer
         self._clock = clock
         self._runs: dict[str, RunPeers] = {}
-        self._begun: dict[str, asyncio.Future[RunPeers]] = {}
+        # Each as long as an offer waits for it.
+        self._begun: WeakValueDictionary[str, asyncio.Future[RunPeers]] = WeakValueDictionary()
         self._offers: set[asyncio.Task[None]] = set()
 
     @asynccontextmanager
@@ -170,7 +172,6 @@ class Tunnels:
             async with asyncio.timeout(BEGIN_SECONDS):
                 return await asyncio.shield(begun)
         except TimeoutError:
-            self._begun.pop(lease_id, None)
             raise error(
                 Reason.PEER_NOT_READY, f"the run at {self._config.identity.organization} has not begun"
             ) from None
