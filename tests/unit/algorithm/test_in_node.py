@@ -16,8 +16,11 @@ async def test_a_node_runs_declared_functions(tmp_path: Path, monkeypatch: pytes
     # Before what is there: the process finds the package in the same place as this one, installed or not.
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent), prepend=os.pathsep)
     monkeypatch.syspath_prepend(str(Path(__file__).parent))
+    # Deeper than the address of a socket may be long.
+    directory = tmp_path / ("d" * 100)
+    directory.mkdir()
     async with ScriptedServer() as server:
-        station = Station.create(tmp_path, server)
+        station = Station.create(directory, server)
         station.settings["process"] = {"modules": {REPOSITORY: "sample"}}
         async with station.running():
             session = await station.session()

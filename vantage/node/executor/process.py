@@ -23,6 +23,7 @@ from typing import Any
 from vantage.common.errors import Reason, VantageError, error
 from vantage.node.door import SOCKET_NAME, Door, StoredResult
 from vantage.node.executor.base import Exit, Job, UnsandboxedCode
+from vantage.node.sockets import short_address
 
 _GRACE = 5.0
 """Seconds between SIGTERM and SIGKILL."""
@@ -65,11 +66,13 @@ class ProcessExecutor:
         """See ``Executor``."""
 
     async def _spawn(self, job: Job, code: UnsandboxedCode, door: Door) -> Exit:
-        async with door.served() as directory:
+        async with contextlib.AsyncExitStack() as stack:
+            directory = await stack.enter_async_context(door.served())
+            socket, inherited = stack.enter_context(short_address(directory / SOCKET_NAME))
             environment = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
             environment |= {
                 **job.environment,
-                "VANTAGE_SOCKET": str(directory / SOCKET_NAME),
+                "VANTAGE_SOCKET": str(socket),
                 "VANTAGE_TOKEN": door.context.token,
                 "VANTAGE_MODULE": code.module,
             }
@@ -83,6 +86,7 @@ class ProcessExecutor:
                 env=environment,
                 cwd=door.scratch,
                 start_new_session=True,
+                pass_fds=inherited,
                 limit=_MAX_LINE_BYTES,
             )
             try:

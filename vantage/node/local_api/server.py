@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -15,10 +14,9 @@ from vantage.api.algorithm.v1 import algorithm_service_pb2_grpc
 from vantage.common.errors import Reason, error
 from vantage.node.door import SOCKET_NAME, RunCallbacks, RunContext
 from vantage.node.local_api.servicer import AlgorithmServicer
+from vantage.node.sockets import short_address
 
 _MAX_MESSAGE = 16 * 1024 * 1024
-_MAX_PATH = 100
-"""The kernel takes 107 bytes."""
 _MAX_STREAMS = 128
 
 
@@ -53,7 +51,8 @@ async def serve(context: RunContext, callbacks: RunCallbacks, directory: Path) -
     with contextlib.ExitStack() as open_files:
         try:
             await asyncio.to_thread(place.mkdir, mode=0o755)
-            server.add_insecure_port(f"unix:{_short(place, open_files) / SOCKET_NAME}")
+            address, _ = open_files.enter_context(short_address(place / SOCKET_NAME))
+            server.add_insecure_port(f"unix:{address}")
             await server.start()
             place.chmod(0o755)  # whatever the umask is
             (place / SOCKET_NAME).chmod(0o666)
@@ -66,12 +65,3 @@ async def serve(context: RunContext, callbacks: RunCallbacks, directory: Path) -
             yield place
         finally:
             await server.stop(None)
-
-
-def _short(directory: Path, open_files: contextlib.ExitStack) -> Path:
-    """A path to a directory that is short enough for a socket's address."""
-    if len(os.fsencode(directory / SOCKET_NAME)) <= _MAX_PATH:
-        return directory
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-    open_files.callback(os.close, descriptor)
-    return Path(f"/proc/self/fd/{descriptor}")
