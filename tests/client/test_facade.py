@@ -14,7 +14,6 @@ from vantage.client import AsyncClient, AsyncTaskHandle, Client, TaskHandle, fac
 from vantage.client.connection import GrpcTransport, ServerAddress
 
 ROOT = Path(__file__).resolve().parents[2]
-NOUNS = ("auth", "organizations", "users", "collaborations", "memberships", "nodes", "roles", "images", "tasks")
 
 
 def public(of: type) -> dict[str, object]:
@@ -29,7 +28,8 @@ def ordinary(text: str) -> str:
 def pairs() -> list[tuple[type, type]]:
     client = Client(AsyncClient(GrpcTransport(ServerAddress("127.0.0.1:1", tls=False))))
     try:
-        both = [(type(getattr(client._client, noun)), type(getattr(client, noun))) for noun in NOUNS]
+        nouns = [name for name in vars(client._client) if not name.startswith("_")]
+        both = [(type(getattr(client._client, noun)), type(getattr(client, noun))) for noun in nouns]
     finally:
         client.close()
     return [*both, (AsyncTaskHandle, TaskHandle)]

@@ -294,7 +294,7 @@ async def test_only_an_own_order_counts(answered: Answered) -> None:
         task.spec.order = answered.told[answered.two.name].spec.order
 
     results = await answered.first(swap)
-    assert all("another order" in each.failure.message for each in results if each.failure is not None)
+    assert ["another order" in each.failure.message for each in results if each.failure is not None] == [True] * 2
     assert not any(each.ok for each in results)
     # Who says so gets the server's word, and it is called that.
     results = await answered.first(lambda task: setattr(task.spec, "order", b""), unverified=True)
