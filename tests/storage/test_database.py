@@ -62,11 +62,26 @@ async def test_what_was_answered_is_durable(database: Database, tmp_path: Path) 
 
 
 async def test_close_finishes_what_is_queued(database: Database, tmp_path: Path) -> None:
-    queued = [asyncio.ensure_future(database.write(insert(n))) for n in (1, 2, 4)]
-    await asyncio.gather(*queued)
-    await database.close()
+    occupied, release = asyncio.Event(), threading.Event()
+    loop = asyncio.get_running_loop()
+
+    def occupy(_connection: Connection) -> None:
+        loop.call_soon_threadsafe(occupied.set)
+        assert release.wait(10)
+
+    first = asyncio.create_task(database.write(occupy))
+    await occupied.wait()
+    queued = [asyncio.ensure_future(database.submit(insert(n))) for n in (1, 2, 4)]
+    closing = asyncio.create_task(database.close())
+    await asyncio.sleep(0)  # until it waits for the writer
     with pytest.raises(UnavailableError):
         await database.write(insert(5))
+    release.set()
+    await asyncio.gather(first, closing)
+    assert await asyncio.gather(*queued) == [1, 2, 4]
+    with sqlite3.connect(tmp_path / "test.db") as other:
+        assert other.execute("SELECT id FROM item ORDER BY id").fetchall() == [(1,), (2,), (4,)]
+    other.close()
 
 
 async def test_a_full_disk_is_said_and_survived(database: Database) -> None:

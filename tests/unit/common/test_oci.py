@@ -78,7 +78,8 @@ async def test_no_more_is_read_than_a_manifest_may_have(registry: oci.Registry, 
 
 
 @pytest.mark.parametrize(
-    ("realm", "body"), [("", b""), ("", b"<html>"), ("", b"[]"), ("", b"{}"), ("http://a:b/", b"{}"), ("file:///", b"{}")]
+    ("realm", "body"),
+    [("", b""), ("", b"<html>"), ("", b"[]"), ("", b"{}"), ("http://a:b/", b"{}"), ("file:///", b"{}")],
 )
 async def test_a_token_service_that_gives_no_token_is_said(
     registry: oci.Registry, liar: Liar, realm: str, body: bytes
