@@ -34,6 +34,13 @@ async def test_a_directory_that_was_lost_starts_above_what_was_published(station
     assert second.version == 100_000_000_000 > first.version
 
 
+async def test_a_version_that_is_no_number_does_not_end_the_node(station: Station) -> None:
+    station.server.script("PublishKeys", error(Reason.KEYS_STALE, "a newer version is published", version="x1"))
+    async with station.running():
+        await station.session()
+        await station.heard("nobody can seal arguments to it: a newer version is published")
+
+
 async def test_a_refusal_is_said_and_the_node_goes_on(station: Station) -> None:
     station.server.script("PublishKeys", error(Reason.CERTIFICATE_UNTRUSTED, "nobody vouches for it"))
     async with station.running():

@@ -120,7 +120,10 @@ class SealKeys:
                 self._told = envelope  # asking again would be answered in the same way
                 raise
             # This directory is younger than what was published: start above it.
-            envelope = self.envelope(connection.identity, above=int(problem.metadata.get("version") or 0))
+            try:
+                envelope = self.envelope(connection.identity, above=int(problem.metadata.get("version") or 0))
+            except ValueError:
+                raise problem from None  # no number that a list could have
             await _publish(connection, envelope)
         self._told = envelope
 
