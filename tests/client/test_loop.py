@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import socket
 import threading
 from collections.abc import AsyncIterator, Iterator
 
@@ -54,6 +55,29 @@ def test_an_interrupt_ends_what_runs_before_it_goes_on(loop: LoopThread) -> None
     with pytest.raises(KeyboardInterrupt):
         read()
     assert order == ["item", "closed"]
+
+
+def test_nothing_begins_before_an_interrupt_would_end_the_wait(
+    loop: LoopThread, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What has begun may be interrupted at once: what is half made then would stay open."""
+    order: list[str] = []
+    make = socket.socketpair
+
+    async def work() -> None:
+        order.append("begun")
+
+    def socketpair() -> tuple[socket.socket, socket.socket]:
+        for _round in range(2):  # the loop has done all that it was given until now
+            done = threading.Event()
+            loop._loop.call_soon_threadsafe(done.set)
+            done.wait()
+        order.append("ready")
+        return make()
+
+    monkeypatch.setattr(socket, "socketpair", socketpair)
+    loop.run(work())
+    assert order == ["ready", "begun"]
 
 
 def test_whoever_stops_early_closes_the_source(loop: LoopThread) -> None:

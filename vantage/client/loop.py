@@ -8,8 +8,8 @@ import selectors
 import signal
 import socket
 import threading
-from collections.abc import AsyncIterator, Coroutine, Iterator
-from contextlib import suppress
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from contextlib import contextmanager, suppress
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -48,8 +48,9 @@ class LoopThread:
 
         try:
             # Within: the interrupt may come as soon as the other thread has begun.
-            self._loop.call_soon_threadsafe(start)
-            _wait(outcome)
+            with _waiting(outcome) as wait:
+                self._loop.call_soon_threadsafe(start)
+                wait()
             return outcome.result()
         except BaseException:
             if not outcome.done():
@@ -81,37 +82,44 @@ class LoopThread:
         self._loop.close()
 
 
-def _wait(outcome: concurrent.futures.Future[T]) -> None:
-    """Wait in a way that Ctrl-C ends at once.
+@contextmanager
+def _waiting(outcome: concurrent.futures.Future[T]) -> Iterator[Callable[[], object]]:
+    """Gives what waits for an outcome, in a way that Ctrl-C ends at once.
 
     A lock is not enough: where the system hands the signal to another thread, or just before this one begins to wait,
-    the lock would be waited for until it is free.
+    the lock would be waited for until it is free. Nor may the outcome be asked meanwhile: its lock, left behind by the
+    interrupt, would stop the loop.
     """
     if threading.current_thread() is not threading.main_thread():
-        concurrent.futures.wait([outcome])
+        yield lambda: concurrent.futures.wait([outcome])
         return
+    ended = threading.Event()
     reader, writer = socket.socketpair()
     with reader, writer, selectors.DefaultSelector() as selector:
         reader.setblocking(False)
         writer.setblocking(False)
+        selector.register(reader, selectors.EVENT_READ)
+
+        def wake(_outcome: concurrent.futures.Future[T]) -> None:
+            ended.set()
+            with suppress(OSError):  # nobody waits any more, or is about to wake up anyway
+                writer.send(b"\0")
+
+        def wait() -> None:
+            while not ended.is_set():
+                selector.select()
+                with suppress(BlockingIOError):
+                    reader.recv(4096)
+
+        outcome.add_done_callback(wake)
         before = signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
         try:
             if before != -1:  # a loop of this thread has it: notebooks
                 signal.set_wakeup_fd(before)
-            selector.register(reader, selectors.EVENT_READ)
-            outcome.add_done_callback(lambda _outcome: _wake(writer))
-            while not outcome.done():
-                selector.select()
-                with suppress(BlockingIOError):
-                    reader.recv(4096)
+            yield wait
         finally:
             if before == -1:
                 signal.set_wakeup_fd(-1)
-
-
-def _wake(writer: socket.socket) -> None:
-    with suppress(OSError):  # nobody waits any more, or is about to wake up anyway
-        writer.send(b"\0")
 
 
 def _hand_over(ended: asyncio.Task[T], outcome: concurrent.futures.Future[T]) -> None:
