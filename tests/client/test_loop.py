@@ -80,6 +80,35 @@ def test_nothing_begins_before_an_interrupt_would_end_the_wait(
     assert order == ["ready", "begun"]
 
 
+def test_a_callback_of_the_client_that_waits_for_the_client_is_told_so(loop: LoopThread) -> None:
+    async def nothing() -> None: ...
+
+    async def call_back() -> None:
+        loop.run(nothing())
+
+    with pytest.raises(RuntimeError, match="another thread"):
+        loop.run(call_back())
+
+
+def test_a_source_may_be_collected_as_garbage_on_the_loop_itself(loop: LoopThread) -> None:
+    closed = threading.Event()
+
+    async def numbers() -> AsyncIterator[int]:
+        try:
+            yield 1
+            yield 2
+        finally:
+            closed.set()
+
+    async def collect() -> None:
+        kept.clear()
+
+    kept = [loop.iterate(numbers())]
+    assert next(kept[0]) == 1
+    loop.run(collect())
+    assert closed.wait(10)
+
+
 def test_whoever_stops_early_closes_the_source(loop: LoopThread) -> None:
     closed = threading.Event()
 

@@ -27,10 +27,17 @@ class LoopThread:
         self._thread.start()
 
     def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
-        """Run a coroutine to its end; an interrupt (Ctrl-C) of the caller cancels it."""
+        """Run a coroutine to its end; an interrupt (Ctrl-C) of the caller cancels it.
+
+        Raises:
+            RuntimeError: the client is closed, or one of its own callbacks would wait for it.
+        """
         if self._loop.is_closed():
             coroutine.close()
             raise RuntimeError("the client is closed")
+        if threading.current_thread() is self._thread:
+            coroutine.close()
+            raise RuntimeError("what the client calls back cannot wait for the client: use another thread")
         outcome: concurrent.futures.Future[T] = concurrent.futures.Future()
         started: list[asyncio.Task[T]] = []
 
@@ -69,7 +76,8 @@ class LoopThread:
                     return
                 yield item
         finally:
-            if not self._loop.is_closed():
+            # Where this is collected as garbage on the loop's own thread, the loop closes the source by itself.
+            if not self._loop.is_closed() and threading.current_thread() is not self._thread:
                 self.run(_close(items))
 
     def close(self) -> None:
