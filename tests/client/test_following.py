@@ -22,18 +22,22 @@ LOST = error(Reason.UNAVAILABLE, "lost")
 
 
 class Scripted:
-    """Answers each watch with the next of the scripts; remembers after which event it was asked."""
+    """Answers each watch with the next of the scripts; remembers after which event it was asked, and how often left."""
 
     def __init__(self, *scripts: list[task_pb2.TaskEvent | VantageError]) -> None:
         self.scripts = deque(scripts)
         self.asked: list[int] = []
+        self.ended = 0
 
     async def stream(self, _method: Any, request: pb.WatchTaskRequest) -> AsyncIterator[pb.WatchTaskResponse]:
         self.asked.append(request.after_sequence)
-        for each in self.scripts.popleft():
-            if isinstance(each, VantageError):
-                raise each
-            yield pb.WatchTaskResponse(event=each)
+        try:
+            for each in self.scripts.popleft():
+                if isinstance(each, VantageError):
+                    raise each
+                yield pb.WatchTaskResponse(event=each)
+        finally:
+            self.ended += 1
 
 
 def snapshot(last: int, state: task_pb2.TaskState.ValueType = task_pb2.TASK_STATE_ACTIVE) -> task_pb2.TaskEvent:
@@ -82,6 +86,15 @@ async def test_a_stream_that_ends_early_is_opened_again_and_one_of_a_task_that_e
     server = Scripted([snapshot(9, task_pb2.TASK_STATE_FAILED)])
     (only,) = await followed(server)
     assert isinstance(only, TaskSnapshot)
+
+
+async def test_whoever_stops_following_ends_the_call_at_once() -> None:
+    """Not some time later, when what was left behind is collected: the client may be closed before."""
+    server = Scripted([snapshot(1), changed(2)])
+    events = follow(cast("Caller", server), NAME)
+    assert isinstance(await anext(events), TaskSnapshot)
+    await events.aclose()
+    assert server.ended == 1
 
 
 async def test_what_another_attempt_cannot_mend_is_raised_at_once() -> None:

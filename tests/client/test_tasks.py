@@ -241,6 +241,20 @@ async def test_a_question_that_cannot_be_sent_does_not_stop_the_others(client: A
     assert answers[id(good)].get() == [{"value": 1}]
 
 
+async def test_many_questions_that_are_left_early_leave_nothing_running(client: AsyncClient) -> None:
+    async def asked() -> AsyncIterator[Question]:
+        yield Question(**ASK, function="echo", arguments={"value": 1}, organizations=("clara",))
+        await asyncio.Event().wait()
+
+    before = asyncio.all_tasks()
+    answers = client.tasks.run_many(asked())
+    assert (await anext(answers)).get() == [{"value": 1}]
+    workers = {task for task in asyncio.all_tasks() - before if "Batch" in repr(task.get_coro())}
+    assert len(workers) == 3  # asks, listens, writes
+    await answers.aclose()  # type: ignore[attr-defined]  # a generator
+    assert all(task.done() for task in workers)
+
+
 async def test_tasks_are_listed_by_what_they_are(client: AsyncClient) -> None:
     task = await client.tasks.run(**ASK, function="crash", organizations=["hilda"])
     await task.results(timeout=30)

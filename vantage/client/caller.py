@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from contextlib import suppress
 from typing import TypeVar
 
@@ -107,8 +107,8 @@ class Caller:
             token = await self.credentials.refused(token, problem)
         raise AssertionError("the second attempt returns or raises")
 
-    async def stream(self, method: StreamMethod[Request, Response], request: Request) -> AsyncIterator[Response]:
-        """Make a call that answers with a stream; renews the token when it is refused at the start.
+    async def stream(self, method: StreamMethod[Request, Response], request: Request) -> AsyncGenerator[Response, None]:
+        """Make a call that answers with a stream; renews the token when it is refused at the start. Closing ends it.
 
         Raises:
             VantageError: what the server said, or that the connection is lost.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterable
+from contextlib import aclosing
 from datetime import datetime
 
 from google.protobuf.field_mask_pb2 import FieldMask
@@ -263,8 +264,10 @@ class AsyncAudit:
         Raises:
             PermissionDeniedError: you may not see all of it.
         """
-        async for part in self._caller.stream(lambda stubs: stubs.audit.ExportAudit, audit_pb.ExportAuditRequest()):
-            yield part.chunk
+        call = self._caller.stream(lambda stubs: stubs.audit.ExportAudit, audit_pb.ExportAuditRequest())
+        async with aclosing(call) as parts:
+            async for part in parts:
+                yield part.chunk
 
     async def log(self) -> AuditLog:
         """Head, length and key of the log: kept elsewhere, they prove later that nothing was changed since.

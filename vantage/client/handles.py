@@ -45,7 +45,7 @@ class AsyncTaskHandle:
         codec: Codec,
         task: Task,
         order: OwnOrder | None = None,
-        stream: AsyncIterator[task_pb2.TaskEvent] | None = None,
+        stream: AsyncGenerator[task_pb2.TaskEvent, None] | None = None,
     ) -> None:
         self._caller = caller
         self._codec = codec
@@ -169,7 +169,7 @@ class AsyncTaskHandle:
 
 
 async def follow(
-    caller: Caller, name: str, after: int = 0, stream: AsyncIterator[task_pb2.TaskEvent] | None = None
+    caller: Caller, name: str, after: int = 0, stream: AsyncGenerator[task_pb2.TaskEvent, None] | None = None
 ) -> AsyncGenerator[Event, None]:
     """The events of a task after one of them until its end, each kept one once, over as many connections as it takes.
 
@@ -186,21 +186,22 @@ async def follow(
     while True:
         ended = False
         try:
-            async for message in stream or _watch(caller, name, after):
-                patience.progressed()
-                event = converters.event(message)
-                if isinstance(event, TaskSnapshot):
-                    ended = event.task.state.ended
-                    if after:
-                        # Attached again: what the snapshot has beyond the last event follows, one by one. Its sequence
-                        # is not that of an event that has been handed out.
+            async with aclosing(stream or _watch(caller, name, after)) as messages:
+                async for message in messages:
+                    patience.progressed()
+                    event = converters.event(message)
+                    if isinstance(event, TaskSnapshot):
+                        ended = event.task.state.ended
+                        if after:
+                            # Attached again: what the snapshot has beyond the last event follows, one by one. Its
+                            # sequence is not that of an event that has been handed out.
+                            continue
+                    if event is None:
                         continue
-                if event is None:
-                    continue
-                after = max(after, event.sequence)
-                yield event
-                if isinstance(event, TaskFinished):
-                    return
+                    after = max(after, event.sequence)
+                    yield event
+                    if isinstance(event, TaskFinished):
+                        return
             if ended:
                 return
             problem = error(Reason.UNAVAILABLE, "the server ended the events of a task that goes on")
@@ -210,10 +211,11 @@ async def follow(
         await patience.wait_or_raise(problem)
 
 
-async def _watch(caller: Caller, name: str, after: int) -> AsyncIterator[task_pb2.TaskEvent]:
+async def _watch(caller: Caller, name: str, after: int) -> AsyncGenerator[task_pb2.TaskEvent, None]:
     request = pb.WatchTaskRequest(name=name, after_sequence=after)
-    async for response in caller.stream(lambda stubs: stubs.tasks.WatchTask, request):
-        yield response.event
+    async with aclosing(caller.stream(lambda stubs: stubs.tasks.WatchTask, request)) as responses:
+        async for response in responses:
+            yield response.event
 
 
 def _ended(task: Task, event: TaskFinished, runs: tuple[Run, ...]) -> Task:

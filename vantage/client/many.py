@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -80,7 +80,7 @@ class Batch:
         self._room = asyncio.Semaphore(MAX_OPEN)
         self._all_asked = False
 
-    async def answers(self, questions: Iterable[Question] | AsyncIterable[Question]) -> AsyncIterator[Answer]:
+    async def answers(self, questions: Iterable[Question] | AsyncIterable[Question]) -> AsyncGenerator[Answer, None]:
         """The answers, in the order in which they come to be."""
         workers = [asyncio.create_task(self._ask(questions)), asyncio.create_task(self._converse())]
         for worker in workers:

@@ -7,6 +7,7 @@ import hashlib
 import os
 import uuid
 from collections.abc import Callable, Sequence
+from contextlib import aclosing
 from io import BytesIO
 from pathlib import Path
 from typing import BinaryIO
@@ -137,13 +138,15 @@ class Payloads:
             request = pb.DownloadPayloadRequest(name=content.reference or "", offset=received)
             try:
                 try:
-                    async for chunk in self._caller.stream(lambda stubs: stubs.payloads.DownloadPayload, request):
-                        received += len(chunk)
-                        if received > content.size:
-                            raise error(Reason.PAYLOAD_DIGEST_MISMATCH, "the server sends more than the result has")
-                        await behind.add(chunk)
-                        patience.progressed()
-                        self._transfer("download", received, content.size)
+                    call = self._caller.stream(lambda stubs: stubs.payloads.DownloadPayload, request)
+                    async with aclosing(call) as chunks:
+                        async for chunk in chunks:
+                            received += len(chunk)
+                            if received > content.size:
+                                raise error(Reason.PAYLOAD_DIGEST_MISMATCH, "the server sends more than the result has")
+                            await behind.add(chunk)
+                            patience.progressed()
+                            self._transfer("download", received, content.size)
                 finally:
                     # Also when the stream broke: the next attempt goes on behind what arrived.
                     await behind.flush()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import aclosing
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -108,8 +108,9 @@ class AsyncTasks:
             VantageError: the server takes no questions from you at all.
         """
         batch = Batch(self._caller, self._spec, self._codec)
-        async for answer in batch.answers(questions):
-            yield answer
+        async with aclosing(batch.answers(questions)) as answers:
+            async for answer in answers:
+                yield answer
 
     async def get(self, name: str) -> Task:
         """One task with its runs.
@@ -238,9 +239,10 @@ class AsyncTasks:
             return AsyncTaskHandle(self._caller, self._codec, task, order, stream)
         raise error(Reason.PROTOCOL_VIOLATION, "the server's events of a task do not begin with a snapshot")
 
-    async def _events(self, request: pb.RunTaskRequest) -> AsyncIterator[task_pb2.TaskEvent]:
-        async for response in self._caller.stream(lambda stubs: stubs.tasks.RunTask, request):
-            yield response.event
+    async def _events(self, request: pb.RunTaskRequest) -> AsyncGenerator[task_pb2.TaskEvent, None]:
+        async with aclosing(self._caller.stream(lambda stubs: stubs.tasks.RunTask, request)) as responses:
+            async for response in responses:
+                yield response.event
 
     async def _check(self, question: Question) -> None:
         """Compare a question with what the image declares; say nothing when that cannot be known from here."""
