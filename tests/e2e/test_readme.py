@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from vantage.testing.images import forget
+from scripts.demolib.network import remove_images
 from vantage.testing.program import Program
 
 pytestmark = [pytest.mark.docker, pytest.mark.slow, pytest.mark.timeout(300)]
@@ -125,7 +125,7 @@ def test_the_tour_of_the_readme_works(tmp_path: Path, monkeypatch: pytest.Monkey
         reader = Reader(tmp_path, programs)
         for name, value in reader.environment.items():
             monkeypatch.setenv(name, value)
-        programs.callback(forget, f"{reader.known['127.0.0.1:5000']}/algorithms/summary")
+        programs.callback(remove_images, [f"{reader.known['127.0.0.1:5000']}/algorithms/summary"])
         for language, text in blocks():
             match language:
                 case "bash":

@@ -17,7 +17,7 @@ from docker.errors import ImageNotFound
 
 from vantage.common import oci
 from vantage.common.image_signing import sign_image
-from vantage.testing.engine import BASE_IMAGE, docker_client
+from vantage.testing.engine import BASE_IMAGE
 
 DOCKERFILE = f"""\
 FROM {BASE_IMAGE}
@@ -64,7 +64,13 @@ def pushed(engine: docker.DockerClient, module: Path, repository: str, beside: S
                 shutil.copyfile(each, directory / each.name)
         dockerfile = module.with_name("Dockerfile")
         (directory / "Dockerfile").write_text(dockerfile.read_text() if dockerfile.exists() else DOCKERFILE)
-        built, _log = engine.images.build(path=name, buildargs={"DECLARATION": declare(directory)}, rm=True)
+        # The label makes it an image of its own: what is removed below is nobody else's build of the same example.
+        built, _log = engine.images.build(
+            path=name,
+            buildargs={"DECLARATION": declare(directory)},
+            labels={"org.vantage.test": repository},
+            rm=True,
+        )
     image = str(built.id)
     try:
         built.tag(repository, tag="1")
@@ -82,10 +88,3 @@ async def sign(image: str, key: ec.EllipticCurvePrivateKey) -> None:
     reference = oci.ImageReference.parse(image)
     async with oci.connect(reference.registry, reference.path, oci.RegistryAccess()) as registry:
         await sign_image(registry, reference, key)
-
-
-def forget(repository: str) -> None:
-    """Remove the images of a repository from the engine, if there are any."""
-    with docker_client() as engine:
-        for image in engine.images.list(name=repository):
-            engine.images.remove(str(image.id), force=True)

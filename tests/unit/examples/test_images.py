@@ -47,7 +47,10 @@ def test_image_answers(example: str, function: str, arguments: dict[str, object]
         tmp_path.chmod(0o755)
         socket.chmod(0o666)
         image, _ = engine.images.build(
-            path=str(ROOT / "examples" / example), buildargs={"DECLARATION": declared}, rm=True
+            path=str(ROOT / "examples" / example),
+            buildargs={"DECLARATION": declared},
+            labels={"org.vantage.test": str(tmp_path)},  # nobody else's build of the example is removed below
+            rm=True,
         )
         try:
             # As nodes read it.
