@@ -8,7 +8,13 @@ import json
 import pytest
 
 from vantage.api.node.v1 import node_session_service_pb2 as pb
+from vantage.common.clock import SystemClock
 from vantage.common.errors import Reason, error
+from vantage.node import config as node_config
+from vantage.node.connection import Connection
+from vantage.node.door import StoredResult
+from vantage.node.identity import Identity
+from vantage.node.payloads import Payloads
 from vantage.testing import inprocess
 from vantage.testing.scripted_server import ScriptedServer, ScriptedSession
 from vantage.testing.station import COLLABORATION, Station, assign, send
@@ -184,6 +190,23 @@ async def test_a_large_result_is_uploaded_and_the_upload_goes_on_after_a_break(
         offsets = [call.offset for call in server.calls["UploadPayload"]]  # type: ignore[attr-defined]
         assert offsets[0] == 0
         assert offsets[1] > 0
+
+
+async def test_bytes_wait_for_a_server_that_does_not_admit_the_node(station: Station, server: ScriptedServer) -> None:
+    config = node_config.load(station.write())
+    connection = Connection(config.server, Identity.load(config.identity, SystemClock()), SystemClock())
+    payloads = Payloads(connection)
+    content = b"x" * 2000
+    digest = f"sha256:{hashlib.sha256(content).hexdigest()}"
+    server.token_seconds = 0
+    server.script("ExchangeAssertion", error(Reason.PRINCIPAL_UNKNOWN, "not created yet"))
+    result = StoredResult("text/plain", content, len(content), digest)
+    stored = await payloads.upload(result, "key", sealed=False)
+    assert server.uploads[stored.reference] == content
+    server.downloads = {stored.reference: content}
+    server.script("ExchangeAssertion", error(Reason.PRINCIPAL_UNKNOWN, "deleted for a moment"))
+    assert await payloads.read(stored) == content
+    await connection.close()
 
 
 async def test_arguments_by_reference_are_fetched_and_checked(station: Station, server: ScriptedServer) -> None:

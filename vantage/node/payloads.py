@@ -16,7 +16,7 @@ from vantage.common.backoff import Backoff
 from vantage.common.errors import Reason, UnauthenticatedError, UnavailableError, VantageError, error
 from vantage.common.payload_frames import PayloadStub, upload
 from vantage.common.rpc import error_from_rpc
-from vantage.node.connection import Connection
+from vantage.node.connection import Connection, FatalError
 from vantage.node.door import StoredResult
 
 log = logging.getLogger(__name__)
@@ -86,8 +86,15 @@ class Payloads:
             digest=result.digest,
         )
 
+    async def _metadata(self) -> tuple[tuple[str, str], ...]:
+        try:
+            return await self._connection.metadata()
+        except FatalError as problem:
+            # Whether the node ends for this is decided elsewhere; it is no fault of the run whose bytes wait.
+            raise error(Reason.UNAVAILABLE, f"the node lost its server: {problem}") from problem
+
     async def _download(self, payload: types_pb2.Payload, content: bytearray) -> None:
-        metadata = await self._connection.metadata()
+        metadata = await self._metadata()
         stub = PayloadStub(await self._connection.channel())
         request = pb.DownloadPayloadRequest(name=payload.reference, offset=len(content))
         try:
@@ -99,7 +106,7 @@ class Payloads:
             raise error_from_rpc(problem) from problem
 
     async def _upload(self, result: StoredResult, request_id: str) -> str:
-        metadata = await self._connection.metadata()
+        metadata = await self._metadata()
         stub = PayloadStub(await self._connection.channel())
         try:
             known = await stub.GetUpload(pb.GetUploadRequest(request_id=request_id), metadata=metadata, timeout=30)
