@@ -43,12 +43,17 @@ class Timers:
         """Set or move a key's moment."""
         self._moments[key] = moment
         heapq.heappush(self._heap, (moment, key))
+        self._compact()  # a key that is moved again and again leaves its former moments behind
         if self._heap[0] == (moment, key):
             self._changed.set()
 
     def cancel(self, key: str) -> None:
         """Take a key's moment away; harmless when there is none."""
-        if self._moments.pop(key, None) is not None and len(self._heap) > 2 * len(self._moments) + _COMPACT_ABOVE:
+        if self._moments.pop(key, None) is not None:
+            self._compact()
+
+    def _compact(self) -> None:
+        if len(self._heap) > 2 * len(self._moments) + _COMPACT_ABOVE:
             self._heap = [(moment, key) for key, moment in self._moments.items()]
             heapq.heapify(self._heap)
 

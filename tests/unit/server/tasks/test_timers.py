@@ -35,3 +35,25 @@ async def test_a_fault_ends_no_timer() -> None:
     finally:
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)
+
+
+async def test_moving_a_moment_again_and_again_costs_no_memory() -> None:
+    clock = ManualClock(datetime(2026, 11, 24, tzinfo=UTC))
+    fired: asyncio.Queue[list[str]] = asyncio.Queue()
+
+    async def fire(due: Sequence[str]) -> None:
+        fired.put_nowait(list(due))
+
+    timers = Timers(clock, fire)
+    for second in range(10_000):
+        timers.set("upload", clock.now() + timedelta(days=7, seconds=second))
+    assert len(timers._heap) < 100
+    running = asyncio.create_task(timers.run())
+    try:
+        clock.advance(timedelta(days=7, seconds=9_999))
+        timers.wake()
+        async with asyncio.timeout(5):
+            assert await fired.get() == ["upload"]
+    finally:
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
