@@ -66,6 +66,7 @@ class TaskStream:
             while True:
                 while self._answers:
                     yield self._answers.popleft()
+                self._room.set()
                 for worker in workers:
                     if worker.done():
                         worker.result()
@@ -97,9 +98,10 @@ class TaskStream:
             if isinstance(item, Answer):
                 self._answers.append(item)
                 self._follower.wake()
-                continue
-            self._waiting.append(item)
-            self._arrived.set()
+            else:
+                self._waiting.append(item)
+                self._arrived.set()
+            # Answers too: who asks nonsense and does not read must not fill the memory.
             while self._follower.open + len(self._waiting) + len(self._answers) >= MAX_OPEN:
                 self._room.clear()
                 await self._room.wait()
