@@ -77,13 +77,13 @@ TABLE: dict[str, dict[str, str]] = {
     "UserService.UpdateUser": {"root": "A", "organization-admin": "AAHHH"},
     "UserService.DeleteUser": {"root": "A", "organization-admin": "AAHHH"},
     **_same(
-        (
-            "UserCredentialService.GetUserCredentials",
-            "UserCredentialService.IssuePasswordReset",
-            "UserCredentialService.RemoveOneTimeCodes",
-            "UserCredentialService.RevokeSessions",
-        ),
+        ("UserCredentialService.GetUserCredentials", "UserCredentialService.RevokeSessions"),
         {"root": "A", "organization-admin": "AAHHH"},
+    ),
+    # Not for oneself: that would go round one's own password.
+    **_same(
+        ("UserCredentialService.IssuePasswordReset", "UserCredentialService.RemoveOneTimeCodes"),
+        {"root": "DAAAA", "organization-admin": "DAHHH"},
     ),
     "UserCredentialService.UnlinkUserIdentity": {"root": "A", "organization-admin": "AAHHH"},
     # This server has no identity provider, and says so before it looks at the user.

@@ -252,3 +252,9 @@ async def test_a_service_account_is_linked_to_nobody(mocked: tuple[World, str]) 
     await world.create("robot", password="", kind=user_pb.USER_KIND_SERVICE_ACCOUNT)
     request = admin_pb.LinkUserIdentityRequest(user="users/robot", subject="robot")
     assert await reason(world.admin.LinkUserIdentity(request, metadata=world.root)) is Reason.ENROLMENT_STATE
+
+
+async def test_nobody_links_themself_without_a_token(mocked: tuple[World, str]) -> None:
+    world, _issuer = mocked
+    request = admin_pb.LinkUserIdentityRequest(user="users/root", subject="somebody")
+    assert await reason(world.admin.LinkUserIdentity(request, metadata=world.root)) is Reason.PERMISSION_DENIED

@@ -101,6 +101,20 @@ async def test_whom_an_admin_does_not_govern_stays(world: World) -> None:
             assert await reason(call) is expected
 
 
+async def test_nobody_gets_round_their_own_password(world: World) -> None:
+    me, rosa = world.root, "users/rosa"
+    for user, expected in (("users/root", Reason.PERMISSION_DENIED), (rosa, None)):
+        for call in (
+            world.admin.IssuePasswordReset(admin_pb.IssuePasswordResetRequest(user=user), metadata=me),
+            world.admin.RemoveOneTimeCodes(admin_pb.RemoveOneTimeCodesRequest(user=user), metadata=me),
+        ):
+            if expected is None:
+                await call
+            else:
+                assert await reason(call) is expected
+    assert await world.who(me) == "users/root"  # no session ended
+
+
 async def test_a_reset_token_sets_a_password_once_and_ends_the_sessions(world: World) -> None:
     me = bearer(await world.login())
     issue = admin_pb.IssuePasswordResetRequest(user="users/rosa")

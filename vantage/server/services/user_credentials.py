@@ -25,7 +25,9 @@ from vantage.server.storage.user_store import LoginSession, User
 class UserCredentials:
     """Use cases of other users' credentials.
 
-    Whoever resets a credential can become the user, so nobody does who lacks one of the user's permissions.
+    Whoever resets a credential can become the user, so nobody does who lacks one of the user's permissions. And nobody
+    does for themself: their own calls ask for password and code, without which a stolen access token would be enough to
+    become the user for good.
     """
 
     def __init__(self, database: Database, directory: Directory, issuer: str | None, clock: Clock) -> None:
@@ -52,7 +54,7 @@ class UserCredentials:
         """
 
         def unit(connection: Connection) -> tuple[str, datetime]:
-            user = _governed(connection, caller, name)
+            user = _another(connection, caller, name, "ChangePassword")
             if user.kind is not UserKind.PERSON:
                 raise _no_person(name)
             return new_reset(connection, name, self._clock.now())
@@ -63,7 +65,7 @@ class UserCredentials:
         """Remove one-time codes and recovery codes, and end the sessions; returns how many ended."""
 
         def unit(connection: Connection) -> int:
-            _governed(connection, caller, name)
+            _another(connection, caller, name, "DisableOneTimeCodes")
             credential_store.remove_one_time_code(connection, name)
             return user_store.end_sessions(connection, name)
 
@@ -82,7 +84,7 @@ class UserCredentials:
             raise error(Reason.INVALID_ARGUMENT, "subject must have 1 to 255 characters", field="subject")
 
         def unit(connection: Connection) -> Identity:
-            user = _governed(connection, caller, name)
+            user = _another(connection, caller, name, "LinkIdentity")
             if user.kind is not UserKind.PERSON:
                 raise _no_person(name)
             linked = credential_store.link_identity(connection, Identity(issuer, subject, name, self._clock.now()))
@@ -135,4 +137,14 @@ def _editable(connection: Connection, caller: UserPrincipal, name: str) -> User:
 def _governed(connection: Connection, caller: UserPrincipal, name: str) -> User:
     user = _editable(connection, caller, name)
     check_governed(connection, caller, user)
+    return user
+
+
+def _another(connection: Connection, caller: UserPrincipal, name: str, own_call: str) -> User:
+    user = _governed(connection, caller, name)
+    if name == caller.name:
+        raise error(
+            Reason.PERMISSION_DENIED,
+            f"nobody does this for themself: use {own_call}, which asks for your password, or ask another admin",
+        )
     return user

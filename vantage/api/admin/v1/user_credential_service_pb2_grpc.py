@@ -86,8 +86,8 @@ class UserCredentialServiceServicer(object):
         """Issues a token with which the user sets a password, once, within three days. A newer token replaces an older one.
         The password so far keeps working until the token is used.
         Who: users that may edit the user and hold every permission of that user's roles.
-        Errors: NOT_FOUND (also when the caller may not see the user), PERMISSION_DENIED, ROLE_EXCEEDS_OWN, ENROLMENT_STATE
-        (service accounts have no password).
+        Errors: NOT_FOUND (also when the caller may not see the user), PERMISSION_DENIED (also for oneself: use
+        ChangePassword), ROLE_EXCEEDS_OWN, ENROLMENT_STATE (service accounts have no password).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -97,7 +97,8 @@ class UserCredentialServiceServicer(object):
         """Removes one-time codes and recovery codes of a user who lost both, and ends the user's sessions. Removing what is
         not there changes nothing.
         Who: users that may edit the user and hold every permission of that user's roles.
-        Errors: NOT_FOUND (also when the caller may not see the user), PERMISSION_DENIED, ROLE_EXCEEDS_OWN.
+        Errors: NOT_FOUND (also when the caller may not see the user), PERMISSION_DENIED (also for oneself: use
+        DisableOneTimeCodes), ROLE_EXCEEDS_OWN.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -107,8 +108,8 @@ class UserCredentialServiceServicer(object):
         """Links an identity at the server's identity provider to a user, who may then log in with it. Linking it again
         changes nothing.
         Who: users that may edit the user and hold every permission of that user's roles.
-        Errors: NOT_FOUND (also when the caller may not see the user), PERMISSION_DENIED, ROLE_EXCEEDS_OWN, ALREADY_EXISTS
-        (it is linked to another user), IDENTITY_PROVIDER_MISSING.
+        Errors: NOT_FOUND (also when the caller may not see the user), PERMISSION_DENIED (also for oneself: use
+        LinkIdentity), ROLE_EXCEEDS_OWN, ALREADY_EXISTS (it is linked to another user), IDENTITY_PROVIDER_MISSING.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -27,21 +27,22 @@ class UserCredentialServiceStub:
     """Issues a token with which the user sets a password, once, within three days. A newer token replaces an older one.
     The password so far keeps working until the token is used.
     Who: users that may edit the user and hold every permission of that user's roles.
-    Errors: NOT_FOUND (also when the caller may not see the user), PERMISSION_DENIED, ROLE_EXCEEDS_OWN, ENROLMENT_STATE
-    (service accounts have no password).
+    Errors: NOT_FOUND (also when the caller may not see the user), PERMISSION_DENIED (also for oneself: use
+    ChangePassword), ROLE_EXCEEDS_OWN, ENROLMENT_STATE (service accounts have no password).
     """
     RemoveOneTimeCodes: _aio.UnaryUnaryMultiCallable[_user_credential_service_pb2.RemoveOneTimeCodesRequest, _user_credential_service_pb2.RemoveOneTimeCodesResponse]
     """Removes one-time codes and recovery codes of a user who lost both, and ends the user's sessions. Removing what is
     not there changes nothing.
     Who: users that may edit the user and hold every permission of that user's roles.
-    Errors: NOT_FOUND (also when the caller may not see the user), PERMISSION_DENIED, ROLE_EXCEEDS_OWN.
+    Errors: NOT_FOUND (also when the caller may not see the user), PERMISSION_DENIED (also for oneself: use
+    DisableOneTimeCodes), ROLE_EXCEEDS_OWN.
     """
     LinkUserIdentity: _aio.UnaryUnaryMultiCallable[_user_credential_service_pb2.LinkUserIdentityRequest, _user_credential_service_pb2.LinkUserIdentityResponse]
     """Links an identity at the server's identity provider to a user, who may then log in with it. Linking it again
     changes nothing.
     Who: users that may edit the user and hold every permission of that user's roles.
-    Errors: NOT_FOUND (also when the caller may not see the user), PERMISSION_DENIED, ROLE_EXCEEDS_OWN, ALREADY_EXISTS
-    (it is linked to another user), IDENTITY_PROVIDER_MISSING.
+    Errors: NOT_FOUND (also when the caller may not see the user), PERMISSION_DENIED (also for oneself: use
+    LinkIdentity), ROLE_EXCEEDS_OWN, ALREADY_EXISTS (it is linked to another user), IDENTITY_PROVIDER_MISSING.
     """
     UnlinkUserIdentity: _aio.UnaryUnaryMultiCallable[_user_credential_service_pb2.UnlinkUserIdentityRequest, _user_credential_service_pb2.UnlinkUserIdentityResponse]
     """Removes a link to an identity and ends the user's sessions that began with an identity.
@@ -79,8 +80,8 @@ class UserCredentialServiceServicer(metaclass=_abc_1.ABCMeta):
         """Issues a token with which the user sets a password, once, within three days. A newer token replaces an older one.
         The password so far keeps working until the token is used.
         Who: users that may edit the user and hold every permission of that user's roles.
-        Errors: NOT_FOUND (also when the caller may not see the user), PERMISSION_DENIED, ROLE_EXCEEDS_OWN, ENROLMENT_STATE
-        (service accounts have no password).
+        Errors: NOT_FOUND (also when the caller may not see the user), PERMISSION_DENIED (also for oneself: use
+        ChangePassword), ROLE_EXCEEDS_OWN, ENROLMENT_STATE (service accounts have no password).
         """
 
     @_abc_1.abstractmethod
@@ -92,7 +93,8 @@ class UserCredentialServiceServicer(metaclass=_abc_1.ABCMeta):
         """Removes one-time codes and recovery codes of a user who lost both, and ends the user's sessions. Removing what is
         not there changes nothing.
         Who: users that may edit the user and hold every permission of that user's roles.
-        Errors: NOT_FOUND (also when the caller may not see the user), PERMISSION_DENIED, ROLE_EXCEEDS_OWN.
+        Errors: NOT_FOUND (also when the caller may not see the user), PERMISSION_DENIED (also for oneself: use
+        DisableOneTimeCodes), ROLE_EXCEEDS_OWN.
         """
 
     @_abc_1.abstractmethod
@@ -104,8 +106,8 @@ class UserCredentialServiceServicer(metaclass=_abc_1.ABCMeta):
         """Links an identity at the server's identity provider to a user, who may then log in with it. Linking it again
         changes nothing.
         Who: users that may edit the user and hold every permission of that user's roles.
-        Errors: NOT_FOUND (also when the caller may not see the user), PERMISSION_DENIED, ROLE_EXCEEDS_OWN, ALREADY_EXISTS
-        (it is linked to another user), IDENTITY_PROVIDER_MISSING.
+        Errors: NOT_FOUND (also when the caller may not see the user), PERMISSION_DENIED (also for oneself: use
+        LinkIdentity), ROLE_EXCEEDS_OWN, ALREADY_EXISTS (it is linked to another user), IDENTITY_PROVIDER_MISSING.
         """
 
     @_abc_1.abstractmethod
