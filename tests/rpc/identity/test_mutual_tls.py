@@ -12,8 +12,9 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
-from tests.rpc.identity.test_certificates import CLARA, HILDA, NODE, Network, Pair
+from tests.rpc.identity.test_certificates import CLARA, EMMA, HILDA, NODE, Network, Pair
 from tests.rpc.identity.world import NOW, Metadata, World, reason
+from vantage.api.admin.v1 import organization_service_pb2 as organization_pb
 from vantage.api.admin.v1 import trust_service_pb2 as pb
 from vantage.api.admin.v1 import trust_service_pb2_grpc as trust_grpc
 from vantage.api.identity.v1 import auth_service_pb2 as auth_pb
@@ -117,6 +118,25 @@ async def test_the_port_follows_the_authorities(network: Network) -> None:
         await network.remove(CLARA, network.clara.authority.certificate)
         assert await reason(shown.bundle(me)) is Reason.CERTIFICATE_UNTRUSTED  # the connection is still there
     assert await turned_away(network, new, me)
+
+
+async def test_an_organization_that_is_made_with_its_authority_connects_at_once(
+    network: Network, tmp_path: Path
+) -> None:
+    node = network.issue()
+    async with Shown(network, node) as shown:
+        await shown.enter(node)  # the port has read the authorities so far
+    pki.CertificateAuthority.create(tmp_path / "emma", EMMA, clock=network.world.clock)
+    network.authorities[EMMA] = AuthorityDirectory.open(tmp_path / "emma", clock=network.world.clock)
+    pem = pki.to_pem(network.authorities[EMMA].authority.certificate)
+    await network.world.organizations.CreateOrganization(
+        organization_pb.CreateOrganizationRequest(organization_id="emma", ca_certificates=[pem]),
+        metadata=network.world.root,
+    )
+    await network.world.create("emil", organization=EMMA)
+    emil = network.issue(f"{EMMA}/users/emil", EMMA)
+    async with Shown(network, emil) as shown:
+        await shown.bundle(await shown.enter(emil))
 
 
 async def test_without_any_authority_nobody_gets_in(network: Network) -> None:

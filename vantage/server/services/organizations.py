@@ -42,6 +42,7 @@ class Organizations:
             name, display_names.checked(display_name) or organization_id, _checked(pems, name), self._clock.now()
         )
         await self._database.write(lambda connection: store.create_organization(connection, organization))
+        self._directory.forget()  # its authorities count from now on
         return organization
 
     async def get(self, principal: Principal, name: str) -> Organization:
