@@ -52,6 +52,7 @@ class World:
         self.recipient = sealing.recipient_of(sealing.create_identity())
 
     async def build(self, root: Metadata) -> None:
+        self.root = root
         organizations = organization_service_pb2_grpc.OrganizationServiceStub(self.channel)
         for name, authority in self.authorities.items():
             request = organization_pb.CreateOrganizationRequest(
@@ -169,6 +170,22 @@ async def test_strangers_see_nothing(world: World) -> None:
     assert await reason(world.keys.GetKeys(pb.GetKeysRequest(holder=NODE), metadata=world.mallory)) is Reason.NOT_FOUND
     nobody = pb.GetKeysRequest(holder="organizations/clara/nodes/clara-9")
     assert await reason(world.keys.GetKeys(nobody, metadata=world.dora)) is Reason.NOT_FOUND
+
+
+async def test_nobody_seals_to_holders_that_were_deleted(world: World) -> None:
+    user = "organizations/dora/users/r-dora"
+    await world.publish(world.bundle(version=2), world.node)
+    await world.publish(world.bundle(user, authority="dora"), world.dora)
+    await node_service_pb2_grpc.NodeServiceStub(world.channel).DeleteNode(
+        node_pb.DeleteNodeRequest(name=NODE), metadata=world.root
+    )
+    await user_service_pb2_grpc.UserServiceStub(world.channel).DeleteUser(
+        user_pb.DeleteUserRequest(name="users/r-dora"), metadata=world.root
+    )
+    reader = await world.log_in("clara", world.root)
+    for holder in (NODE, user):
+        call = world.keys.GetKeys(pb.GetKeysRequest(holder=holder), metadata=reader)
+        assert await reason(call) is Reason.NOT_FOUND
 
 
 async def test_arguments_that_are_sealed_to_old_keys_are_refused_before_a_task_exists(world: World) -> None:

@@ -14,8 +14,8 @@ from vantage.server.domain.principals import Principal, UserPrincipal
 from vantage.server.services.access import missing, require, require_new
 from vantage.server.services.directory import Directory
 from vantage.server.services.sessions import Sessions
+from vantage.server.storage import key_store, pages
 from vantage.server.storage import organization_store as store
-from vantage.server.storage import pages
 from vantage.server.storage.database import Connection, Database
 from vantage.server.storage.organization_store import Node
 from vantage.server.storage.presence_store import Presence
@@ -77,11 +77,7 @@ class Nodes:
     async def update(self, user: UserPrincipal, name: str, collaborations: Sequence[str] | None, etag: str) -> Known:
         """Change which collaborations a node serves; None leaves them."""
         names.parse(name, "organizations/nodes")
-        serves = None
-        if collaborations is not None:
-            serves = sorted(
-                {str(names.parse(each, "collaborations", field="collaborations")) for each in collaborations}
-            )
+        serves = None if collaborations is None else _parse(collaborations)
         audit.note(name, collaborations=" ".join(serves or ()))
 
         def unit(connection: Connection) -> Node:
@@ -105,6 +101,7 @@ class Nodes:
         def unit(connection: Connection) -> None:
             _get(connection, user, Operation.DELETE, name)
             store.delete_node(connection, name)
+            key_store.remove(connection, name)
 
         await self._database.write(unit)
         self._directory.forget()

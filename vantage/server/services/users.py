@@ -16,7 +16,7 @@ from vantage.server.domain.principals import UserKind, UserPrincipal
 from vantage.server.services.access import missing, require, require_new
 from vantage.server.services.credentials import new_reset
 from vantage.server.services.directory import Directory
-from vantage.server.storage import organization_store, pages, role_store, user_store
+from vantage.server.storage import key_store, organization_store, pages, role_store, user_store
 from vantage.server.storage.database import Connection, Database
 from vantage.server.storage.user_store import User
 
@@ -137,6 +137,8 @@ class Users:
             check_governed(connection, caller, user)
             _keep_a_root(connection, user)
             user_store.remove(connection, name)
+            if user.organization is not None:
+                key_store.remove(connection, f"{user.organization}/{name}")
 
         await self._database.write(unit)
         self._directory.forget()
