@@ -121,7 +121,7 @@ class Signed:
                 case "order":
                     orders.verify_order(envelope, parents, cast.certify, self.at)
                 case "result":
-                    attestation.verify_result(envelope, cast.certify, **self.given)
+                    attestation.verify_result(envelope, cast.certify, asked=self.at, **self.given)
                 case "keys":
                     attestation.verify_keys(envelope, cast.certify, at=self.at, **self.given)
                 case _:

@@ -58,7 +58,7 @@ def verify_result(
     organization: str,
     node: str,
     digest: str | None,
-    asked: datetime | None = None,
+    asked: datetime,
 ) -> VerifiedResult:
     """Verify that a result is what the node that was asked has signed for this order.
 
@@ -76,7 +76,7 @@ def verify_result(
         node: which node it asks, or "".
         digest: of the bytes as transported; None when there are none.
         asked: when the order was signed. Who has the key of a certificate that ended long ago could otherwise name a
-            moment at which it counted. None when that is not known.
+            moment at which it counted.
 
     Raises:
         TrustError: RESULT_UNVERIFIED, with the check that failed.
@@ -97,7 +97,7 @@ def verify_result(
     # (4)
     if statement.order != order:
         raise _unverified("it answers another order")
-    if asked is not None and statement.finished < asked - LEEWAY:
+    if statement.finished < asked - LEEWAY:
         raise _unverified(f"it was signed before the order, at {statement.finished:%Y-%m-%d %H:%M:%S} UTC")
     # (5)
     if statement.run != run:

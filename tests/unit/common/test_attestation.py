@@ -34,7 +34,14 @@ def statement(signer: str, **changes: object) -> ResultStatement:
 
 def verify(world: World, envelope: bytes, *, node: str = "", digest: str | None = DIGEST) -> VerifiedResult:
     return verify_result(
-        envelope, world.certify, order=ORDER, run=RUN, organization="organizations/clara", node=node, digest=digest
+        envelope,
+        world.certify,
+        order=ORDER,
+        asked=NOW,
+        run=RUN,
+        organization="organizations/clara",
+        node=node,
+        digest=digest,
     )
 
 
