@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import uuid
 from collections.abc import Callable, Iterable, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -184,7 +183,10 @@ class Codec:
         if not run.statement:
             return _servers_word(run)
         await bound.authorities.refresh()
-        data = await self._fetch(run)
+        data = digest = None
+        if run.content is not None:
+            # The digest that the server tells proves nothing: that of the statement counts.
+            data, digest = await self._payloads.fetch(replace(run.content, digest=""))
         verified = verify_result(
             run.statement,
             bound.authorities.certify,
@@ -192,7 +194,7 @@ class Codec:
             run=run.name,
             organization=target.organization,
             node=target.node,
-            digest=None if data is None else f"sha256:{hashlib.sha256(data).hexdigest()}",
+            digest=digest,
             asked=order.order.created,
         )
         statement = verified.statement
@@ -208,15 +210,16 @@ class Codec:
         media_type = statement.result.media_type
         if data is None or sealed:
             return replace(made, value=data, media_type=media_type)
-        content = await _unseal(data, bound.keyring)
-        return replace(made, value=decode(media_type, content), media_type=media_type)
+        data = await _unseal(data, bound.keyring)  # the sealed bytes are held no longer
+        return replace(made, value=decode(media_type, data), media_type=media_type)
 
     async def _believe(self, run: Run) -> Result:
         """A result as the server tells it."""
         value: Any = None
         media_type = ""
-        if (data := await self._fetch(run, checked=True)) is not None and run.content is not None:
+        if run.content is not None:
             media_type = run.content.media_type
+            data, _digest = await self._payloads.fetch(run.content)
             if run.content.sealing == types_pb2.SEALING_AGE_V1:
                 if (bound := await self._who()) is None:
                     raise error(
@@ -226,14 +229,6 @@ class Codec:
                 data = await _unseal(data, bound.keyring)
             value = decode(media_type, data)
         return Result(run.organization, run.name, run.state, value, run.failure, run.node, media_type)
-
-    async def _fetch(self, run: Run, *, checked: bool = False) -> bytes | None:
-        if run.content is None:
-            return None
-        if run.content.inline is not None and not checked:
-            return run.content.inline
-        # The digest that the server tells proves nothing: that of the statement counts.
-        return await self._payloads.fetch(run.content if checked else replace(run.content, digest=""))
 
     async def _who(self) -> _Bound | None:
         async with self._lock:

@@ -77,21 +77,22 @@ class Payloads:
             media_type=media_type, sealing=types_pb2.SEALING_NONE, reference=name, size_bytes=size, digest=digest
         )
 
-    async def fetch(self, content: Content) -> bytes:
-        """The bytes of a result, as its digest says.
+    async def fetch(self, content: Content) -> tuple[bytes, str]:
+        """The bytes of a result, as its digest says if it has one, and the digest that they have.
 
         Raises:
             InvalidArgumentError: PAYLOAD_DIGEST_MISMATCH.
             VantageError: the server does not give it.
         """
+        if content.inline is not None:
+            digest = _digest(content.inline)
+            _check(digest, content.digest)
+            return content.inline, digest
         buffer = BytesIO()
         sink = _Sink(buffer)
-        if content.inline is None:
-            await self._download(content, sink)
-        else:
-            await sink.take([content.inline])
-        sink.check(content.digest)
-        return buffer.getvalue()
+        await self._download(content, sink)
+        _check(sink.digest, content.digest)
+        return buffer.getvalue(), sink.digest
 
     async def fetch_to(self, content: Content, path: Path) -> None:
         """The bytes of a result into a file, as its digest says; memory stays bounded whatever its size.
@@ -111,7 +112,7 @@ class Payloads:
                     await self._download(content, sink)
                 else:
                     await sink.take([content.inline])
-                sink.check(content.digest)
+                _check(sink.digest, content.digest)
                 await asyncio.to_thread(_finish, file, part, path)
             finally:
                 file.close()
@@ -208,20 +209,22 @@ class _Sink:
         """Write blocks, off the event loop."""
         await asyncio.to_thread(self._take, blocks)
 
-    def check(self, digest: str) -> None:
-        """Compare with what was announced, if anything was.
-
-        Raises:
-            InvalidArgumentError: PAYLOAD_DIGEST_MISMATCH.
-        """
-        if digest and f"sha256:{self._digest.hexdigest()}" != digest:
-            raise error(Reason.PAYLOAD_DIGEST_MISMATCH, "the result was changed on its way: fetch it again")
+    @property
+    def digest(self) -> str:
+        """Of the bytes so far."""
+        return f"sha256:{self._digest.hexdigest()}"
 
     def _take(self, blocks: Sequence[Chunk]) -> None:
         for block in blocks:
             self._file.write(block)
             self._digest.update(block)
             self.size += len(block)
+
+
+def _check(digest: str, announced: str) -> None:
+    """Compare with what was announced, if anything was."""
+    if announced and digest != announced:
+        raise error(Reason.PAYLOAD_DIGEST_MISMATCH, "the result was changed on its way: fetch it again")
 
 
 def _finish(file: BinaryIO, part: Path, path: Path) -> None:
