@@ -39,6 +39,11 @@ async def pages(fetch: Callable[[str], Awaitable[PageT]]) -> AsyncIterator[PageT
             return
 
 
+def mask_of(**fields: object) -> FieldMask:
+    """Names the fields to change: those that are given."""
+    return FieldMask(paths=[field for field, value in fields.items() if value is not None])
+
+
 class AsyncOrganizations:
     """Organizations: members of collaborations, owners of users and nodes, each a root of trust."""
 
@@ -102,7 +107,7 @@ class AsyncOrganizations:
             name=full("organizations", name), display_name=display_name or "", etag=etag
         )
         request = organization_pb.UpdateOrganizationRequest(
-            organization=wanted, update_mask=_mask(display_name=display_name)
+            organization=wanted, update_mask=mask_of(display_name=display_name)
         )
         answer = await self._caller.unary(
             lambda stubs: stubs.organizations.UpdateOrganization, request, repeatable=True
@@ -292,7 +297,7 @@ class AsyncUsers:
         """
         wanted = user_pb.User(name=full("users", name), display_name=display_name or "", etag=etag)
         wanted.roles.extend(full_role(each, field="roles") for each in roles or ())
-        request = user_pb.UpdateUserRequest(user=wanted, update_mask=_mask(display_name=display_name, roles=roles))
+        request = user_pb.UpdateUserRequest(user=wanted, update_mask=mask_of(display_name=display_name, roles=roles))
         answer = await self._caller.unary(lambda stubs: stubs.users.UpdateUser, request, repeatable=True)
         return converters.user(answer.user)
 
@@ -371,7 +376,7 @@ class AsyncCollaborations:
             name=full("collaborations", name), display_name=display_name or "", etag=etag
         )
         request = collaboration_pb.UpdateCollaborationRequest(
-            collaboration=wanted, update_mask=_mask(display_name=display_name)
+            collaboration=wanted, update_mask=mask_of(display_name=display_name)
         )
         answer = await self._caller.unary(
             lambda stubs: stubs.collaborations.UpdateCollaboration, request, repeatable=True
@@ -489,7 +494,7 @@ class AsyncNodes:
         wanted.collaborations.extend(
             full("collaborations", each, field="collaborations") for each in collaborations or ()
         )
-        request = node_pb.UpdateNodeRequest(node=wanted, update_mask=_mask(collaborations=collaborations))
+        request = node_pb.UpdateNodeRequest(node=wanted, update_mask=mask_of(collaborations=collaborations))
         answer = await self._caller.unary(lambda stubs: stubs.nodes.UpdateNode, request, repeatable=True)
         return converters.node(answer.node)
 
@@ -501,7 +506,3 @@ class AsyncNodes:
         """
         request = node_pb.DeleteNodeRequest(name=full_node(name, field="name"))
         await self._caller.unary(lambda stubs: stubs.nodes.DeleteNode, request)
-
-
-def _mask(**fields: object) -> FieldMask:
-    return FieldMask(paths=[field for field, value in fields.items() if value is not None])

@@ -11,7 +11,7 @@ from vantage.client.keyring import Keyring
 from vantage.client.models import Delegate
 from vantage.client.short_names import full
 from vantage.common import dsse
-from vantage.common.errors import Reason, VantageError, error
+from vantage.common.errors import Reason, error
 from vantage.common.orders import MAX_DEPTH, sign_order
 from vantage.common.statements import Content, Delegation, Order, OrderTarget
 
@@ -120,7 +120,3 @@ def _target(target: task_pb2.Target) -> OrderTarget:
 
 def _some(texts: Iterable[str] | None) -> tuple[str, ...] | None:
     return None if texts is None else tuple(texts)
-
-
-def not_own(why: str) -> VantageError:
-    return error(Reason.RESULT_UNVERIFIED, f"the task's results are not to be trusted: {why}")

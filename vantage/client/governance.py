@@ -6,14 +6,12 @@ from collections.abc import AsyncIterator, Iterable
 from contextlib import aclosing
 from datetime import datetime
 
-from google.protobuf.field_mask_pb2 import FieldMask
-
 from vantage.api.access.v1 import access_pb2
 from vantage.api.admin.v1 import audit_service_pb2 as audit_pb
 from vantage.api.admin.v1 import role_service_pb2 as role_pb
 from vantage.api.admin.v1 import study_service_pb2 as study_pb
 from vantage.client import converters
-from vantage.client.admin import PAGE_SIZE, pages
+from vantage.client.admin import PAGE_SIZE, mask_of, pages
 from vantage.client.caller import Caller
 from vantage.client.models import AuditEntry, AuditLog, Permission, Role, Study
 from vantage.client.short_names import bare, full, full_role, full_study
@@ -95,7 +93,7 @@ class AsyncRoles:
         """
         wanted = role_pb.Role(name=full_role(name), description=description or "", etag=etag)
         wanted.permissions.extend(_permission(each) for each in permissions or ())
-        mask = _mask(description=description, permissions=permissions)
+        mask = mask_of(description=description, permissions=permissions)
         request = role_pb.UpdateRoleRequest(role=wanted, update_mask=mask)
         answer = await self._caller.unary(lambda stubs: stubs.roles.UpdateRole, request, repeatable=True)
         return converters.role(answer.role)
@@ -189,7 +187,7 @@ class AsyncStudies:
         """
         wanted = study_pb.Study(name=full_study(name), display_name=display_name or "", etag=etag)
         wanted.organizations.extend(full("organizations", each, field="organizations") for each in organizations or ())
-        mask = _mask(display_name=display_name, organizations=organizations)
+        mask = mask_of(display_name=display_name, organizations=organizations)
         request = study_pb.UpdateStudyRequest(study=wanted, update_mask=mask)
         answer = await self._caller.unary(lambda stubs: stubs.studies.UpdateStudy, request, repeatable=True)
         return converters.study(answer.study)
@@ -279,10 +277,6 @@ class AsyncAudit:
             lambda stubs: stubs.audit.GetAuditLog, audit_pb.GetAuditLogRequest(), repeatable=True
         )
         return AuditLog(answer.head, answer.lines, answer.public_key)
-
-
-def _mask(**fields: object) -> FieldMask:
-    return FieldMask(paths=[field for field, value in fields.items() if value is not None])
 
 
 def _permission(each: Permission) -> role_pb.Permission:
