@@ -6,7 +6,7 @@ principals may do; nobody can be given them.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -164,8 +164,3 @@ BUILTIN: Mapping[str, Role] = {**ROLES, NODE.name: NODE, ALGORITHM.name: ALGORIT
 """All roles that come with the server."""
 
 NODE_RIGHTS: Rights = rights_of(NODE.permissions)
-
-
-def permissions_of(roles: Iterable[str]) -> frozenset[Permission]:
-    """All permissions of roles that come with the server; unknown ones give none."""
-    return frozenset().union(*(ROLES[name].permissions for name in roles if name in ROLES))

@@ -112,11 +112,6 @@ def get(connection: Connection, name: str) -> User | None:
     return found[0] if found else None
 
 
-def count(connection: Connection) -> int:
-    """1 when there is a user at all, else 0."""
-    return len(connection.execute(select(schema.user.c.name).limit(1)).all())
-
-
 def list_users(
     connection: Connection, reach: Reach, organization: str | None, after: str | None, limit: int
 ) -> Sequence[User]:
