@@ -205,6 +205,29 @@ async def test_after_a_crash_every_entry_is_in_the_file_once(tmp_path: Path) -> 
     assert verify(data / audit_service.FILE).intact
 
 
+async def test_a_fault_while_copying_does_not_end_the_writer(
+    hospitals: Hospitals, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    audit = hospitals.server.server.audit
+    append_all, loop, copied = audit._log.append_all, asyncio.get_running_loop(), asyncio.Event()
+    failed = False
+
+    def faulty(records: object) -> None:
+        nonlocal failed
+        if not failed:
+            failed = True
+            raise RuntimeError("a fault")
+        append_all(records)  # type: ignore[arg-type]
+        loop.call_soon_threadsafe(copied.set)
+
+    monkeypatch.setattr(audit_service, "_RETRY", 0)
+    monkeypatch.setattr(audit._log, "append_all", faulty)
+    await hospitals.add_organization("karla")
+    async with asyncio.timeout(10):
+        await copied.wait()
+    assert failed
+
+
 async def test_an_export_that_is_given_up_copies_no_entry_twice(
     hospitals: Hospitals, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -164,6 +164,10 @@ class Audit:
                 log.error("audit file not written", extra={"path": str(self._path)}, exc_info=problem)
                 wait = _RETRY
                 self._arrived.set()
+            except Exception:  # whatever it is: the writer must not end unseen, with all that comes after
+                log.exception("audit entries not copied, will try again")
+                wait = _RETRY
+                self._arrived.set()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(wait):
                     await self._stopping.wait()
