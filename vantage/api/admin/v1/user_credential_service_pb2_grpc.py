@@ -109,7 +109,8 @@ class UserCredentialServiceServicer(object):
         changes nothing.
         Who: users that may edit the user and hold every permission of that user's roles.
         Errors: NOT_FOUND (also when the caller may not see the user), PERMISSION_DENIED (also for oneself: use
-        LinkIdentity), ROLE_EXCEEDS_OWN, ALREADY_EXISTS (it is linked to another user), IDENTITY_PROVIDER_MISSING.
+        LinkIdentity), ROLE_EXCEEDS_OWN, ALREADY_EXISTS (it is linked to another user), ENROLMENT_STATE
+        (service accounts log in with their certified key), IDENTITY_PROVIDER_MISSING.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -42,7 +42,8 @@ class UserCredentialServiceStub:
     changes nothing.
     Who: users that may edit the user and hold every permission of that user's roles.
     Errors: NOT_FOUND (also when the caller may not see the user), PERMISSION_DENIED (also for oneself: use
-    LinkIdentity), ROLE_EXCEEDS_OWN, ALREADY_EXISTS (it is linked to another user), IDENTITY_PROVIDER_MISSING.
+    LinkIdentity), ROLE_EXCEEDS_OWN, ALREADY_EXISTS (it is linked to another user), ENROLMENT_STATE
+    (service accounts log in with their certified key), IDENTITY_PROVIDER_MISSING.
     """
     UnlinkUserIdentity: _aio.UnaryUnaryMultiCallable[_user_credential_service_pb2.UnlinkUserIdentityRequest, _user_credential_service_pb2.UnlinkUserIdentityResponse]
     """Removes a link to an identity and ends the user's sessions that began with an identity.
@@ -107,7 +108,8 @@ class UserCredentialServiceServicer(metaclass=_abc_1.ABCMeta):
         changes nothing.
         Who: users that may edit the user and hold every permission of that user's roles.
         Errors: NOT_FOUND (also when the caller may not see the user), PERMISSION_DENIED (also for oneself: use
-        LinkIdentity), ROLE_EXCEEDS_OWN, ALREADY_EXISTS (it is linked to another user), IDENTITY_PROVIDER_MISSING.
+        LinkIdentity), ROLE_EXCEEDS_OWN, ALREADY_EXISTS (it is linked to another user), ENROLMENT_STATE
+        (service accounts log in with their certified key), IDENTITY_PROVIDER_MISSING.
         """
 
     @_abc_1.abstractmethod

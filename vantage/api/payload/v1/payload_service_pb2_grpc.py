@@ -61,7 +61,9 @@ class PayloadServiceServicer(object):
         request_id, it answers with the payload that the first call made. A broken upload continues: ask GetUpload for the
         offset and start the header with it.
         Who: users that may create payloads, and nodes.
-        Errors: PAYLOAD_TOO_LARGE, PAYLOAD_DIGEST_MISMATCH (send again), PAYLOAD_OFFSET_MISMATCH (ask GetUpload, continue there).
+        Errors: PAYLOAD_TOO_LARGE, PAYLOAD_DIGEST_MISMATCH (send again), PAYLOAD_OFFSET_MISMATCH (ask GetUpload, continue
+        there), PAYLOAD_QUOTA_EXCEEDED, STORAGE_FULL, REQUEST_ID_REUSED (it began another upload), IN_USE (it goes on on
+        another stream, or was given up and is being removed: try again), PAYLOAD_STORE_UNAVAILABLE.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -70,7 +72,7 @@ class PayloadServiceServicer(object):
     def GetUpload(self, request, context):
         """Tells how many bytes of an upload of the caller are stored.
         Who: users that may create payloads, and nodes; own uploads only.
-        Errors: none beyond the general ones; an upload that is not known has offset 0.
+        Errors: PAYLOAD_STORE_UNAVAILABLE; an upload that is not known has offset 0.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -79,7 +81,7 @@ class PayloadServiceServicer(object):
     def DownloadPayload(self, request, context):
         """Downloads a payload, or the result of a run, from an offset to its end in chunks. Check the digest of the whole.
         Who: users and nodes: the uploader, and the parties of the task that refers to the payload.
-        Errors: NOT_FOUND, OUT_OF_RANGE when the offset lies beyond the end.
+        Errors: NOT_FOUND, OUT_OF_RANGE when the offset lies beyond the end, PAYLOAD_STORE_UNAVAILABLE.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
