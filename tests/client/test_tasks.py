@@ -28,6 +28,7 @@ from vantage.client import (
     TaskFinished,
     TaskSnapshot,
     TaskState,
+    many,
 )
 from vantage.client.connection import GrpcTransport, ServerAddress
 from vantage.client.models import Content
@@ -254,6 +255,27 @@ async def test_many_questions_that_are_left_early_leave_nothing_running(client: 
     assert len(workers) == 3  # asks, listens, writes
     await answers.aclose()  # type: ignore[attr-defined]  # a generator
     assert all(task.done() for task in workers)
+
+
+async def test_answers_that_nobody_takes_do_not_pile_up(client: AsyncClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(many, "MAX_OPEN", 3)
+    taken = 0
+
+    async def asked() -> AsyncIterator[Question]:
+        nonlocal taken
+        while True:
+            taken += 1
+            yield Question(**ASK, function="echo", arguments={"value": taken}, organizations=("clara",))
+
+    answers = client.tasks.run_many(asked())
+    await anext(answers)
+    for _ in range(3):  # meanwhile the others are answered
+        other = await client.tasks.run(**ASK, function="echo", arguments={"value": 0}, organizations=["clara"])
+        await other.result(timeout=30)
+    assert taken <= 5  # one answer is taken, three wait, and one question for room
+    for value in range(2, 12):
+        assert (await anext(answers)).failure is None, value
+    await answers.aclose()  # type: ignore[attr-defined]  # a generator
 
 
 async def test_tasks_are_listed_by_what_they_are(client: AsyncClient) -> None:

@@ -31,7 +31,7 @@ from vantage.common.errors import Reason, UnauthenticatedError, VantageError
 from vantage.common.rpc import error_from_rpc
 
 MAX_OPEN = 500
-"""Questions that are under way at once; further ones wait here."""
+"""Questions that are under way at once, or whose answer was not taken yet; further ones wait here."""
 
 FRESH = timedelta(minutes=1)
 """A question that waits longer for a connection is signed anew: its order must not end before its task."""
@@ -87,6 +87,7 @@ class Batch:
             worker.add_done_callback(self._failed)
         try:
             while (item := await self._answers.get()) is not None:
+                self._room.release()  # not before: answers that nobody takes must not pile up
                 if isinstance(item, _Pending):
                     item = await self._answer(item)
                 yield item
@@ -121,7 +122,6 @@ class Batch:
                 request_id = own_id(question.request_id)
                 spec = await self._prepare(question, request_id)
             except VantageError as problem:
-                self._room.release()
                 self._answers.put_nowait(Answer(question, failure=_failure(problem)))
                 continue
             signed = self._caller.clock.now() if spec.order else None
@@ -227,7 +227,6 @@ class Batch:
 
     def _end(self, request_id: str, answer: _Pending | Answer) -> None:
         del self._pending[request_id]
-        self._room.release()
         self._answers.put_nowait(answer)
 
 
