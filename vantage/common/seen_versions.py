@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, MutableMapping
+from contextlib import contextmanager
 from pathlib import Path
+
+import filelock
 
 from vantage.common.errors import Reason, error
 from vantage.common.files import replace_private
@@ -30,15 +33,16 @@ class SeenVersions(MutableMapping[str, int]):
     def __setitem__(self, holder: str, version: int) -> None:
         if self._versions.get(holder) == version:
             return
-        # Another program may have seen more meanwhile.
-        merged = self._read()
-        merged[holder] = max(version, merged.get(holder, 0))
-        self._versions = merged
-        self._write()
+        with self._alone():
+            merged = self._read()
+            merged[holder] = max(version, merged.get(holder, 0))
+            self._write(merged)
 
     def __delitem__(self, holder: str) -> None:
-        del self._versions[holder]
-        self._write()
+        with self._alone():
+            merged = self._read()
+            del merged[holder]
+            self._write(merged)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._versions)
@@ -58,10 +62,17 @@ class SeenVersions(MutableMapping[str, int]):
                 "what the server tells first",
             ) from problem
 
-    def _write(self) -> None:
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Another program may have seen more meanwhile: what it writes must not be lost."""
         try:
-            replace_private(self._path, json.dumps(self._versions, sort_keys=True, indent=1))
+            with filelock.FileLock(self._path.with_suffix(".lock"), mode=0o600):
+                yield
         except OSError as problem:
             raise error(
                 Reason.CONFIGURATION_INVALID, f"{self._path} cannot be written: {problem.strerror or problem}"
             ) from problem
+
+    def _write(self, versions: dict[str, int]) -> None:
+        replace_private(self._path, json.dumps(versions, sort_keys=True, indent=1))
+        self._versions = versions
