@@ -25,6 +25,9 @@ IMAGE = "vantage/algorithm-base"
 OFFICIAL = "python:3.11-slim"
 DEBIAN = "vantage/debian-python:3.11"
 PULL_SECONDS = 10
+"""Until a registry has begun to answer."""
+LAYERS_SECONDS = 300
+"""Until it has sent everything; the Debian base takes less than that."""
 # Only what an algorithm may import: the server and the node have no place in its image.
 PACKAGES = ("api", "common", "algorithm")
 # Packages of Debian that make up for the official image; pip comes as a wheel.
@@ -170,7 +173,7 @@ def base(cache: Path) -> str:
 
 
 def pull() -> bool:
-    """Pull the official image; give up when no registry has begun to answer within seconds."""
+    """Pull the official image; give up when no registry begins to answer within seconds, or ends within minutes."""
     say(f"pulling {OFFICIAL}")
     with subprocess.Popen(
         ["docker", "pull", OFFICIAL], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL
@@ -180,7 +183,11 @@ def pull() -> bool:
         ready, _, _ = select.select([child.stdout], [], [], PULL_SECONDS)
         if not ready:
             child.terminate()
-        child.communicate()
+        try:
+            child.communicate(timeout=LAYERS_SECONDS)
+        except subprocess.TimeoutExpired:
+            child.kill()
+            child.communicate()
     return child.returncode == 0 and has_image(OFFICIAL)
 
 
