@@ -48,6 +48,17 @@ def run(*command: str | Path, stdin: str = "", cwd: Path = ROOT, **environment: 
     return done.stdout
 
 
+def pushed_name(repository: str) -> str:
+    """The name by digest of the image that was pushed as ``repository:1``.
+
+    An engine that built the same image before knows it by a name in every registry that it was ever pushed to, also in
+    those that are gone.
+    """
+    names = run("docker", "image", "inspect", "--format", "{{json .RepoDigests}}", f"{repository}:1")
+    (name,) = (each for each in json.loads(names) if each.startswith(f"{repository}@"))
+    return str(name)
+
+
 class Network:
     """Server, registry, three hospitals, and a researcher of a fourth organization.
 
@@ -218,7 +229,7 @@ class Network:
                 DOCKER_BUILDKIT="0",
             )
             run("docker", "push", "--quiet", f"{repository}:1")
-            image = run("docker", "image", "inspect", "--format", "{{index .RepoDigests 0}}", f"{repository}:1").strip()
+            image = pushed_name(repository)
             self.vantage("image", "sign", image, "--key", self.directory / "author.key")
             self.images[name] = image
 

@@ -11,9 +11,10 @@ from pathlib import Path
 import docker
 import pytest
 
-from scripts.demolib.network import remove_images
+from scripts.demolib.network import pushed_name, remove_images
 from vantage.common.names import new_id
 from vantage.testing.engine import docker_client
+from vantage.testing.registry import Registry
 
 pytestmark = [pytest.mark.docker, pytest.mark.slow, pytest.mark.timeout(400)]
 
@@ -67,5 +68,21 @@ def test_the_same_image_of_somebody_else_stays() -> None:
             assert len(images(engine, registry)) == 2
             remove_images([f"{registry}/mine"])
             assert images(engine, registry) == {f"{registry}/theirs:1"}
+        finally:
+            engine.images.remove(str(built.id), force=True)
+
+
+def test_an_image_that_another_registry_has_too_is_named_in_the_one_it_was_pushed_to(tmp_path: Path) -> None:
+    with docker_client() as engine, Registry(tmp_path / "gone") as gone, Registry(tmp_path / "ours") as ours:
+        built, _log = engine.images.build(
+            fileobj=io.BytesIO(f"FROM scratch\nLABEL test={new_id()}\n".encode()), rm=True
+        )
+        try:
+            for registry in (gone, ours):
+                built.tag(f"{registry.address}/mine", tag="1")
+                engine.images.push(f"{registry.address}/mine", tag="1")
+            for registry in (gone, ours):
+                repository = f"{registry.address}/mine"
+                assert re.fullmatch(rf"{re.escape(repository)}@sha256:[0-9a-f]{{64}}", pushed_name(repository))
         finally:
             engine.images.remove(str(built.id), force=True)
