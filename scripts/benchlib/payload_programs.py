@@ -40,8 +40,9 @@ async def ours(address: str, data: Path, user: str, password: str, source: Path,
             await asyncio.to_thread(sealing.seal_stream, plain, out, [sealing.recipient_of(identity)])
         return sealed
 
-    async def unseal() -> None:
-        with target.open("rb") as arrived, opened.open("wb") as plain:
+    async def unseal(file: bytes | Path) -> None:
+        assert isinstance(file, Path)
+        with file.open("rb") as arrived, opened.open("wb") as plain:
             await asyncio.to_thread(sealing.unseal_stream, arrived, plain, [identity])
 
     async with AsyncClient.connect(address, fingerprint=fingerprint(data)) as client:
@@ -54,11 +55,11 @@ async def ours(address: str, data: Path, user: str, password: str, source: Path,
             figures[f"up{way}"] = time.perf_counter() - began
             content = Content(packed.media_type, packed.size_bytes, packed.digest, None, packed.reference)
             began = time.perf_counter()
-            await payloads.fetch_to(content, target)
-            if way:
-                await unseal()
+            async with payloads.fetched(content, target.parent) as fetched:
+                if way:
+                    await unseal(fetched.content)
             figures[f"down{way}"] = time.perf_counter() - began
-    for each in (sealed, opened, target):
+    for each in (sealed, opened):
         each.unlink()
     print(json.dumps(figures | {"peak": peak_memory()}), flush=True)
 

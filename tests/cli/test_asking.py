@@ -28,6 +28,16 @@ def test_a_large_file_is_left_to_the_client(tmp_path: Path) -> None:
     assert parse_arguments(f"@{path}") == path
 
 
+def test_files_for_all_and_for_one() -> None:
+    targets, _common, files = parse_targets(["clara", "hilda"], [], [], ["model=a=b.bin", "hilda:model=c.bin"])
+    assert files == {"model": Path("a=b.bin")}
+    assert targets == [Target("clara"), Target("hilda", files={"model": Path("c.bin")})]
+    with pytest.raises(click.UsageError, match=r"--file must have the form PARAM=PATH"):
+        parse_targets(["clara"], [], [], ["model"])
+    with pytest.raises(click.UsageError, match="not asked"):
+        parse_targets(["clara"], [], [], ["hilda:model=c.bin"])
+
+
 @pytest.mark.parametrize(
     ("text", "why"),
     [
@@ -50,7 +60,7 @@ def test_a_file_that_is_no_text_is_said(tmp_path: Path) -> None:
 
 
 def test_targets_with_what_differs_for_each() -> None:
-    targets, common = parse_targets(
+    targets, common, _files = parse_targets(
         ["clara", "organizations/hilda/nodes/hilda-2", "beatrix/beatrix-1"],
         ["df=lung", "ref=codes", "hilda:df=lung-2024"],
         ['beatrix={"min_count": 20}'],

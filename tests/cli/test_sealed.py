@@ -116,6 +116,7 @@ def test_the_whole_way(network: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert [(each["verified"], each["failure"]["reason"]) for each in json.loads(failed)["results"]] == [
         (True, "TOO_FEW_RECORDS")
     ] * 2
+    _files(network)
     _archive(network, task["name"], keys)
     _rotation(task["name"], keys)
     # Nothing of it is at the server.
@@ -123,6 +124,19 @@ def test_the_whole_way(network: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert any(IMAGE.encode() in content for content in at_server.values())  # the scan looks at the right files
     assert not [each for each, content in at_server.items() if str(MARKER).encode() in content]
     assert refused("task", "result", task["name"], "--profile", "root")["reason"] in ("NOT_FOUND", "SEAL_INVALID")
+
+
+def _files(network: Path) -> None:
+    table, answers = network / "rosa.csv", network / "answers"
+    table.write_text("a\n1\n2\n")
+    answers.mkdir()
+    (task,) = {json.loads(call(*ASK, "count", "--file", f"table={table}", "--output", "json")[0])["task"]}
+    done = call_json("task", "result", task, "--into", answers)
+    assert [each["saved"] for each in done["results"]] == [str(answers / f"{each}.json") for each in ("clara", "hilda")]
+    assert [json.loads(each.read_text()) for each in answers.iterdir()] == [{"rows": 2}] * 2
+    assert "--into" in call("task", "result", task, "--into", answers, "--save", answers, code=2)[1]
+    missing = refused(*ASK, "count", "--file", f"table={network / 'nowhere.csv'}")
+    assert (missing["reason"], "nowhere.csv" in missing["message"]) == ("INVALID_ARGUMENT", True)
 
 
 def _archive(network: Path, task: str, keys: Path) -> None:

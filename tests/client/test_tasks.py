@@ -162,7 +162,7 @@ async def test_a_large_result_arrives_whole_over_several_connections(network: In
 async def test_large_arguments_are_uploaded_whole_over_several_connections(
     client: AsyncClient, proxy: Proxy, tmp_path: Path
 ) -> None:
-    path, fetched = tmp_path / "arguments.json", tmp_path / "fetched.json"
+    path = tmp_path / "arguments.json"
     path.write_bytes(b'{"gate": "' + b"x" * 12_000_000 + b'"}')
     told: list[tuple[str, int, int]] = []
     lost = set()
@@ -178,10 +178,11 @@ async def test_large_arguments_are_uploaded_whole_over_several_connections(
     assert not [each.path for each in psutil.Process().open_files() if each.path == str(path)]
     assert packed.WhichOneof("content") == "reference"  # given only when the digest of what arrived is right
     content = Content(packed.media_type, packed.size_bytes, packed.digest, None, packed.reference)
-    fetched.write_text("of earlier")
-    await payloads.fetch_to(content, fetched)
-    assert fetched.read_bytes() == path.read_bytes()
-    assert await payloads.fetch(content) == (path.read_bytes(), content.digest)
+    async with payloads.fetched(content, tmp_path) as fetched:
+        assert isinstance(fetched.content, Path)
+        assert (fetched.content.read_bytes(), fetched.digest) == (path.read_bytes(), content.digest)
+    async with payloads.fetched(content) as held:
+        assert (held.content, held.digest) == (path.read_bytes(), content.digest)
     assert lost == {"upload", "download"}
     ends = {way: [done for each, done, _total in told if each == way] for way in lost}
     assert ends["upload"][-1] == packed.size_bytes
@@ -189,11 +190,10 @@ async def test_large_arguments_are_uploaded_whole_over_several_connections(
     fetched_first = ends["download"][: ends["download"].index(packed.size_bytes) + 1]
     assert all(after > before for before, after in pairwise(fetched_first))
 
-    fetched.write_text("of earlier")
     with pytest.raises(InvalidArgumentError, match="changed on its way"):
-        await payloads.fetch_to(replace(content, digest=f"sha256:{'0' * 64}"), fetched)
-    assert sorted(os.listdir(tmp_path)) == ["arguments.json", "fetched.json"]  # noqa: PTH208
-    assert fetched.read_text() == "of earlier"
+        async with payloads.fetched(replace(content, digest=f"sha256:{'0' * 64}"), tmp_path):
+            pass
+    assert os.listdir(tmp_path) == ["arguments.json"]  # noqa: PTH208
     small = await Payloads(client._caller).pack(b"{}", "application/json")
     assert small == types_pb2.Payload(media_type="application/json", sealing=types_pb2.SEALING_NONE, inline=b"{}")
 

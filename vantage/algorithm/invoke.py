@@ -16,13 +16,13 @@ from vantage.algorithm.context import Context
 from vantage.algorithm.errors import AlgorithmError
 from vantage.algorithm.functions import Function
 from vantage.algorithm.schema import invalid
-from vantage.algorithm.values import encode
+from vantage.algorithm.values import encode, media_type_of
 from vantage.common.errors import Reason, VantageError
 
 
 @dataclass(frozen=True)
 class Source:
-    """A dataset: a file, with its format ("csv" or "parquet")."""
+    """What a data parameter reads: a file, with its format ("csv", "parquet", "arrow", or "file" for any other)."""
 
     path: Path
     format: str
@@ -30,10 +30,10 @@ class Source:
 
 @dataclass(frozen=True)
 class Answer:
-    """A result as bytes."""
+    """A result as bytes, or as the file that holds them."""
 
     media_type: str
-    content: bytes
+    content: bytes | Path
 
 
 def invoke(function: Function, arguments: Mapping[str, Any], data: Mapping[str, Source], context: Context) -> Answer:
@@ -54,9 +54,10 @@ def invoke(function: Function, arguments: Mapping[str, Any], data: Mapping[str, 
         values[parameter] = _load(parameter, data[parameter], kind)
     if function.context:
         values[function.context] = context
+    result = function.call(**values)
     if inspect.iscoroutinefunction(function.call):
-        return Answer(*encode(asyncio.run(function.call(**values))))
-    return Answer(*encode(function.call(**values)))
+        result = asyncio.run(result)
+    return Answer(media_type_of(result), result) if isinstance(result, Path) else Answer(*encode(result))
 
 
 def failure_of(problem: Exception, where: str) -> AlgorithmError:
@@ -100,10 +101,24 @@ def _load(parameter: str, source: Source, kind: str) -> Any:
                 import pyarrow.parquet
 
                 return pyarrow.parquet.read_table(source.path)
+            case "arrow", _:
+                table = _arrow(source.path)
+                return table if kind == "arrow" else table.to_pandas()
     except (OSError, ValueError) as problem:
         # ParserError, UnicodeDecodeError and Arrow's errors are ValueErrors; their messages may quote the file.
         raise AlgorithmError(
             f"the dataset of {parameter!r} is not readable as {source.format} ({type(problem).__name__})",
             reason=Reason.DATASET_UNREADABLE,
         ) from None
-    raise AlgorithmError(f"the format {source.format!r} is not known", reason=Reason.DATASET_UNREADABLE)
+    raise AlgorithmError(
+        f"{parameter!r} needs a table, and was given a file of the format {source.format!r}",
+        reason=Reason.DATASET_UNREADABLE,
+    )
+
+
+def _arrow(path: Path) -> Any:
+    import pyarrow as pa
+
+    # Mapped, not read: a table that is larger than the memory of the run can still be gone through.
+    with pa.ipc.open_file(pa.memory_map(str(path))) as reader:
+        return reader.read_all()

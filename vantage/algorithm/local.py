@@ -16,6 +16,7 @@ from vantage.algorithm.functions import Function, described, find
 from vantage.algorithm.invoke import Source, failure_of, invoke
 from vantage.algorithm.schema import invalid
 from vantage.algorithm.values import decode
+from vantage.common.argument_files import FORMATS
 from vantage.common.declaration import validate_arguments
 
 Data = Mapping[str, Mapping[str, str | Path]]
@@ -78,10 +79,11 @@ class _Network:
         for parameter in function.data:
             path = self._data.get(organization, {}).get(datasets.get(parameter, parameter))
             if path is not None:
-                sources[parameter] = Source(Path(path), "parquet" if Path(path).suffix == ".parquet" else "csv")
+                sources[parameter] = Source(Path(path), FORMATS.get(Path(path).suffix, "csv"))
         context = Context(self, organization, tuple(self._data) or (organization,))
         answer = invoke(function, plain, sources, context)
-        return decode(answer.media_type, answer.content)
+        content = answer.content.read_bytes() if isinstance(answer.content, Path) else answer.content
+        return decode(answer.media_type, content)
 
     def progress(self, fraction: float, message: str) -> None:
         print(f"{fraction:4.0%} {message}", file=sys.stderr)

@@ -9,6 +9,7 @@ import signal
 import sys
 import uuid
 from collections.abc import Iterator, Mapping
+from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -199,9 +200,9 @@ def _result(organization: str, payload: types_pb2.Payload) -> SubtaskResult:
 
 def _parts(answer: Answer) -> Iterator[pb.SubmitResultRequest]:
     yield pb.SubmitResultRequest(header=pb.ResultHeader(media_type=answer.media_type))
-    view = memoryview(answer.content)
-    for start in range(0, len(view), CHUNK):
-        yield pb.SubmitResultRequest(chunk=bytes(view[start : start + CHUNK]))
+    with answer.content.open("rb") if isinstance(answer.content, Path) else BytesIO(answer.content) as stream:
+        while chunk := stream.read(CHUNK):
+            yield pb.SubmitResultRequest(chunk=chunk)
 
 
 def _short(organization: str) -> str:

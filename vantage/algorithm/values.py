@@ -7,6 +7,7 @@ import datetime
 import json
 import math
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from vantage.algorithm.errors import AlgorithmError
@@ -15,6 +16,25 @@ from vantage.common.errors import Reason
 JSON = "application/json"
 ARROW = "application/vnd.apache.arrow.stream"
 BYTES = "application/octet-stream"
+
+
+_FILES = {
+    ".csv": "text/csv",
+    ".json": JSON,
+    ".parquet": "application/vnd.apache.parquet",
+    ".arrow": "application/vnd.apache.arrow.file",
+}
+
+
+def media_type_of(path: Path) -> str:
+    """Media type of a file that is a result, by its suffix.
+
+    Raises:
+        AlgorithmError: RESULT_NOT_SERIALIZABLE, there is no such file.
+    """
+    if not path.is_file():
+        raise _unserializable("result", "is a path at which there is no file")
+    return _FILES.get(path.suffix.lower(), BYTES)
 
 
 def encode(value: Any) -> tuple[str, bytes]:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import uuid
 from collections.abc import Callable, Iterable, Mapping, MutableMapping, Sequence
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 from vantage.api.admin.v1 import collaboration_service_pb2 as collaboration_pb
@@ -19,15 +21,14 @@ from vantage.client.authorities import Authorities
 from vantage.client.caller import Caller
 from vantage.client.keyring import Keyring
 from vantage.client.models import Failure, Question, Result, Run, RunState, Target, Task
-from vantage.client.packing import AT_ONCE, Packer
+from vantage.client.opening import value_of
+from vantage.client.packing import Given, Packer
 from vantage.client.payloads import Payloads
 from vantage.client.short_names import full, full_node, full_study
-from vantage.client.values import decode
-from vantage.common import dsse, names, sealing
+from vantage.common import dsse, names
 from vantage.common.attestation import verify_result
 from vantage.common.errors import NotFoundError, PermissionDeniedError, Reason, VantageError, error
 from vantage.common.recipients import KeyDirectory, Recipients
-from vantage.common.sealing import SealedPayload
 from vantage.common.statements import Order
 from vantage.common.trust import TrustStore
 
@@ -103,17 +104,17 @@ class Codec:
             spec.study = full_study(question.study, spec.collaboration, field="study")
         if question.timeout is not None:
             spec.timeout.FromTimedelta(question.timeout)
-        arguments = [each.arguments if each.arguments is not None else question.arguments for each in chosen]
+        given = [_given(each, question) for each in chosen]
         bound = await self._who()
         if bound is None:
-            await self._packer.plain(spec, arguments)
+            await self._packer.plain(spec, given)
             return spec
         if question.timeout is None:
             spec.timeout.FromTimedelta(DEFAULT_TIMEOUT)  # what is signed must not depend on the server's default
         await bound.authorities.refresh()
         wanted = [(each.organization, each.node) for each in spec.targets]
         recipients = await bound.directory.of_all(spec.collaboration, wanted) if wanted else []
-        await self._packer.sealed(spec, arguments, recipients, bound.keyring.name)
+        await self._packer.sealed(spec, given, recipients, bound.keyring.name)
         _name_versions(spec, recipients)
         members = await self._organizations(spec) if question.delegate is not False else ()
         delegation = delegation_of(question.delegate, members)
@@ -142,7 +143,14 @@ class Codec:
         return OwnOrder(order, signed.digest) if own else None
 
     async def open(
-        self, run: Run, task: str, order: OwnOrder | None, *, sealed: bool = False, unverified: bool = False
+        self,
+        run: Run,
+        task: str,
+        order: OwnOrder | None,
+        *,
+        sealed: bool = False,
+        unverified: bool = False,
+        into: Path | None = None,
     ) -> Result:
         """What an organization answered: verified, fetched and opened, or its failure.
 
@@ -154,18 +162,19 @@ class Codec:
             order: what this user has signed.
             sealed: do not open it: the value is the sealed bytes.
             unverified: take the server's word for what no own order stands for.
+            into: write it into this directory: the value is its path, and memory stays bounded.
 
         Raises:
-            VantageError: the answer cannot be fetched.
+            VantageError: the answer cannot be fetched or written.
         """
         if order is None and unverified:
-            return await self._believe(run)
+            return await self._believe(run, into)
         if (bound := await self._who()) is None:
-            return await self._believe(run)
+            return await self._believe(run, into)
         try:
             if order is None:
                 raise _unverified("you have signed no order for this task: the server says what it wants")
-            return await self._verify(run, task, order, bound, sealed=sealed)
+            return await self._verify(run, task, order, bound, sealed=sealed, into=into)
         except VantageError as problem:
             if problem.reason is Reason.PAYLOAD_DIGEST_MISMATCH:
                 problem = _unverified(problem.message)
@@ -174,7 +183,9 @@ class Codec:
             failure = Failure(problem.reason.name, problem.message, {"state": run.state.name})
             return Result(run.organization, run.name, run.state, None, failure, run.node)
 
-    async def _verify(self, run: Run, task: str, order: OwnOrder, bound: _Bound, *, sealed: bool) -> Result:
+    async def _verify(
+        self, run: Run, task: str, order: OwnOrder, bound: _Bound, *, sealed: bool, into: Path | None
+    ) -> Result:
         target = next((each for each in order.order.targets if each.organization == run.organization), None)
         if target is None:
             raise _unverified(f"{run.organization} was not asked")
@@ -183,51 +194,54 @@ class Codec:
         if not run.statement:
             return _servers_word(run)
         await bound.authorities.refresh()
-        data = digest = None
-        if run.content is not None:
-            # The digest that the server tells proves nothing: that of the statement counts.
-            data, digest = await self._payloads.fetch(replace(run.content, digest=""))
-        verified = verify_result(
-            run.statement,
-            bound.authorities.certify,
-            order=order.digest,
-            run=run.name,
-            organization=target.organization,
-            node=target.node,
-            digest=digest,
-            asked=order.order.created,
-        )
-        statement = verified.statement
-        if _OUTCOMES.get(run.state) != statement.outcome:
-            raise _unverified(f"the server calls the run {run.state.name}, its node {statement.outcome.upper()}")
-        made = Result(run.organization, run.name, run.state, None, None, verified.node, verified=True)
-        if statement.failure is not None:
-            told = run.failure.reason if run.failure is not None else ""
-            if told != statement.failure.reason[:80]:
-                raise _unverified(f"the server tells of {told}, its node of {statement.failure.reason}")
-            return replace(made, failure=Failure(statement.failure.reason, statement.failure.message))
-        assert statement.result is not None  # noqa: S101  # verify_result: a success has one
-        media_type = statement.result.media_type
-        if data is None or sealed:
-            return replace(made, value=data, media_type=media_type)
-        data = await _unseal(data, bound.keyring)  # the sealed bytes are held no longer
-        return replace(made, value=decode(media_type, data), media_type=media_type)
+        async with AsyncExitStack() as stack:
+            fetched = None
+            if run.content is not None:
+                # The digest that the server tells proves nothing: that of the statement counts.
+                content = replace(run.content, digest="")
+                fetched = await stack.enter_async_context(self._payloads.fetched(content, into))
+            verified = verify_result(
+                run.statement,
+                bound.authorities.certify,
+                order=order.digest,
+                run=run.name,
+                organization=target.organization,
+                node=target.node,
+                digest=None if fetched is None else fetched.digest,
+                asked=order.order.created,
+            )
+            statement = verified.statement
+            if _OUTCOMES.get(run.state) != statement.outcome:
+                raise _unverified(f"the server calls the run {run.state.name}, its node {statement.outcome.upper()}")
+            made = Result(run.organization, run.name, run.state, None, None, verified.node, verified=True)
+            if statement.failure is not None:
+                told = run.failure.reason if run.failure is not None else ""
+                if told != statement.failure.reason[:80]:
+                    raise _unverified(f"the server tells of {told}, its node of {statement.failure.reason}")
+                return replace(made, failure=Failure(statement.failure.reason, statement.failure.message))
+            assert statement.result is not None  # noqa: S101  # verify_result: a success has one
+            media_type = statement.result.media_type
+            if fetched is None:
+                return replace(made, media_type=media_type)
+            identities = () if sealed else bound.keyring.identities
+            value = await value_of(fetched, media_type, identities, name=_file_name(run), sealed=sealed)
+            return replace(made, value=value, media_type=media_type)
 
-    async def _believe(self, run: Run) -> Result:
+    async def _believe(self, run: Run, into: Path | None) -> Result:
         """A result as the server tells it."""
-        value: Any = None
-        media_type = ""
-        if run.content is not None:
-            media_type = run.content.media_type
-            data, _digest = await self._payloads.fetch(run.content)
-            if run.content.sealing == types_pb2.SEALING_AGE_V1:
-                if (bound := await self._who()) is None:
-                    raise error(
-                        Reason.SEAL_INVALID,
-                        "the result is sealed, and there are no keys here to open it: use the profile whose key asked",
-                    )
-                data = await _unseal(data, bound.keyring)
-            value = decode(media_type, data)
+        if run.content is None:
+            return Result(run.organization, run.name, run.state, None, run.failure, run.node)
+        identities: Sequence[str] = ()
+        if run.content.sealing == types_pb2.SEALING_AGE_V1:
+            if (bound := await self._who()) is None:
+                raise error(
+                    Reason.SEAL_INVALID,
+                    "the result is sealed, and there are no keys here to open it: use the profile whose key asked",
+                )
+            identities = bound.keyring.identities
+        media_type = run.content.media_type
+        async with self._payloads.fetched(run.content, into) as fetched:
+            value = await value_of(fetched, media_type, identities, name=_file_name(run))
         return Result(run.organization, run.name, run.state, value, run.failure, run.node, media_type)
 
     async def _who(self) -> _Bound | None:
@@ -332,16 +346,22 @@ def _target(target: Target, common: Mapping[str, str]) -> task_pb2.Target:
     )
 
 
+def _given(target: Target, question: Question) -> Given:
+    return Given(
+        target.arguments if target.arguments is not None else question.arguments,
+        target.files if target.files is not None else question.files,
+    )
+
+
 def _name_versions(spec: task_pb2.TaskSpec, recipients: Sequence[Recipients]) -> None:
     for target, whom in zip(spec.targets, recipients, strict=True):
         for holder, version in whom.versions:
             target.key_versions.add(holder=holder, version=version)
 
 
-async def _unseal(data: bytes, keyring: Keyring) -> bytes:
-    if len(data) <= AT_ONCE:
-        return sealing.unseal(SealedPayload(data), keyring.identities)
-    return await asyncio.to_thread(sealing.unseal, SealedPayload(data), keyring.identities)
+def _file_name(run: Run) -> str:
+    """What the file of an answer is called: never what a server would like to be a path."""
+    return names.parse(run.organization, "organizations", field="organization").id
 
 
 def _servers_word(run: Run) -> Result:

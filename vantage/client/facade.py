@@ -817,7 +817,7 @@ class TaskHandle:
         return self._loop.iterate(self._inner.events())
 
     def results(
-        self, timeout: float | None = None, sealed: bool = False, unverified: bool = False
+        self, timeout: float | None = None, sealed: bool = False, unverified: bool = False, into: Path | None = None
     ) -> builtins.list[Result]:
         """Wait for the end and return what each organization answered, in the order in which they were asked.
 
@@ -828,12 +828,14 @@ class TaskHandle:
             timeout: seconds to wait; for ever when None.
             sealed: verify the answers and leave them sealed: each value is the content of an ``age`` file.
             unverified: take the server's word for a task for which you have signed no order.
+            into: directory for the answers, as files named after their organizations: each value is a path, and memory
+                stays bounded whatever the size.
 
         Raises:
             UnavailableError: DEADLINE_EXCEEDED, the task has not ended in time; it goes on.
             TrustError: RESULT_UNVERIFIED, the server tells of other organizations than were asked.
         """
-        return self._loop.run(self._inner.results(timeout, sealed, unverified))
+        return self._loop.run(self._inner.results(timeout, sealed, unverified, into))
 
     def result(self, timeout: float | None = None) -> Any:
         """Wait for the end and return the answer of the only organization that was asked.
@@ -1007,6 +1009,7 @@ class Tasks:
         request_id: str | None = None,
         study: str = "",
         delegate: Delegate | bool = True,
+        files: Mapping[str, Any] | None = None,
     ) -> TaskHandle:
         """Ask organizations to run a function of an image. The task is durable when this returns.
 
@@ -1027,6 +1030,9 @@ class Tasks:
             study: within which of the collaboration is asked; the whole collaboration when empty.
             delegate: what the algorithm may ask of others in your name: anything within the collaboration or study;
                 less by a ``Delegate``, nothing with False.
+            files: data parameter of the function -> what it reads in place of a dataset of the node: a file of yours
+                (.csv, .parquet, .arrow; any other for a parameter that takes a path), a ``pandas.DataFrame`` or a
+                ``pyarrow.Table``. They travel like the arguments, sealed to the nodes, of any size.
 
         Raises:
             InvalidArgumentError: something is not as it must be; ORGANIZATION_NOT_MEMBER, IMAGE_NOT_BY_DIGEST,
@@ -1050,6 +1056,7 @@ class Tasks:
                     request_id,
                     study,
                     delegate,
+                    files,
                 )
             ),
             self._loop,

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from vantage.api.task.v1 import task_pb2
@@ -102,7 +103,11 @@ class AsyncTaskHandle:
                 yield event
 
     async def results(
-        self, timeout: float | None = None, sealed: bool = False, unverified: bool = False
+        self,
+        timeout: float | None = None,
+        sealed: bool = False,
+        unverified: bool = False,
+        into: Path | None = None,
     ) -> list[Result]:
         """Wait for the end and return what each organization answered, in the order in which they were asked.
 
@@ -113,6 +118,8 @@ class AsyncTaskHandle:
             timeout: seconds to wait; for ever when None.
             sealed: verify the answers and leave them sealed: each value is the content of an ``age`` file.
             unverified: take the server's word for a task for which you have signed no order.
+            into: directory for the answers, as files named after their organizations: each value is a path, and memory
+                stays bounded whatever the size.
 
         Raises:
             UnavailableError: DEADLINE_EXCEEDED, the task has not ended in time; it goes on.
@@ -122,7 +129,8 @@ class AsyncTaskHandle:
         runs = [self._runs[run.name] for run in self._task.runs]
         check_runs(runs, self._order)
         return [
-            await self._codec.open(run, self.name, self._order, sealed=sealed, unverified=unverified) for run in runs
+            await self._codec.open(run, self.name, self._order, sealed=sealed, unverified=unverified, into=into)
+            for run in runs
         ]
 
     async def result(self, timeout: float | None = None) -> Any:

@@ -146,12 +146,14 @@ class Target:
         node: organizations/{organization}/nodes/{node} or its last part; empty for any node of the organization.
         arguments: for this organization in place of the task's: a dictionary, or a file with a JSON object.
         datasets: for this organization in place of the task's: data parameter of the function -> dataset of the node.
+        files: for this organization in place of the task's: data parameter of the function -> file or table of yours.
     """
 
     organization: str
     node: str = ""
     arguments: Mapping[str, Any] | Path | None = None
     datasets: Mapping[str, str] | None = None
+    files: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -272,6 +274,7 @@ class Question:
     request_id: str | None = None
     study: str = ""
     delegate: Delegate | bool = True
+    files: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -5,17 +5,21 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
+import io
+import shutil
 import tempfile
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from vantage.api.task.v1 import task_pb2
 from vantage.api.types.v1 import types_pb2
 from vantage.client.payloads import Payloads
-from vantage.client.values import JSON, encode_arguments
-from vantage.common import sealing
+from vantage.client.values import JSON, encode_arguments, write_table
+from vantage.common import argument_files, sealing
+from vantage.common.argument_files import Archive, ArgumentFile
 from vantage.common.bound_arguments import line_of
 from vantage.common.errors import Reason, error
 from vantage.common.recipients import Recipients
@@ -27,7 +31,17 @@ AT_ONCE = 64 * 1024
 """Sealing and opening so many bytes takes no longer than going to another thread."""
 
 Arguments = Mapping[str, Any] | Path | None
-_Source = bytes | Path
+Files = Mapping[str, Any]
+"""Data parameter -> file, or a table: ``pandas.DataFrame`` or ``pyarrow.Table``."""
+_Source = bytes | Path | Archive
+
+
+@dataclass(frozen=True)
+class Given:
+    """What one target gets."""
+
+    arguments: Arguments = None
+    files: Files = field(default_factory=dict)
 
 
 class Packer:
@@ -40,18 +54,20 @@ class Packer:
     def __init__(self, payloads: Payloads) -> None:
         self._payloads = payloads
 
-    async def plain(self, spec: task_pb2.TaskSpec, arguments: Sequence[Arguments]) -> None:
+    async def plain(self, spec: task_pb2.TaskSpec, given: Sequence[Given]) -> None:
         """Put arguments into targets as they are, each different one uploaded at most once."""
-        limit = _inline_limit(arguments)
-        for source, positions in _alike(arguments):
-            payload = await self._payloads.pack(source, JSON, limit)
-            for position in positions:
-                spec.targets[position].arguments.CopyFrom(payload)
+        limit = _inline_limit(given)
+        async with _alike(given) as alike:
+            for source, positions in alike:
+                async with _as_file(source) as content:
+                    payload = await self._payloads.pack(content, _media_type(source), limit)
+                for position in positions:
+                    spec.targets[position].arguments.CopyFrom(payload)
 
     async def sealed(
         self,
         spec: task_pb2.TaskSpec,
-        arguments: Sequence[Arguments],
+        given: Sequence[Given],
         recipients: Sequence[Recipients],
         requester: str,
     ) -> None:
@@ -60,34 +76,76 @@ class Packer:
         The same arguments of several targets are sealed and uploaded once, to all who get them.
         """
         lead = line_of(requester)
-        limit = _inline_limit(arguments)
-        for source, positions in _alike(arguments):
-            for group in _groups(positions, recipients):
-                whom = list(dict.fromkeys(each for position in group for each in recipients[position].recipients))
-                async with _seal(source, whom, lead) as content:
-                    digest, size = await asyncio.to_thread(_measure, content)
-                    payload = await self._payloads.pack(content, JSON, limit, digest)
-                payload.sealing = types_pb2.SEALING_AGE_V1
-                payload.digest, payload.size_bytes = digest, size
-                for position in group:
-                    spec.targets[position].arguments.CopyFrom(payload)
+        limit = _inline_limit(given)
+        async with _alike(given) as alike:
+            for source, positions in alike:
+                for group in _groups(positions, recipients):
+                    whom = list(dict.fromkeys(each for position in group for each in recipients[position].recipients))
+                    async with _seal(source, whom, lead) as content:
+                        digest, size = await asyncio.to_thread(_measure, content)
+                        payload = await self._payloads.pack(content, _media_type(source), limit, digest)
+                    payload.sealing = types_pb2.SEALING_AGE_V1
+                    payload.digest, payload.size_bytes = digest, size
+                    for position in group:
+                        spec.targets[position].arguments.CopyFrom(payload)
 
 
-def _inline_limit(arguments: Sequence[Arguments]) -> int:
-    return MAX_INLINE_TOTAL // max(len(arguments), 1)
+def _media_type(source: _Source) -> str:
+    return argument_files.MEDIA_TYPE if isinstance(source, Archive) else JSON
 
 
-def _alike(arguments: Sequence[Arguments]) -> Iterator[tuple[_Source, list[int]]]:
+def _inline_limit(given: Sequence[Given]) -> int:
+    return MAX_INLINE_TOTAL // max(len(given), 1)
+
+
+@asynccontextmanager
+async def _alike(given: Sequence[Given]) -> AsyncIterator[list[tuple[_Source, list[int]]]]:
     """Different arguments, each with the positions of the targets that get them."""
-    groups: dict[_Source, list[int]] = {}
-    known: dict[int, _Source] = {}
-    for position, each in enumerate(arguments):
-        # The task's arguments are the same object for all targets: a thousand times they are not written out.
-        source = known.get(id(each))
-        if source is None:
-            source = known[id(each)] = each if isinstance(each, Path) else encode_arguments(each)
-        groups.setdefault(source, []).append(position)
-    yield from groups.items()
+    groups: dict[tuple[bytes | Path, tuple[ArgumentFile, ...]], list[int]] = {}
+    known: dict[int, bytes | Path] = {}
+    async with _Tables() as tables:
+        for position, each in enumerate(given):
+            # The task's arguments are the same object for all targets: a thousand times they are not written out.
+            key = id(each.arguments)
+            if key not in known:
+                known[key] = each.arguments if isinstance(each.arguments, Path) else encode_arguments(each.arguments)
+            files = tuple([await tables.file_of(name, value) for name, value in sorted(each.files.items())])
+            groups.setdefault((known[key], files), []).append(position)
+        yield [
+            (await asyncio.to_thread(Archive, arguments, files) if files else arguments, positions)
+            for (arguments, files), positions in groups.items()
+        ]
+
+
+class _Tables:
+    """Tables written to files, each once, which go away in the end."""
+
+    def __init__(self) -> None:
+        self._directory: Path | None = None
+        self._written: dict[int, Path] = {}
+
+    async def __aenter__(self) -> _Tables:
+        return self
+
+    async def __aexit__(self, *_problem: object) -> None:
+        if self._directory is not None:
+            await asyncio.to_thread(shutil.rmtree, self._directory, ignore_errors=True)
+
+    async def file_of(self, parameter: str, value: Any) -> ArgumentFile:
+        """The file of a value.
+
+        Raises:
+            InvalidArgumentError: it is neither a file nor a table.
+        """
+        if isinstance(value, str | Path):
+            return ArgumentFile(parameter, Path(value))
+        if id(value) not in self._written:
+            if self._directory is None:
+                self._directory = Path(await asyncio.to_thread(tempfile.mkdtemp, prefix="vantage-"))
+            path = self._directory / f"{len(self._written)}.arrow"
+            await asyncio.to_thread(write_table, value, path, parameter)
+            self._written[id(value)] = path
+        return ArgumentFile(parameter, self._written[id(value)])
 
 
 def _groups(positions: Sequence[int], recipients: Sequence[Recipients]) -> Iterator[list[int]]:
@@ -106,7 +164,19 @@ def _groups(positions: Sequence[int], recipients: Sequence[Recipients]) -> Itera
 
 
 @asynccontextmanager
-async def _seal(source: _Source, recipients: Sequence[str], lead: bytes) -> AsyncIterator[_Source]:
+async def _as_file(source: _Source) -> AsyncIterator[bytes | Path]:
+    """The source itself, or for an archive a file that holds it, which goes away in the end."""
+    if not isinstance(source, Archive):
+        yield source
+        return
+    with tempfile.TemporaryDirectory(prefix="vantage-") as directory:
+        target = Path(directory) / "arguments.tar"
+        await asyncio.to_thread(_copy, source, target)
+        yield target
+
+
+@asynccontextmanager
+async def _seal(source: _Source, recipients: Sequence[str], lead: bytes) -> AsyncIterator[bytes | Path]:
     """The sealed bytes, or for a file a sealed file, which goes away in the end."""
     if isinstance(source, bytes):
         if len(source) <= AT_ONCE:
@@ -120,16 +190,29 @@ async def _seal(source: _Source, recipients: Sequence[str], lead: bytes) -> Asyn
         yield target
 
 
-def _seal_file(source: Path, target: Path, recipients: Sequence[str], lead: bytes) -> None:
-    with contextlib.ExitStack() as stack:
-        try:
-            plain = stack.enter_context(source.open("rb"))
-        except OSError as problem:
-            raise error(Reason.INVALID_ARGUMENT, f"cannot read {source!s:.200}: {problem.strerror}") from problem
-        sealing.seal_stream(plain, stack.enter_context(target.open("wb")), recipients, lead=lead)
+def _copy(source: Archive, target: Path) -> None:
+    with _opened(source) as content, target.open("wb") as file:
+        shutil.copyfileobj(content, file, io.DEFAULT_BUFFER_SIZE * 128)
 
 
-def _measure(content: _Source) -> tuple[str, int]:
+def _seal_file(source: Path | Archive, target: Path, recipients: Sequence[str], lead: bytes) -> None:
+    with _opened(source) as plain, target.open("wb") as sealed:
+        sealing.seal_stream(plain, sealed, recipients, lead=lead)
+
+
+@contextlib.contextmanager
+def _opened(source: Path | Archive) -> Iterator[BinaryIO]:
+    try:
+        with source.open("rb") if isinstance(source, Path) else source.open() as content:
+            yield content
+    except OSError as problem:
+        where = f" {source!s:.200}" if isinstance(source, Path) else ""
+        raise error(
+            Reason.INVALID_ARGUMENT, f"cannot read or seal the arguments{where}: {problem.strerror or problem}"
+        ) from problem
+
+
+def _measure(content: bytes | Path) -> tuple[str, int]:
     if isinstance(content, bytes):
         return f"sha256:{hashlib.sha256(content).hexdigest()}", len(content)
     with content.open("rb") as file:

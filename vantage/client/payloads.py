@@ -6,8 +6,9 @@ import asyncio
 import hashlib
 import os
 import uuid
-from collections.abc import Callable, Sequence
-from contextlib import aclosing
+from collections.abc import AsyncIterator, Callable
+from contextlib import aclosing, asynccontextmanager
+from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
 from typing import BinaryIO
@@ -20,8 +21,9 @@ from vantage.api.types.v1 import types_pb2
 from vantage.client.caller import Caller, Patience
 from vantage.client.models import Content
 from vantage.common.errors import Reason, UnauthenticatedError, VantageError, error
-from vantage.common.payload_frames import Chunk, upload
+from vantage.common.payload_frames import upload
 from vantage.common.rpc import error_from_rpc
+from vantage.common.sink import Sink
 from vantage.common.write_behind import WriteBehind
 
 _MENDS_ITSELF = frozenset({Reason.PAYLOAD_OFFSET_MISMATCH, Reason.PAYLOAD_DIGEST_MISMATCH, Reason.IN_USE})
@@ -33,6 +35,14 @@ Transfer = Callable[[str, int, int], None]
 
 def _ignore(_direction: str, _done: int, _total: int) -> None:
     """Nobody wants to know."""
+
+
+@dataclass(frozen=True)
+class Fetched:
+    """What came from the server: the bytes, or the file that holds them, and the digest that they have."""
+
+    content: bytes | Path
+    digest: str
 
 
 class Payloads:
@@ -77,48 +87,44 @@ class Payloads:
             media_type=media_type, sealing=types_pb2.SEALING_NONE, reference=name, size_bytes=size, digest=digest
         )
 
-    async def fetch(self, content: Content) -> tuple[bytes, str]:
-        """The bytes of a result, as its digest says if it has one, and the digest that they have.
+    @asynccontextmanager
+    async def fetched(self, content: Content, into: Path | None = None) -> AsyncIterator[Fetched]:
+        """The bytes of a result, as its digest says if it has one.
 
-        Raises:
-            InvalidArgumentError: PAYLOAD_DIGEST_MISMATCH.
-            VantageError: the server does not give it.
-        """
-        if content.inline is not None:
-            digest = _digest(content.inline)
-            _check(digest, content.digest)
-            return content.inline, digest
-        buffer = BytesIO()
-        sink = _Sink(buffer)
-        await self._download(content, sink)
-        _check(sink.digest, content.digest)
-        return buffer.getvalue(), sink.digest
-
-    async def fetch_to(self, content: Content, path: Path) -> None:
-        """The bytes of a result into a file, as its digest says; memory stays bounded whatever its size.
-
-        It is written beside its place and moved there when it is complete; what was there before stays until then.
+        Args:
+            content: which result.
+            into: directory for a file that holds them, so that memory stays bounded whatever their size; it goes away
+                with the context unless it was moved. In memory when None.
 
         Raises:
             InvalidArgumentError: PAYLOAD_DIGEST_MISMATCH, or the file cannot be written.
             VantageError: the server does not give it.
         """
-        part = path.with_name(f".{path.name}.part")
+        if into is None:
+            buffer = BytesIO()
+            digest = await self._fetch(content, buffer)
+            yield Fetched(buffer.getvalue(), digest)
+            return
+        part = into / f".{uuid.uuid4()}.part"
         try:
-            file = await asyncio.to_thread(part.open, "wb")
             try:
-                sink = _Sink(file)
-                if content.inline is None:
-                    await self._download(content, sink)
-                else:
-                    await sink.take([content.inline])
-                _check(sink.digest, content.digest)
-                await asyncio.to_thread(_finish, file, part, path)
-            finally:
-                file.close()
-                part.unlink(missing_ok=True)
-        except OSError as problem:
-            raise error(Reason.INVALID_ARGUMENT, f"cannot write {path!s:.200}: {problem.strerror}") from problem
+                with await asyncio.to_thread(part.open, "xb") as file:
+                    digest = await self._fetch(content, file)
+                    await asyncio.to_thread(_settle, file)
+            except OSError as problem:
+                raise error(Reason.INVALID_ARGUMENT, f"cannot write to {into!s:.200}: {problem.strerror}") from problem
+            yield Fetched(part, digest)
+        finally:
+            part.unlink(missing_ok=True)
+
+    async def _fetch(self, content: Content, file: BinaryIO) -> str:
+        sink = Sink(file)
+        if content.inline is None:
+            await self._download(content, sink)
+        else:
+            await sink.take([content.inline])
+        _check(sink.digest, content.digest)
+        return sink.digest
 
     async def _inline_limit(self) -> int:
         if self._limit is None:
@@ -131,7 +137,7 @@ class Payloads:
             self._limit = info.max_inline_payload_bytes
         return self._limit
 
-    async def _download(self, content: Content, sink: _Sink) -> None:
+    async def _download(self, content: Content, sink: Sink) -> None:
         patience = Patience()
         while True:
             behind = WriteBehind(sink.take)
@@ -193,44 +199,15 @@ class Payloads:
         return answer.payload.name
 
 
-class _Sink:
-    """Where a download goes, and its digest.
-
-    Attributes:
-        size: bytes so far.
-    """
-
-    def __init__(self, file: BinaryIO) -> None:
-        self._file = file
-        self._digest = hashlib.sha256()
-        self.size = 0
-
-    async def take(self, blocks: Sequence[Chunk]) -> None:
-        """Write blocks, off the event loop."""
-        await asyncio.to_thread(self._take, blocks)
-
-    @property
-    def digest(self) -> str:
-        """Of the bytes so far."""
-        return f"sha256:{self._digest.hexdigest()}"
-
-    def _take(self, blocks: Sequence[Chunk]) -> None:
-        for block in blocks:
-            self._file.write(block)
-            self._digest.update(block)
-            self.size += len(block)
-
-
 def _check(digest: str, announced: str) -> None:
     """Compare with what was announced, if anything was."""
     if announced and digest != announced:
         raise error(Reason.PAYLOAD_DIGEST_MISMATCH, "the result was changed on its way: fetch it again")
 
 
-def _finish(file: BinaryIO, part: Path, path: Path) -> None:
+def _settle(file: BinaryIO) -> None:
     file.flush()
     os.fsync(file.fileno())
-    part.replace(path)
 
 
 def _digest(source: bytes | Path) -> str:

@@ -49,6 +49,7 @@ class AsyncTasks:
         request_id: str | None = None,
         study: str = "",
         delegate: Delegate | bool = True,
+        files: Mapping[str, Any] | None = None,
     ) -> AsyncTaskHandle:
         """Ask organizations to run a function of an image. The task is durable when this returns.
 
@@ -69,6 +70,9 @@ class AsyncTasks:
             study: within which of the collaboration is asked; the whole collaboration when empty.
             delegate: what the algorithm may ask of others in your name: anything within the collaboration or study;
                 less by a ``Delegate``, nothing with False.
+            files: data parameter of the function -> what it reads in place of a dataset of the node: a file of yours
+                (.csv, .parquet, .arrow; any other for a parameter that takes a path), a ``pandas.DataFrame`` or a
+                ``pyarrow.Table``. They travel like the arguments, sealed to the nodes, of any size.
 
         Raises:
             InvalidArgumentError: something is not as it must be; ORGANIZATION_NOT_MEMBER, IMAGE_NOT_BY_DIGEST,
@@ -89,6 +93,7 @@ class AsyncTasks:
             timeout=timeout,
             study=study,
             delegate=delegate,
+            files=files or {},
         )
         return await self._ask(question, own_id(request_id))
 
@@ -256,12 +261,14 @@ class AsyncTasks:
             if not isinstance(given, Path):
                 _compare(declared, given or {})
             bound = each.datasets if each.datasets is not None else question.datasets
+            files = each.files if each.files is not None else question.files
             known = {parameter.name for parameter in declared.data}
-            if bound.keys() - known or known - bound.keys():
+            if sorted([*bound, *files]) != sorted(known):
                 raise error(
                     Reason.ARGUMENTS_INVALID,
                     f"{declared.name} reads {', '.join(sorted(known)) or 'no data'}; datasets are given for "
-                    f"{', '.join(sorted(bound)) or 'none'}: name a dataset for each data parameter",
+                    f"{', '.join(sorted(bound)) or 'none'}, files for {', '.join(sorted(files)) or 'none'}: name a "
+                    "dataset or a file for each data parameter",
                     function=declared.name,
                 )
 

@@ -7,6 +7,8 @@ node. Nobody who cannot open a seal can change the line that is inside.
 
 from __future__ import annotations
 
+from typing import BinaryIO
+
 from vantage.common.errors import Reason, error
 
 _FORMAT = "vantage-arguments/1"
@@ -32,8 +34,24 @@ def arguments_of(opened: bytes, requester: str) -> bytes:
         RefusedError: SEAL_INVALID: they were sealed for an order of somebody else, or do not say for whose.
     """
     line = line_of(requester)
-    if opened.startswith(line):
-        return opened[len(line) :]
+    _check(opened[: len(line)], line)
+    return opened[len(line) :]
+
+
+def skip_line(stream: BinaryIO, requester: str) -> None:
+    """Read the line from the beginning of an opened seal; what follows in the stream is the arguments.
+
+    Raises:
+        RefusedError: as ``arguments_of``.
+        OSError: of the stream.
+    """
+    line = line_of(requester)
+    _check(stream.read(len(line)), line)
+
+
+def _check(opened: bytes, line: bytes) -> None:
+    if opened == line:
+        return
     if opened.startswith(_FORMAT.encode()):
         why = "they were sealed for an order of somebody else, so who signed this one may not have them"
     else:

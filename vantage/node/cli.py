@@ -81,6 +81,7 @@ limits:
   scratch: 1GiB
   max_runtime: 24h
   max_result_bytes: 64MiB
+  max_input_bytes: 4GiB       # files that researchers send with a task
   max_log_lines: 10000
 
 # How many algorithms run at once.

@@ -164,6 +164,7 @@ class LimitsSection(_Section):
     scratch: Bytes = 1024**3
     max_runtime: Seconds = 24 * 3600
     max_result_bytes: Bytes = 64 * 1024**2
+    max_input_bytes: Bytes = 4 * 1024**3
     max_log_lines: int = Field(default=10_000, ge=0)
     max_peer_channels: int = Field(default=128, ge=1, le=10_000)
 

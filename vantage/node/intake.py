@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 
 from vantage.api.node.v1 import node_session_service_pb2 as pb
 from vantage.api.types.v1 import types_pb2
+from vantage.common import argument_files
+from vantage.common.argument_files import ArgumentFile
 from vantage.common.bound_arguments import arguments_of
 from vantage.common.errors import Reason, error
 from vantage.node.config import NodeConfig
 from vantage.node.door import BoundDataset, RunContext
 from vantage.node.executor.base import Job, Limits
 from vantage.node.orders import GivenOrder, OrderGate
-from vantage.node.payloads import Payloads
-from vantage.node.policy import decide_call, decide_request, decide_root
+from vantage.node.payloads import MAX_ARGUMENT_BYTES, Payloads
+from vantage.node.policy import JSON, decide_call, decide_request, decide_root
 from vantage.node.sealed import Sealer
 from vantage.node.sources import CodeSource, TrustedCode
 
@@ -40,6 +44,13 @@ class Order:
     context: RunContext
     trusted: TrustedCode
     recipients: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class _Arguments:
+    content: bytes
+    media_type: str
+    files: tuple[ArgumentFile, ...] = ()
 
 
 class Intake:
@@ -72,8 +83,12 @@ class Intake:
         limits = config.limits
         self._limits = Limits(limits.memory, limits.cpus, limits.pids, limits.scratch)
 
-    async def prepare(self, assign: pb.Assign) -> Order:
+    async def prepare(self, assign: pb.Assign, make_room: Callable[[], Path]) -> Order:
         """Check an assignment.
+
+        Args:
+            assign: what the server sent.
+            make_room: makes the run's directory, if arguments come with files; the caller removes it.
 
         The order is that of cost and of trust: what was asked and by whom, then whether somebody has signed exactly
         that, then whether the code is trusted, and only then whether its (now trusted) declaration fits the call. An
@@ -91,8 +106,11 @@ class Intake:
             decide_root(self._config, given.verified.root_requester).enforce()
         trusted = await self._source.trust(spec.image, spec.function)
         target = spec.targets[0]
-        arguments = await self._arguments(target.arguments, given) if target.HasField("arguments") else b"{}"
-        decide_call(trusted.declaration, assign, target.arguments.media_type, arguments).enforce()
+        arguments = _Arguments(b"{}", "")
+        if target.HasField("arguments"):
+            arguments = await self._arguments(target.arguments, given, make_room)
+        files = [each.parameter for each in arguments.files]
+        decide_call(trusted.declaration, assign, arguments.media_type, arguments.content, files).enforce()
         if given is not None:
             await self._gate.take(given, assign)
         return Order(
@@ -103,25 +121,52 @@ class Intake:
             () if given is None else given.verified.order.recipients,
         )
 
-    async def _arguments(self, payload: types_pb2.Payload, given: GivenOrder | None) -> bytes:
-        content = await self._payloads.read(payload)
-        if payload.sealing == types_pb2.SEALING_AGE_V1:
-            if given is None:
-                # Also where unsigned tasks run: who sealed these has signed what they are for, and the server left it
-                # out, perhaps to have them told to somebody else.
-                raise error(
-                    Reason.ORDER_MISSING,
-                    "the arguments are sealed and no order says what they are for: sign the task, or do not seal it",
-                )
-            return arguments_of(await self._sealer.open(content), given.verified.order.requester)
-        if given is not None:
+    async def _arguments(
+        self, payload: types_pb2.Payload, given: GivenOrder | None, make_room: Callable[[], Path]
+    ) -> _Arguments:
+        sealed = payload.sealing == types_pb2.SEALING_AGE_V1
+        if sealed and given is None:
+            # Also where unsigned tasks run: who sealed these has signed what they are for, and the server left it out,
+            # perhaps to have them told to somebody else.
+            raise error(
+                Reason.ORDER_MISSING,
+                "the arguments are sealed and no order says what they are for: sign the task, or do not seal it",
+            )
+        if not sealed and given is not None:
             raise error(
                 Reason.SEAL_MISSING,
                 "the arguments of a signed task must be sealed to this node's keys: the server can read these",
             )
-        return content
+        requester = None if given is None else given.verified.order.requester
+        if payload.media_type == argument_files.MEDIA_TYPE:
+            return await self._unpack(payload, requester, await asyncio.to_thread(make_room))
+        content = await self._payloads.read(payload)
+        if requester is not None:
+            content = arguments_of(await self._sealer.open(content), requester)
+        return _Arguments(content, payload.media_type)
 
-    def _context(self, assign: pb.Assign, arguments: bytes, given: GivenOrder | None) -> RunContext:
+    async def _unpack(self, payload: types_pb2.Payload, requester: str | None, directory: Path) -> _Arguments:
+        sent, files = directory / "arguments", directory / "files"
+        limit = self._config.limits.max_input_bytes
+        # The archive is a little larger than what is in it.
+        await self._payloads.read_to(payload, sent, limit + limit // 64 + MAX_ARGUMENT_BYTES)
+        try:
+            await asyncio.to_thread(files.mkdir)
+            if requester is None:
+                unpacked = await asyncio.to_thread(_unpack_plain, sent, files, limit)
+            else:
+                unpacked = await self._sealer.unpack(sent, requester, files, limit)
+            await asyncio.to_thread(sent.unlink)
+            for each in unpacked.files:
+                each.path.chmod(0o444)  # containers run as somebody else; nobody gets through the directory above
+        except OSError as problem:
+            raise error(
+                Reason.SCRATCH_UNAVAILABLE,
+                f"the node has no room for the arguments: {problem.strerror}: ask its admin to look at the disk",
+            ) from problem
+        return _Arguments(unpacked.arguments, JSON, unpacked.files)
+
+    def _context(self, assign: pb.Assign, arguments: _Arguments, given: GivenOrder | None) -> RunContext:
         spec = assign.spec
         organizations = tuple(assign.organizations)
         if given is not None:
@@ -135,9 +180,12 @@ class Intake:
             organization=self._config.identity.organization,
             collaboration=spec.collaboration,
             organizations=organizations,
-            datasets=tuple(self._bound(each.parameter, each.dataset) for each in spec.targets[0].datasets),
-            arguments=arguments or b"{}",
-            arguments_media_type=spec.targets[0].arguments.media_type or "application/json",
+            datasets=(
+                *(self._bound(each.parameter, each.dataset) for each in spec.targets[0].datasets),
+                *(self._sent(each) for each in arguments.files),
+            ),
+            arguments=arguments.content or b"{}",
+            arguments_media_type=arguments.media_type or JSON,
             max_result_bytes=self._config.limits.max_result_bytes,
             deadline=deadline_of(assign),
             image=spec.image,
@@ -149,10 +197,20 @@ class Intake:
         dataset = self._config.dataset(name)
         if dataset is None:
             raise error(Reason.DATASET_UNKNOWN, f"there is no dataset {name!r}", dataset=name)
+        return BoundDataset(parameter, name, dataset.format, dataset.path, self._seen(parameter, dataset.path))
+
+    def _sent(self, file: ArgumentFile) -> BoundDataset:
+        return BoundDataset(file.parameter, "", file.format, file.path, self._seen(file.parameter, file.path))
+
+    def _seen(self, parameter: str, path: Path) -> str:
+        """The path of a file as the algorithm sees it."""
         # Two parameters may be bound to the same file: each has a directory of its own.
-        boxed = self._config.executor == "docker"
-        path = f"{CONTAINER_DATA}/{parameter}/{dataset.path.name}" if boxed else str(dataset.path)
-        return BoundDataset(parameter, name, dataset.format, dataset.path, path)
+        return f"{CONTAINER_DATA}/{parameter}/{path.name}" if self._config.executor == "docker" else str(path)
+
+
+def _unpack_plain(sent: Path, files: Path, limit: int) -> argument_files.Unpacked:
+    with sent.open("rb") as stream:
+        return argument_files.unpack(stream, files, limit)
 
 
 def deadline_of(assign: pb.Assign) -> datetime:

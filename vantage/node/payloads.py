@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import itertools
 import logging
 import uuid
+from io import BytesIO
+from pathlib import Path
+from typing import BinaryIO
 
 import grpc
 
@@ -16,6 +18,8 @@ from vantage.common.backoff import Backoff
 from vantage.common.errors import Reason, UnauthenticatedError, UnavailableError, VantageError, error
 from vantage.common.payload_frames import PayloadStub, upload
 from vantage.common.rpc import error_from_rpc
+from vantage.common.sink import Sink
+from vantage.common.write_behind import WriteBehind
 from vantage.node.connection import Connection, FatalError
 from vantage.node.door import StoredResult
 
@@ -45,22 +49,46 @@ class Payloads:
         """
         if payload.WhichOneof("content") != "reference":
             return payload.inline
-        if payload.size_bytes > MAX_ARGUMENT_BYTES:
+        content = BytesIO()
+        await self._fetch(payload, content, MAX_ARGUMENT_BYTES)
+        return content.getvalue()
+
+    async def read_to(self, payload: types_pb2.Payload, path: Path, limit: int) -> None:
+        """Like ``read``, into a new file; memory stays bounded.
+
+        Args:
+            payload: what to bring.
+            path: does not exist; whatever happens, the caller removes it.
+            limit: bytes that are taken.
+
+        Raises:
+            VantageError: as ``read``; SCRATCH_UNAVAILABLE, there is no room.
+        """
+        try:
+            with await asyncio.to_thread(path.open, "xb") as file:
+                if payload.WhichOneof("content") == "reference":
+                    await self._fetch(payload, file, limit)
+                else:
+                    file.write(payload.inline)
+        except OSError as problem:
             raise error(
-                Reason.PAYLOAD_TOO_LARGE, f"the arguments have {payload.size_bytes} bytes, at most {MAX_ARGUMENT_BYTES}"
-            )
-        content = bytearray()
+                Reason.SCRATCH_UNAVAILABLE,
+                f"the node has no room for the arguments: {problem.strerror}: ask its admin to look at the disk",
+            ) from problem
+
+    async def _fetch(self, payload: types_pb2.Payload, target: BinaryIO, limit: int) -> None:
+        if payload.size_bytes > limit:
+            raise _too_large(payload.size_bytes, limit)
+        sink = Sink(target)
         backoff = Backoff()
         for attempt in itertools.count(1):
             try:
-                await self._download(payload, content)
+                await self._download(payload, sink, limit)
                 break
             except VantageError as problem:
                 await self._wait_or_raise(problem, backoff, attempt)
-        digest = await asyncio.to_thread(hashlib.sha256, content)
-        if payload.digest and f"sha256:{digest.hexdigest()}" != payload.digest:
+        if payload.digest and sink.digest != payload.digest:
             raise error(Reason.PAYLOAD_DIGEST_MISMATCH, "the arguments were changed on their way: send the task again")
-        return bytes(content)
 
     async def upload(self, result: StoredResult, key: str, *, sealed: bool) -> types_pb2.Payload:
         """Bring a result to the server, however often the connection is lost; the same key never uploads twice.
@@ -93,15 +121,22 @@ class Payloads:
             # Whether the node ends for this is decided elsewhere; it is no fault of the run whose bytes wait.
             raise error(Reason.UNAVAILABLE, f"the node lost its server: {problem}") from problem
 
-    async def _download(self, payload: types_pb2.Payload, content: bytearray) -> None:
+    async def _download(self, payload: types_pb2.Payload, sink: Sink, limit: int) -> None:
         metadata = await self._metadata()
         stub = PayloadStub(await self._connection.channel())
-        request = pb.DownloadPayloadRequest(name=payload.reference, offset=len(content))
+        behind = WriteBehind(sink.take)
+        received = sink.size
+        request = pb.DownloadPayloadRequest(name=payload.reference, offset=received)
         try:
-            async for part in stub.DownloadPayload(request, metadata=metadata):
-                content += part
-                if len(content) > MAX_ARGUMENT_BYTES:
-                    raise error(Reason.PAYLOAD_TOO_LARGE, f"the arguments have more than {MAX_ARGUMENT_BYTES} bytes")
+            try:
+                async for part in stub.DownloadPayload(request, metadata=metadata):
+                    received += len(part)
+                    if received > limit:
+                        raise _too_large(received, limit)
+                    await behind.add(part)
+            finally:
+                # Also when the stream broke: the next attempt goes on behind what arrived.
+                await behind.flush()
         except grpc.aio.AioRpcError as problem:
             raise error_from_rpc(problem) from problem
 
@@ -128,3 +163,11 @@ class Payloads:
         elif not isinstance(problem, UnavailableError) and problem.reason not in _MENDS_ITSELF:
             raise problem
         await asyncio.sleep(backoff.next_delay())
+
+
+def _too_large(size: int, limit: int) -> VantageError:
+    return error(
+        Reason.PAYLOAD_TOO_LARGE,
+        f"the arguments have {size} bytes, the node takes {limit}: send less, or ask its admin for a higher "
+        "limits.max_input_bytes",
+    )

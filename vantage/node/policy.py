@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from vantage.api.node.v1 import node_session_service_pb2 as pb
@@ -11,7 +11,7 @@ from vantage.common.errors import Reason, VantageError, error
 from vantage.node.config import NodeConfig
 from vantage.node.declaration import check_arguments
 
-_JSON = "application/json"
+JSON = "application/json"
 
 
 @dataclass(frozen=True)
@@ -107,18 +107,20 @@ def decide_root(config: NodeConfig, requester: str) -> Decision:
     return ALLOWED
 
 
-def decide_call(declaration: Declaration, assign: pb.Assign, media_type: str, arguments: bytes) -> Decision:
+def decide_call(
+    declaration: Declaration, assign: pb.Assign, media_type: str, arguments: bytes, files: Sequence[str] = ()
+) -> Decision:
     """Whether the image may be called like this.
 
-    Checks: (1) it declares the function, (2) each data parameter is bound once, and nothing else, (3) the arguments
-    meet the declared schema.
+    Checks: (1) it declares the function, (2) each data parameter is bound once, to a dataset or to a file that came
+    with the arguments, and nothing else, (3) the arguments meet the declared schema.
     """
     spec = assign.spec
     try:
         # (1)
         function = declaration.function(spec.function)
         # (2)
-        bound = [binding.parameter for binding in spec.targets[0].datasets]
+        bound = [*(binding.parameter for binding in spec.targets[0].datasets), *files]
         data = [each.name for each in function.data]
         missing = [parameter for parameter in data if parameter not in bound]
         if missing:
@@ -130,12 +132,12 @@ def decide_call(declaration: Declaration, assign: pb.Assign, media_type: str, ar
         if len(set(bound)) != len(bound) or set(bound) - set(data):
             return _refuse(
                 Reason.ARGUMENTS_INVALID,
-                f"{function.name} takes one dataset for each of: {', '.join(data) or 'nothing'}",
+                f"{function.name} takes one dataset or file for each of: {', '.join(data) or 'nothing'}",
                 function=function.name,
             )
         # (3)
-        if media_type not in ("", _JSON):
-            return _refuse(Reason.ARGUMENTS_INVALID, f"arguments must be {_JSON}, got {media_type[:100]!r}")
+        if media_type not in ("", JSON):
+            return _refuse(Reason.ARGUMENTS_INVALID, f"arguments must be {JSON}, got {media_type[:100]!r}")
         check_arguments(function, arguments)
     except VantageError as problem:
         return Decision(problem)

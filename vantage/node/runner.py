@@ -246,6 +246,12 @@ class Runner:
         await self._run(assign, active)
 
     async def _run(self, assign: pb.Assign, active: _Active) -> None:
+        try:
+            await self._decide_and_answer(assign, active)
+        finally:
+            await self._clear(assign.lease)  # also after a refusal
+
+    async def _decide_and_answer(self, assign: pb.Assign, active: _Active) -> None:
         lease = assign.lease
         # After a restart the collaborations are not known before the server's welcome.
         await self._welcomed.wait()
@@ -253,7 +259,7 @@ class Runner:
         try:
             async with deadline:
                 try:
-                    order = await self._intake.prepare(assign)
+                    order = await self._intake.prepare(assign, partial(self._make_directory, lease))
                 except VantageError as problem:
                     log.info("run refused", extra={"run": lease.run, "reason": problem.reason.name})
                     self._tools.audit.decided(assign, problem)
@@ -301,10 +307,7 @@ class Runner:
             return problem
         finally:
             self._tools.subtasks.forget(order.context)
-            directory = self._directory(order.assign.lease)
-            if directory in self._directories:
-                self._directories.discard(directory)
-                await asyncio.to_thread(shutil.rmtree, directory, ignore_errors=True)
+            await self._clear(order.assign.lease)
 
     async def _execute(self, order: Order) -> StoredResult | VantageError:
         lease, policy = order.assign.lease, self._config.policy
@@ -363,6 +366,8 @@ class Runner:
 
     def _make_directory(self, lease: pb.Lease) -> Path:
         directory = self._directory(lease)
+        if directory in self._directories:
+            return directory
         self._directories.add(directory)
         try:
             directory.mkdir(mode=0o700, parents=True)
@@ -372,6 +377,12 @@ class Runner:
                 f"the node cannot make room for the run: {problem.strerror}: ask its admin to look at the disk",
             ) from problem
         return directory
+
+    async def _clear(self, lease: pb.Lease) -> None:
+        directory = self._directory(lease)
+        if directory in self._directories:
+            self._directories.discard(directory)
+            await asyncio.to_thread(shutil.rmtree, directory, ignore_errors=True)
 
 
 def _empty(directory: Path) -> None:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import os
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from vantage.api.types.v1 import types_pb2
-from vantage.common import sealing
-from vantage.common.errors import Reason, error
+from vantage.common import argument_files, sealing
+from vantage.common.bound_arguments import skip_line
+from vantage.common.errors import Reason, VantageError, error
 from vantage.common.sealing import SealedPayload
 from vantage.node.door import StoredResult
 
@@ -41,6 +44,22 @@ class Sealer:
         if len(content) <= _SMALL:
             return sealing.unseal(SealedPayload(content), identities)
         return await asyncio.to_thread(sealing.unseal, SealedPayload(content), identities)
+
+    async def unpack(self, sealed: Path, requester: str, directory: Path, max_bytes: int) -> argument_files.Unpacked:
+        """The arguments with files in a sealed archive, for an order of the requester; memory stays bounded.
+
+        Args:
+            sealed: the file that was sent.
+            requester: who has signed the order that it came with.
+            directory: gets the files; whatever happens, the caller removes it.
+            max_bytes: of all files together.
+
+        Raises:
+            RefusedError: SEAL_INVALID.
+            VantageError: as ``argument_files.unpack``.
+            OSError: of sealed or directory.
+        """
+        return await asyncio.to_thread(_unpack, sealed, self._identities(), requester, directory, max_bytes)
 
     async def seal(self, content: bytes, recipients: Sequence[str]) -> bytes:
         """Bytes for recipients.
@@ -80,6 +99,36 @@ def payload_of(result: StoredResult, *, sealed: bool, content: bytes) -> types_p
         size_bytes=result.size,
         digest=result.digest,
     )
+
+
+def _unpack(
+    sealed: Path, identities: Sequence[str], requester: str, directory: Path, max_bytes: int
+) -> argument_files.Unpacked:
+    """Opened in one thread and unpacked in another: what is between them is a pipe."""
+    read_end, write_end = os.pipe()
+
+    def unseal() -> None:
+        with os.fdopen(write_end, "wb") as target, sealed.open("rb") as source:
+            sealing.unseal_stream(source, target, identities)
+
+    unpacked: argument_files.Unpacked | Exception
+    with ThreadPoolExecutor(1, "unseal") as threads:
+        unsealing = threads.submit(unseal)
+        # Closed before the thread is waited for: it must not write into a pipe that nobody reads.
+        with os.fdopen(read_end, "rb") as stream:
+            try:
+                skip_line(stream, requester)
+                unpacked = argument_files.unpack(stream, directory, max_bytes)
+            except (VantageError, OSError) as problem:
+                unpacked = problem
+    # A seal that does not open looks like an archive without its end: the cause comes first. And until the last byte
+    # was found authentic none of them counts.
+    problem_of_seal = unsealing.exception()
+    if problem_of_seal is not None and not (isinstance(unpacked, Exception) and isinstance(problem_of_seal, OSError)):
+        raise problem_of_seal
+    if isinstance(unpacked, Exception):
+        raise unpacked
+    return unpacked
 
 
 def _seal_file(media_type: str, path: Path, recipients: tuple[str, ...]) -> StoredResult:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import uuid
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
@@ -263,3 +264,45 @@ async def _tasks(hostile: HostileServer) -> AsyncIterator[Any]:
         await client.auth.login("rosa", PASSWORD)
         async for each in client.tasks.list():
             yield each
+
+
+async def test_answers_go_into_files_verified_and_opened_or_kept_sealed(
+    client: AsyncClient, network: SealedNetwork, tmp_path: Path
+) -> None:
+    task = await client.tasks.run(**ASK, organizations=["clara", "hilda"])
+    content = b"x" * 300_000
+    await network.nodes["clara"].succeed(await network.nodes["clara"].take(), content, "application/octet-stream")
+    await network.nodes["hilda"].succeed(await network.nodes["hilda"].take(), {"n": 1})
+    (tmp_path / "opened").mkdir()
+    (tmp_path / "opened" / "hilda.json").write_text("of earlier")
+    results = await task.results(into=tmp_path / "opened")
+    assert [(each.verified, each.value) for each in results] == [
+        (True, tmp_path / "opened" / "clara.bin"),
+        (True, tmp_path / "opened" / "hilda.json"),
+    ]
+    assert results[0].value.read_bytes() == content
+    assert json.loads(results[1].value.read_text()) == {"n": 1}
+    assert len(list((tmp_path / "opened").iterdir())) == 2
+
+    (tmp_path / "sealed").mkdir()
+    sealed = await task.results(into=tmp_path / "sealed", sealed=True)
+    identities = network.files().open().identities
+    for each, expected in zip(sealed, (content, b'{"n": 1}'), strict=True):
+        assert each.value.suffix == ".age"
+        assert sealing.unseal(sealing.SealedPayload(each.value.read_bytes()), identities) == expected
+
+
+async def test_an_answer_that_is_not_verified_leaves_no_file(
+    client: AsyncClient, network: SealedNetwork, tmp_path: Path
+) -> None:
+    task = await client.tasks.run(**ASK, organizations=["clara"])
+    clara = network.nodes["clara"]
+    assign = await clara.take()
+    clara.key = network.certified(f"{clara.name}")[0]  # which its certificate does not vouch for
+    await clara.succeed(assign, {"n": 1})
+    into = tmp_path / "into"
+    into.mkdir()
+    (result,) = await task.results(into=into)
+    assert result.failure is not None
+    assert result.failure.reason == "RESULT_UNVERIFIED"
+    assert not os.listdir(into)  # noqa: PTH208

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import io
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 
 from vantage.api.task.v1 import task_pb2
 from vantage.api.types.v1 import types_pb2
-from vantage.client.packing import Packer
+from vantage.client.packing import Given, Packer
 from vantage.client.payloads import Payloads
 from vantage.common import dsse, sealing
+from vantage.common.argument_files import MEDIA_TYPE, unpack
 from vantage.common.bound_arguments import arguments_of
 from vantage.common.errors import InvalidArgumentError, Reason, RefusedError
 from vantage.common.recipients import Recipients
@@ -43,8 +46,12 @@ async def sealed(arguments: list[Any]) -> tuple[task_pb2.TaskSpec, list[bytes]]:
         targets=[task_pb2.Target(organization=f"organizations/o{n}") for n in range(len(arguments))]
     )
     whom = [Recipients((sealing.recipient_of(key),), ()) for key in KEYS[: len(arguments)]]
-    await Packer(payloads).sealed(spec, arguments, whom, ROSA)
+    await Packer(payloads).sealed(spec, [_given(each) for each in arguments], whom, ROSA)
     return spec, payloads.packed
+
+
+def _given(each: Any) -> Given:
+    return each if isinstance(each, Given) else Given(each)
 
 
 def opened(target: task_pb2.Target, key: str) -> bytes:
@@ -83,3 +90,29 @@ async def test_nothing_of_a_file_stays_behind(tmp_path: Path, monkeypatch: pytes
     path.write_text("{}")
     await sealed([path])
     assert not list(scratch.iterdir())
+
+
+async def test_files_and_tables_travel_with_the_arguments_in_one_sealed_archive(tmp_path: Path) -> None:
+    table = pa.table({"age": [61, 44], "name": ["a", None]})
+    notes = tmp_path / "private name.TXT"
+    notes.write_text("anything")
+    files = {"cohort": table, "notes": notes}
+    spec, packed = await sealed([Given({"n": 1}, files), Given({"n": 1}, files), Given({"n": 1})])
+    assert len(packed) == 2  # with files, and without
+    assert [each.arguments.media_type for each in spec.targets] == [MEDIA_TYPE, MEDIA_TYPE, "application/json"]
+    content = opened(spec.targets[1], KEYS[1])
+    assert b"private name" not in content
+    directory = tmp_path / "unpacked"
+    directory.mkdir()
+    unpacked = unpack(io.BytesIO(content), directory, 10_000)
+    assert unpacked.arguments == b'{"n":1}'
+    assert [(each.parameter, each.format) for each in unpacked.files] == [("cohort", "arrow"), ("notes", "file")]
+    with pa.ipc.open_file(pa.memory_map(str(unpacked.files[0].path))) as reader:
+        assert reader.read_all().equals(table)
+    assert unpacked.files[1].path.read_text() == "anything"
+
+
+@pytest.mark.parametrize("files", [{"df": 3}, {"no identifier": Path(__file__)}, {"df": Path("/no/such/file.csv")}])
+async def test_what_cannot_be_a_file_of_a_parameter_is_said(files: dict[str, Any]) -> None:
+    with pytest.raises(InvalidArgumentError):
+        await sealed([Given({}, files)])

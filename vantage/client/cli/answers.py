@@ -25,7 +25,10 @@ def show(
     output: Output, task: str, state: str, results: Sequence[Result], save: Path | None, *, sealed: bool = False
 ) -> None:
     """Print or save the answers of an ended task; raises ``Exit`` with FAILED when an organization gave none."""
-    saved = _save_all(results, save, sealed=sealed) if save is not None else {}
+    if save is not None:
+        saved = _save_all(results, save, sealed=sealed)
+    else:
+        saved = {each.run: each.value for each in results if isinstance(each.value, Path)}
     if output.is_json:
         output.document(
             {"task": task, "state": state, "results": [_document(each, saved.get(each.run)) for each in results]}

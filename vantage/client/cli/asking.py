@@ -74,14 +74,15 @@ def _object(text: str, source: str) -> Mapping[str, Any]:
 
 
 def parse_targets(
-    organizations: Sequence[str], datasets: Sequence[str], overrides: Sequence[str]
-) -> tuple[list[Target], dict[str, str]]:
-    """Who is asked, and the datasets of all.
+    organizations: Sequence[str], datasets: Sequence[str], overrides: Sequence[str], files: Sequence[str] = ()
+) -> tuple[list[Target], dict[str, str], dict[str, Path]]:
+    """Who is asked, and the datasets and files of all.
 
     Args:
         organizations: ``ORG`` or ``ORG/NODE``.
         datasets: ``PARAM=DATASET`` for all, ``ORG:PARAM=DATASET`` for one.
         overrides: ``ORG=ARGUMENTS``.
+        files: ``PARAM=PATH`` for all, ``ORG:PARAM=PATH`` for one.
 
     Raises:
         UsageError: malformed, or about an organization that is not asked.
@@ -94,7 +95,8 @@ def parse_targets(
         if organization in nodes:
             raise click.UsageError(f"--organization {organization} is there twice: each is asked once")
         nodes[organization] = node
-    common, own = _datasets(datasets, nodes)
+    common, own = _assignments(datasets, nodes, "--dataset", "DATASET")
+    common_files, own_files = _assignments(files, nodes, "--file", "PATH")
     arguments: dict[str, Arguments] = {}
     for text in overrides:
         organization, equals, value = text.partition("=")
@@ -102,33 +104,44 @@ def parse_targets(
             raise click.UsageError(f"--arguments-for must have the form ORGANIZATION=JSON, got {text!r}")
         _asked(organization, nodes, "--arguments-for")
         arguments[organization] = parse_arguments(value, f"--arguments-for {organization}")
-    return [
-        Target(
-            organization=organization,
-            node=node,
-            arguments=arguments.get(organization),
-            # What is said for one organization comes on top of what is said for all.
-            datasets={**common, **own[organization]} if organization in own else None,
-        )
-        for organization, node in nodes.items()
-    ], common
+    return (
+        [
+            Target(
+                organization=organization,
+                node=node,
+                arguments=arguments.get(organization),
+                # What is said for one organization comes on top of what is said for all.
+                datasets={**common, **own[organization]} if organization in own else None,
+                files=_paths({**common_files, **own_files[organization]}) if organization in own_files else None,
+            )
+            for organization, node in nodes.items()
+        ],
+        common,
+        _paths(common_files),
+    )
 
 
-def _datasets(texts: Sequence[str], nodes: Mapping[str, str]) -> tuple[dict[str, str], dict[str, dict[str, str]]]:
+def _paths(texts: Mapping[str, str]) -> dict[str, Path]:
+    return {parameter: Path(text) for parameter, text in texts.items()}
+
+
+def _assignments(
+    texts: Sequence[str], nodes: Mapping[str, str], option: str, what: str
+) -> tuple[dict[str, str], dict[str, dict[str, str]]]:
     common: dict[str, str] = {}
     own: dict[str, dict[str, str]] = {}
     for text in texts:
-        parameter, equals, dataset = text.partition("=")
+        parameter, equals, value = text.partition("=")
         organization, colon, rest = parameter.partition(":")
-        if not equals or not dataset or not (rest if colon else parameter):
+        if not equals or not value or not (rest if colon else parameter):
             raise click.UsageError(
-                f"--dataset must have the form PARAM=DATASET or ORGANIZATION:PARAM=DATASET, got {text!r}"
+                f"{option} must have the form PARAM={what} or ORGANIZATION:PARAM={what}, got {text!r}"
             )
         if colon:
-            _asked(organization, nodes, "--dataset")
-            own.setdefault(organization, {})[rest] = dataset
+            _asked(organization, nodes, option)
+            own.setdefault(organization, {})[rest] = value
         else:
-            common[parameter] = dataset
+            common[parameter] = value
     return common, own
 
 

@@ -25,8 +25,16 @@ SAVE = click.option(
     help="Write the answer there instead of printing it; a directory when several organizations answer. Tables: "
     ".parquet, .csv, else Arrow.",
 )
+INTO = click.option(
+    "--into",
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    metavar="DIRECTORY",
+    help="Write the answers there as they are, one file each, of any size, instead of printing them.",
+)
 SEALED = click.option(
-    "--sealed", is_flag=True, help="With --save: verify the answers and keep them sealed, as files that age opens."
+    "--sealed",
+    is_flag=True,
+    help="With --save or --into: verify the answers and keep them sealed, as files that age opens.",
 )
 UNVERIFIED = click.option(
     "--unverified", is_flag=True, help="Take the server's word for a task for which you have signed no order."
@@ -41,6 +49,7 @@ UNVERIFIED = click.option(
     "vantage task run --image IMAGE --function summary --organization clara/clara-1 --arguments @ask.json --detach",
     "vantage task run --image IMAGE --function count --organization clara --organization hilda \\",
     "    --dataset df=lung --dataset hilda:df=lung-2024 --arguments-for hilda='{\"min_count\": 20}'",
+    "vantage task run --image IMAGE --function score --organization clara --dataset df=lung --file model=weights.bin",
 )
 @click.option("--image", required=True, help="By digest; a tag is looked up in its registry first.")
 @click.option("--function", required=True, metavar="NAME", help="Function that the image declares.")
@@ -59,6 +68,13 @@ UNVERIFIED = click.option(
     multiple=True,
     metavar="[ORG:]PARAM=NAME",
     help="Which dataset a data parameter reads, at all or at one organization; repeatable.",
+)
+@click.option(
+    "--file",
+    "files",
+    multiple=True,
+    metavar="[ORG:]PARAM=PATH",
+    help="A file of yours that a data parameter reads in place of a dataset; repeatable.",
 )
 @click.option(
     "--arguments-for",
@@ -84,6 +100,7 @@ def run_task(
     arguments: str,
     organizations: tuple[str, ...],
     datasets: tuple[str, ...],
+    files: tuple[str, ...],
     overrides: tuple[str, ...],
     collaboration: str | None,
     study: str,
@@ -104,7 +121,7 @@ def run_task(
 
     from vantage.client.cli.progress import Transfers
 
-    targets, common = parse_targets(organizations, datasets, overrides)
+    targets, common, sent = parse_targets(organizations, datasets, overrides, files)
     given = parse_arguments(arguments)
     request_id = request_id or str(uuid.uuid4())
     transfers = Transfers(enabled=not quiet)
@@ -127,6 +144,7 @@ def run_task(
                     request_id=request_id,
                     study=study,
                     delegate=not no_subtasks,
+                    files=sent,
                 )
         except KeyboardInterrupt:
             raise click.exceptions.Abort(

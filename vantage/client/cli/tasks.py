@@ -12,7 +12,7 @@ from vantage.client.cli.asking import DurationType
 from vantage.client.cli.command import Call, command
 from vantage.client.cli.nouns import add_get, one, short
 from vantage.client.cli.output import Column, text
-from vantage.client.cli.task_run import LOG, QUIET, SAVE, SEALED, UNVERIFIED, run_task, wait
+from vantage.client.cli.task_run import INTO, LOG, QUIET, SAVE, SEALED, UNVERIFIED, run_task, wait
 
 if TYPE_CHECKING:
     from vantage.client import Run, Task
@@ -114,19 +114,23 @@ def watch(call: Call, name: str, logs: bool, quiet: bool, save: Path | None, unv
     f"vantage task result {_ID}",
     f"vantage task result {_ID} --save answers/",
     f"vantage task result {_ID} --save archive/ --sealed",
+    f"vantage task result {_ID} --into large-answers/",
 )
 @click.argument("name")
 @SAVE
+@INTO
 @SEALED
 @UNVERIFIED
-def result(call: Call, name: str, save: Path | None, sealed: bool, unverified: bool) -> None:
+def result(call: Call, name: str, save: Path | None, into: Path | None, sealed: bool, unverified: bool) -> None:
     """Print the answers of a task that has ended."""
     from vantage.client.cli.answers import show
     from vantage.client.cli.progress import Transfers
     from vantage.common.errors import Reason, error
 
-    if sealed and save is None:
-        raise click.UsageError("--sealed keeps files: say where with --save")
+    if save is not None and into is not None:
+        raise click.UsageError("--save and --into both say where the answers go: give one of them")
+    if sealed and save is None and into is None:
+        raise click.UsageError("--sealed keeps files: say where with --save or --into")
     transfers = Transfers(enabled=True)
     with call.client(transfers) as client:
         found = client.tasks.get(name)
@@ -135,7 +139,7 @@ def result(call: Call, name: str, save: Path | None, sealed: bool, unverified: b
                 Reason.IN_USE, f"{found.name} has not ended: wait for it with 'vantage task watch {short(found.name)}'"
             )
         with transfers.shown():
-            results = client.tasks.attach(name).results(sealed=sealed, unverified=unverified)
+            results = client.tasks.attach(name).results(sealed=sealed, unverified=unverified, into=into)
         show(call.output, found.name, found.state.name, results, save, sealed=sealed)
 
 
