@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any, TypeVar, get_type_hints
+from typing import TYPE_CHECKING, Any, TypeVar, get_type_hints, overload
 
 from vantage.algorithm.context import Context
 from vantage.algorithm.errors import AlgorithmError
@@ -64,12 +64,24 @@ class Function:
         return {name: convert(self.hints[name], value, name) for name, value in given.items()}
 
 
-def function(call: _Callable) -> _Callable:
+@overload
+def function(call: _Callable) -> _Callable: ...
+
+
+@overload
+def function(*, gpus: int = 0) -> Callable[[_Callable], _Callable]: ...
+
+
+def function(call: _Callable | None = None, *, gpus: int = 0) -> _Callable | Callable[[_Callable], _Callable]:
     """Declare a function: researchers, and subtasks, may call it by its name.
 
     Its arguments and their JSON Schema come from the type hints, their descriptions from the docstring ("Args:"). A
     parameter annotated ``Context`` gets the context; one annotated ``DataFrame`` (pandas), ``pyarrow.Table`` or
     ``pathlib.Path`` is a data parameter and gets a dataset of the node.
+
+    Args:
+        call: the function; left out in ``@function(gpus=1)``.
+        gpus: graphics processors that each run of it needs; nodes whose admins offer fewer refuse it.
 
     Returns:
         The function itself: it can still be called directly.
@@ -77,8 +89,12 @@ def function(call: _Callable) -> _Callable:
     Raises:
         TypeError: an argument has no type hint, or one that JSON cannot carry.
     """
-    setattr(call, _ATTRIBUTE, _describe(call))
-    return call
+
+    def declare(call: _Callable) -> _Callable:
+        setattr(call, _ATTRIBUTE, _describe(call, gpus))
+        return call
+
+    return declare if call is None else declare(call)
 
 
 def described(call: Callable[..., Any]) -> Function:
@@ -136,7 +152,7 @@ def _unknown(name: str, known: Any) -> AlgorithmError:
     return AlgorithmError(f"{name!r} is not declared; declared are: {names}", reason=Reason.FUNCTION_UNKNOWN)
 
 
-def _describe(call: Callable[..., Any]) -> Function:
+def _describe(call: Callable[..., Any], gpus: int) -> Function:
     hints = get_type_hints(call)
     summary, descriptions = _read_docstring(inspect.getdoc(call) or "")
     arguments: dict[str, Any] = {}
@@ -176,6 +192,7 @@ def _describe(call: Callable[..., Any]) -> Function:
             "additionalProperties": False,
         },
         data=tuple(declaration.DataParameter(name, descriptions.get(name, "")) for name in data),
+        gpus=gpus,
     )
     return Function(call.__name__, call, arguments, data, context, declared)
 

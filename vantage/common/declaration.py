@@ -18,6 +18,7 @@ LABEL = "org.vantage.declaration"
 """Image label that holds the declaration."""
 
 MAX_PROBLEMS = 20
+MAX_GPUS = 64
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,7 @@ class Function:
     Attributes:
         arguments: JSON Schema (draft 2020-12) of the arguments object.
         kind: "central" for a function that asks others by subtasks and reads no data, "partial" for any other.
+        gpus: graphics processors that a run of it needs, at most 64; a node lends them when its admin configured some.
     """
 
     name: str
@@ -42,6 +44,7 @@ class Function:
     kind: str = "partial"
     arguments: Mapping[str, Any] = field(default_factory=lambda: {"type": "object"})
     data: tuple[DataParameter, ...] = ()
+    gpus: int = 0
 
 
 @dataclass(frozen=True)
@@ -89,6 +92,7 @@ class Declaration:
                     "kind": each.kind,
                     "arguments": dict(each.arguments),
                     "data": [{"parameter": one.name, "description": one.description} for one in each.data],
+                    **({"gpus": each.gpus} if each.gpus else {}),
                 }
                 for each in self.functions.values()
             },
@@ -156,8 +160,16 @@ def _function(name: str, document: object) -> Function:
         if not isinstance(parameter, str) or not parameter.isidentifier():
             raise _invalid(f"the function {name!r} has a data entry without a 'parameter' that is an identifier")
         parameters.append(DataParameter(parameter, str(each.get("description", ""))))
+    gpus = document.get("gpus", 0)
+    if type(gpus) is not int or not 0 <= gpus <= MAX_GPUS:
+        raise _invalid(f"the function {name!r} asks for gpus: a whole number from 0 to {MAX_GPUS}")
     return Function(
-        name, str(document.get("description", "")), str(document.get("kind", "partial")), schema, tuple(parameters)
+        name,
+        str(document.get("description", "")),
+        str(document.get("kind", "partial")),
+        schema,
+        tuple(parameters),
+        gpus,
     )
 
 

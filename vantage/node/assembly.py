@@ -24,4 +24,5 @@ def assemble(config: NodeConfig) -> Parts:
     from vantage.node.images.source import ImageSource
 
     source = ImageSource(config)
-    return Parts(source, DockerExecutor(config.docker.host, config.data_dir, config.slots), serve)
+    engine = config.docker
+    return Parts(source, DockerExecutor(engine.host, config.data_dir, config.slots, engine.gpus), serve)

@@ -180,9 +180,16 @@ class RegistrySection(_Section):
 
 
 class DockerSection(_Section):
-    """Which engine runs the containers."""
+    """Which engine runs the containers, and which graphics processors it may lend to a run that asks for some."""
 
     host: str = "unix:///var/run/docker.sock"
+    gpus: tuple[Annotated[str, Field(pattern=r"^[A-Za-z0-9:._-]{1,100}$")], ...] = ()
+
+    @model_validator(mode="after")
+    def _distinct(self) -> DockerSection:
+        if len(set(self.gpus)) != len(self.gpus):
+            raise ValueError("gpus names a device twice: each is lent to one run at a time")
+        return self
 
 
 class ProcessSection(_Section):

@@ -110,12 +110,19 @@ class Intake:
         if target.HasField("arguments"):
             arguments = await self._arguments(target.arguments, given, make_room)
         files = [each.parameter for each in arguments.files]
-        decide_call(trusted.declaration, assign, arguments.media_type, arguments.content, files).enforce()
+        gpus = len(self._config.docker.gpus)
+        decide_call(trusted.declaration, assign, arguments.media_type, arguments.content, gpus, files).enforce()
         if given is not None:
             await self._gate.take(given, assign)
         return Order(
             assign,
-            Job(assign.lease.run, assign.lease.lease_id, trusted.code, self._limits),
+            Job(
+                assign.lease.run,
+                assign.lease.lease_id,
+                trusted.code,
+                self._limits,
+                gpus=trusted.declaration.function(spec.function).gpus,
+            ),
             self._context(assign, arguments, given),
             trusted,
             () if given is None else given.verified.order.recipients,

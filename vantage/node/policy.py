@@ -108,12 +108,22 @@ def decide_root(config: NodeConfig, requester: str) -> Decision:
 
 
 def decide_call(
-    declaration: Declaration, assign: pb.Assign, media_type: str, arguments: bytes, files: Sequence[str] = ()
+    declaration: Declaration,
+    assign: pb.Assign,
+    media_type: str,
+    arguments: bytes,
+    gpus: int,
+    files: Sequence[str] = (),
 ) -> Decision:
     """Whether the image may be called like this.
 
     Checks: (1) it declares the function, (2) each data parameter is bound once, to a dataset or to a file that came
-    with the arguments, and nothing else, (3) the arguments meet the declared schema.
+    with the arguments, and nothing else, (3) the arguments meet the declared schema, (4) the node lends as many
+    graphics processors as the function needs.
+
+    Args:
+        gpus: how many the node lends.
+        files: parameters whose files came with the arguments.
     """
     spec = assign.spec
     try:
@@ -141,4 +151,12 @@ def decide_call(
         check_arguments(function, arguments)
     except VantageError as problem:
         return Decision(problem)
+    # (4)
+    if function.gpus > gpus:
+        return _refuse(
+            Reason.POLICY_REFUSED,
+            f"{function.name} needs {function.gpus} graphics processors, the node lends {gpus}: ask its admin "
+            "(docker.gpus)",
+            function=function.name,
+        )
     return ALLOWED

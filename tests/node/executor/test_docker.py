@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import io
+import re
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
@@ -214,6 +215,50 @@ print("interfaces", os.listdir("/sys/class/net"))
     assert len([line for line in box.lines if " held " in line]) == 8
     assert "capabilities 0 no new privileges 1 65534" in box.lines
     assert "interfaces ['lo']" in box.lines
+
+
+async def test_an_environment_holds_what_the_image_and_the_node_say_and_nothing_of_the_host(
+    executor: DockerExecutor, image: VerifiedImage, box: Box, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "config.json").write_text('{"proxies": {"default": {"httpProxy": "http://user:secret@proxy:3128"}}}')
+    monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path))
+    monkeypatch.setenv("PGPASSWORD", "secret")
+    # What the library would add from that file is noticed: a client reads it when it is made.
+    made = DockerExecutor(HOST, tmp_path, slots=1)
+    try:
+        script = """
+for path in ("/etc/resolv.conf", "/etc/hosts", "/etc/hostname"): print(open(path).read().replace(chr(10), "|"))
+print(sorted(each.split("=")[0] for each in open("/proc/self/environ").read().split(chr(0)) if each))
+"""
+        assert (await run(made, image, box, script)).status == 0
+    finally:
+        await made.close()
+    of_the_image = ["HOME", "HOSTNAME", "PATH", "PYTHONDONTWRITEBYTECODE", "PYTHONUNBUFFERED"]
+    assert box.lines[-1] == str([*of_the_image, "SCRIPT", "VANTAGE_SOCKET", "VANTAGE_TOKEN"])
+    resolver, hosts, hostname = box.lines[:3]
+    assert resolver == "nameserver 127.0.0.1|"
+    assert re.findall(r"[\d.]{7,}", hosts) == ["127.0.0.1"]
+    assert hostname == "algorithm|"
+
+
+async def test_a_volume_that_an_image_declares_is_not_the_disk_of_the_host(executor: DockerExecutor, box: Box) -> None:
+    volume = "LABEL org.vantage.test=volume\nUSER 0\nRUN mkdir -m 1777 /store\nVOLUME /store\nENTRYPOINT"
+    text = DOCKERFILE.replace("ENTRYPOINT", volume)
+    client = docker.DockerClient(base_url=HOST)
+    built, _log = client.images.build(fileobj=io.BytesIO(text.encode()), rm=True)
+    volumes = len(client.volumes.list())
+    try:
+        script = f"""
+try:
+    with open('/store/x', 'wb') as file: file.write(bytes({LIMITS.scratch} + 4096))
+except OSError as problem: print(problem.strerror)
+"""
+        assert (await run(executor, verified(str(built.id)), box, script)).status == 0
+        assert box.lines == ["No space left on device"]
+        assert len(client.volumes.list()) == volumes
+    finally:
+        client.images.remove(str(built.id), force=True)
+        client.close()
 
 
 async def test_too_much_memory_is_said_to_be_that(executor: DockerExecutor, image: VerifiedImage, box: Box) -> None:

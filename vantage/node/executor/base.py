@@ -50,6 +50,7 @@ class Job:
         code: what to run.
         limits: what it may use.
         environment: in addition to what the executor sets (VANTAGE_SOCKET, VANTAGE_TOKEN).
+        gpus: graphics processors that the function needs, each for this run alone.
     """
 
     run: str
@@ -57,6 +58,7 @@ class Job:
     code: VerifiedImage | UnsandboxedCode
     limits: Limits
     environment: Mapping[str, str] = field(default_factory=dict)
+    gpus: int = 0
 
 
 @dataclass(frozen=True)

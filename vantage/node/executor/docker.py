@@ -8,7 +8,7 @@ import hashlib
 import logging
 import socket
 import stat
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
@@ -17,22 +17,20 @@ import docker
 import requests
 from docker.errors import APIError, DockerException, NotFound
 from docker.models.containers import Container
-from docker.types import LogConfig, Mount
 
 from vantage.common.errors import Reason, VantageError, error
-from vantage.node.door import SOCKET_NAME, Door
+from vantage.node.door import Door
 from vantage.node.executor.base import Exit, Job, UnsandboxedCode
+from vantage.node.executor.gpus import GpuPool
 from vantage.node.executor.lines import LineSplitter
+from vantage.node.executor.sandbox import ImageFacts, container_settings
 
 log = logging.getLogger(__name__)
 
 LABEL_NODE = "org.vantage.node"
 LABEL_RUN = "org.vantage.run"
-SOCKET_DIRECTORY = "/run/vantage"
-USER = "65534:65534"
 GRACE_SECONDS = 10
 """Between SIGTERM and SIGKILL when a run is cancelled."""
-_SHM_BYTES = 64 * 1024 * 1024
 _API_TIMEOUT = 60
 _API_VERSION = "1.41"
 """Docker Engine 20.10 and everything since."""
@@ -52,13 +50,15 @@ class DockerExecutor:
         host: the engine's socket, e.g. ``unix:///var/run/docker.sock``.
         data_dir: of the node: marks its containers, so that those of another node on this engine are left alone.
         slots: how many runs there are at once.
+        gpus: identifiers of the graphics processors that may be lent to runs.
 
     Raises:
         UnavailableError: EXECUTOR_UNAVAILABLE, the engine does not answer.
     """
 
-    def __init__(self, host: str, data_dir: Path, slots: int) -> None:
+    def __init__(self, host: str, data_dir: Path, slots: int, gpus: Sequence[str] = ()) -> None:
         self.owner = owner_of(data_dir)
+        self._gpus = GpuPool(gpus)
         self._host = host
         if (path := host.removeprefix("unix://")) != host:
             _probe(host, path)
@@ -82,7 +82,11 @@ class DockerExecutor:
     async def run(self, job: Job, door: Door) -> Exit:
         """See ``Executor``."""
         _check_readable(door)
-        async with door.served() as directory, self._container(job, door, directory) as container:
+        async with (
+            self._gpus.lend(job.gpus) as gpus,
+            door.served() as directory,
+            self._container(job, door, directory, gpus) as container,
+        ):
             async with self._output(container, door) as printed:
                 await self._call(container.start)
                 door.started()
@@ -110,8 +114,8 @@ class DockerExecutor:
         self._threads.shutdown(wait=False, cancel_futures=True)
 
     @contextlib.asynccontextmanager
-    async def _container(self, job: Job, door: Door, directory: Path) -> AsyncIterator[Container]:
-        creation = asyncio.ensure_future(self._call(lambda: self._create(job, door, directory)))
+    async def _container(self, job: Job, door: Door, directory: Path, gpus: Sequence[str]) -> AsyncIterator[Container]:
+        creation = asyncio.ensure_future(self._call(lambda: self._create(job, door, directory, gpus)))
         try:
             container = await asyncio.shield(creation)
         except asyncio.CancelledError:
@@ -130,40 +134,17 @@ class DockerExecutor:
                 await removal
                 raise
 
-    def _create(self, job: Job, door: Door, directory: Path) -> Container:
+    def _create(self, job: Job, door: Door, directory: Path, gpus: Sequence[str]) -> Container:
         if isinstance(job.code, UnsandboxedCode):
             raise error(Reason.EXECUTOR_UNAVAILABLE, "the docker executor runs images, not modules")
-        limits = job.limits
-        mounts = [Mount(SOCKET_DIRECTORY, str(directory), type="bind", read_only=True)]
-        mounts += [
-            Mount(dataset.path, str(dataset.source), type="bind", read_only=True) for dataset in door.context.datasets
-        ]
         # By the id of the verified manifest's config: nothing is resolved by name between check and start.
+        image = job.code.image_id
+        facts = ImageFacts.of(self._client.images.get(image).attrs["Config"])
         return self._client.containers.create(
-            job.code.image_id,
+            image,
             detach=True,
-            environment={
-                **job.environment,
-                "VANTAGE_SOCKET": f"{SOCKET_DIRECTORY}/{SOCKET_NAME}",
-                "VANTAGE_TOKEN": door.context.token,
-            },
             labels={LABEL_NODE: self.owner, LABEL_RUN: job.run},
-            hostname="algorithm",
-            user=USER,
-            network_mode="none",
-            read_only=True,
-            cap_drop=["ALL"],
-            security_opt=["no-new-privileges"],
-            init=True,
-            mem_limit=limits.memory,
-            memswap_limit=limits.memory,
-            nano_cpus=int(limits.cpus * 1_000_000_000),
-            pids_limit=limits.pids,
-            shm_size=min(_SHM_BYTES, limits.memory),
-            tmpfs={"/tmp": f"rw,nosuid,nodev,mode=1777,size={limits.scratch}"},  # noqa: S108  # inside the container
-            mounts=mounts,
-            # The engine keeps no log: 100 MB of it would lie on the node's disk. It is read as it is printed.
-            log_config=LogConfig(type="none"),
+            **container_settings(job, door.context, directory, facts, gpus),
         )
 
     @contextlib.asynccontextmanager
