@@ -94,11 +94,13 @@ def test_signed_by_two_and_verified(registry: Registry, keys: Path, run: Run) ->
     assert json.loads(unsigned.stderr)["error"]["reason"] == "IMAGE_UNSIGNED"
     assert json.loads(run(*sign, keys / "author.key", stdin=f"{PASSWORD}\n").stdout)["added"] is True
     assert json.loads(run(*sign, keys / "author.key", stdin=f"{PASSWORD}\n").stdout)["added"] is False
+    bundle = json.loads(run(*sign, keys / "author.key", "--format", "bundle", stdin=f"{PASSWORD}\n").stdout)
+    assert (bundle["added"], bundle["format"]) == (True, "bundle")
     assert json.loads(run(*verify).stdout)["signers"] == [str(keys / "author.pub")]
     too_few = run(*verify, "--threshold", "2")
     assert too_few.exit_code == 1
     assert json.loads(too_few.stderr)["error"]["reason"] == "IMAGE_SIGNATURE_INVALID"
-    assert run(*sign, keys / "reviewer.key", stdin=f"{PASSWORD}\n").exit_code == 0
+    assert run(*sign, keys / "reviewer.key", "--format", "bundle", stdin=f"{PASSWORD}\n").exit_code == 0
     assert len(json.loads(run(*verify, "--threshold", "2").stdout)["signers"]) == 2
 
 

@@ -1,8 +1,9 @@
-"""Image signatures and key files in cosign's formats, so that authors sign with cosign or with ``vantage image sign``.
+"""Image signatures and key files as cosign writes them, so that authors sign with it or with ``vantage image sign``.
 
-Signatures: cosign's classic layout. In the image's repository, the tag ``sha256-HEX.sig`` names a manifest whose layers
-are payloads ("simple signing", JSON); the signature, ASN.1 ECDSA P-256 with SHA-256 over the payload's bytes as stored,
-stands in base64 in an annotation of the layer. Key files: PEM around JSON with scrypt and NaCl's secretbox.
+Signatures here are those of cosign's classic layout (``image_statements`` has the other). In the image's repository,
+the tag ``sha256-HEX.sig`` names a manifest whose layers are payloads ("simple signing", JSON); the signature, ASN.1
+ECDSA P-256 with SHA-256 over the payload's bytes as stored, stands in base64 in an annotation of the layer. Key files:
+PEM around JSON with scrypt and NaCl's secretbox.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import base64
 import binascii
 import json
 import os
+from dataclasses import dataclass
 from typing import Any
 
 from cryptography.exceptions import InvalidSignature
@@ -37,6 +39,11 @@ def signature_tag(digest: str) -> str:
     return f"{digest.replace(':', '-', 1)}.sig"
 
 
+def attestation_tag(digest: str) -> str:
+    """The tag under which attestations of an image lie, in the classic layout."""
+    return f"{digest.replace(':', '-', 1)}.att"
+
+
 def build_payload(repository: str, digest: str) -> bytes:
     """The text that is signed: this image, by digest."""
     document = {
@@ -50,8 +57,21 @@ def build_payload(repository: str, digest: str) -> bytes:
     return json.dumps(document, separators=(",", ":")).encode()
 
 
-def signed_digest(payload: bytes) -> str:
-    """The digest of the image that a payload speaks of.
+@dataclass(frozen=True)
+class Payload:
+    """What a payload says.
+
+    Attributes:
+        digest: of the image that it speaks of.
+        repository: the name under which the image was signed; may be empty.
+    """
+
+    digest: str
+    repository: str
+
+
+def parse_payload(payload: bytes) -> Payload:
+    """Read the text that was signed.
 
     Raises:
         RefusedError: IMAGE_SIGNATURE_INVALID, it is no such payload.
@@ -62,11 +82,12 @@ def signed_digest(payload: bytes) -> str:
         # Written in lower case by cosign, in other cases by others.
         image = {str(key).lower(): value for key, value in critical["image"].items()}
         digest = image["docker-manifest-digest"]
+        repository = (critical.get("identity") or {}).get("docker-reference") or ""
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise _invalid("its payload is malformed") from None
-    if kind != PAYLOAD_TYPE or not isinstance(digest, str):
+    if kind != PAYLOAD_TYPE or not isinstance(digest, str) or not isinstance(repository, str):
         raise _invalid("its payload is of another type")
-    return digest
+    return Payload(digest, repository)
 
 
 def sign(key: ec.EllipticCurvePrivateKey, payload: bytes) -> str:

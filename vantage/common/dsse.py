@@ -66,7 +66,7 @@ def sign(
     Returns:
         The envelope as JSON.
     """
-    signature = key.sign(_encoding(payload_type, payload), ec.ECDSA(hashes.SHA256()))
+    signature = key.sign(pre_authentication_encoding(payload_type, payload), ec.ECDSA(hashes.SHA256()))
     document = {
         "payloadType": payload_type,
         "payload": _b64(payload),
@@ -125,7 +125,7 @@ def verify(envelope: bytes, payload_type: str, certify: Certify, at: datetime) -
     if not isinstance(key, ec.EllipticCurvePublicKey):
         raise _invalid("its signer's key is not ECDSA P-256")
     try:
-        key.verify(signature, _encoding(payload_type, payload), ec.ECDSA(hashes.SHA256()))
+        key.verify(signature, pre_authentication_encoding(payload_type, payload), ec.ECDSA(hashes.SHA256()))
     except InvalidSignature:
         raise _invalid("it is not signed with the key of its certificate") from None
     return Signed(payload, signer, digest_of(payload))
@@ -151,8 +151,8 @@ def key_id(key: ec.EllipticCurvePublicKey) -> str:
     return hashlib.sha256(spki).hexdigest()
 
 
-def _encoding(payload_type: str, payload: bytes) -> bytes:
-    """PAE of the DSSE specification: type and body cannot be shifted into each other."""
+def pre_authentication_encoding(payload_type: str, payload: bytes) -> bytes:
+    """What is signed, by the DSSE specification: type and body cannot be shifted into each other."""
     kind = payload_type.encode()
     return b"DSSEv1 %d %b %d %b" % (len(kind), kind, len(payload), payload)
 

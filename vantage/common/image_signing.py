@@ -1,115 +1,219 @@
-"""Signs images in their registry, the way cosign does, and reads the signatures that lie there."""
+"""Signs images in their registry, in either of cosign's layouts, and reads what lies there about an image.
+
+Layouts of signatures: the tag ``sha256-HEX.sig``, whose manifest has one layer for each signature, which every version
+of cosign and skopeo reads; and the sigstore bundle as a referrer of the image, which cosign writes since version 3.
+Attestations lie there as bundles, or as DSSE envelopes under the tag ``sha256-HEX.att``.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from vantage.common import cosign
 from vantage.common.errors import Reason, VantageError, error
-from vantage.common.oci import ImageReference, Registry
+from vantage.common.image_statements import (
+    BUNDLE_MEDIA_TYPE,
+    BUNDLE_MEDIA_TYPES,
+    ENVELOPE_MEDIA_TYPE,
+    SIGNATURE,
+    ImageStatement,
+    Layout,
+    build_bundle,
+    build_statement,
+    parse,
+)
+from vantage.common.oci import ImageReference, Registry, is_digest
+from vantage.common.referrers import attach, list_referrers
 
 _MANIFEST_TYPE = "application/vnd.oci.image.manifest.v1+json"
 _CONFIG_TYPE = "application/vnd.oci.image.config.v1+json"
 _CONFIG = b'{"architecture":"","created":"0001-01-01T00:00:00Z","history":[],"os":"","rootfs":{"type":"layers","diff_ids":[]},"config":{}}'  # noqa: E501
+_PREDICATE_ANNOTATION = "dev.sigstore.bundle.predicateType"
 
 MAX_SIGNATURES = 100
+"""Layers that are looked at under a tag; of referrers as many (``referrers.MAX_REFERRERS``)."""
 MAX_PAYLOAD = 64 * 1024
+"""Of a signature in the classic layout."""
+MAX_ATTESTATION = 8 * 1024 * 1024
+"""Of a bundle or envelope; a larger one does not count."""
+MAX_TOTAL = 32 * 1024 * 1024
+"""Of everything that is read about an image; what comes later does not count."""
+
+Wanted = Callable[[str], bool]
+"""Whether statements of a predicate type are of interest."""
 
 
-@dataclass(frozen=True)
-class Signature:
-    """A payload as stored and the signature over it; nothing of it is verified."""
-
-    payload: bytes
-    signature: str
+def signatures_only(predicate: str) -> bool:
+    """See ``Wanted``."""
+    return predicate == SIGNATURE
 
 
-async def sign_image(registry: Registry, reference: ImageReference, key: ec.EllipticCurvePrivateKey) -> bool:
+@dataclass
+class Found:
+    """What lies in the registry about an image, parsed and not believed.
+
+    Attributes:
+        statements: in the order in which they are stored.
+        unusable: how many more there were that are malformed.
+        size: bytes that were read.
+    """
+
+    statements: list[ImageStatement]
+    unusable: int = 0
+    size: int = 0
+
+    def add(self, layout: Layout, content: bytes, signature: str = "") -> None:
+        """Add a stored statement, if it is one."""
+        self.size += len(content)
+        try:
+            self.statements += parse(layout, content, signature)
+        except VantageError:
+            self.unusable += 1
+
+    def has_room(self, size: object, most: int) -> bool:
+        """Whether something of this size may be read too."""
+        return isinstance(size, int) and 0 <= size <= most and self.size + size <= MAX_TOTAL
+
+
+async def sign_image(
+    registry: Registry, reference: ImageReference, key: ec.EllipticCurvePrivateKey, layout: Layout = Layout.CLASSIC
+) -> bool:
     """Add a signature to an image, beside those that it has; returns False when this key has signed it already.
+
+    Of two who sign at the same moment one may overwrite the other's signature, since a tag is read and written: not so
+    with BUNDLE at a registry that has the referrers API.
 
     Args:
         registry: connection to the image's repository, with the right to push.
         reference: which image.
         key: private key of the author or reviewer.
+        layout: where the signature lies: CLASSIC or BUNDLE.
 
     Raises:
         RefusedError: IMAGE_NOT_FOUND.
         UnavailableError: REGISTRY_UNAVAILABLE.
     """
-    if await registry.manifest(reference.digest) is None:
-        raise error(
-            Reason.IMAGE_NOT_FOUND, f"the registry has no image {reference}: push it first", image=str(reference)
-        )
-    tag = cosign.signature_tag(reference.digest)
-    found = await registry.manifest(tag)
-    layers: list[dict[str, Any]] = list(found[1].get("layers", [])) if found is not None else []
-    for layer in layers:
-        signature = layer.get("annotations", {}).get(cosign.SIGNATURE_ANNOTATION, "")
-        content = await registry.blob(layer["digest"])
-        if content is not None and cosign.is_signed_by(key.public_key(), content, signature):
-            return False
-    payload = cosign.build_payload(reference.repository, reference.digest)
-    layers.append(
-        {
-            "mediaType": cosign.PAYLOAD_MEDIA_TYPE,
-            "size": len(payload),
-            "digest": await registry.put_blob(payload),
-            "annotations": {cosign.SIGNATURE_ANNOTATION: cosign.sign(key, payload)},
-        }
-    )
-    await registry.put_manifest(
-        tag,
-        {
-            "schemaVersion": 2,
-            "mediaType": _MANIFEST_TYPE,
-            "config": {
-                "mediaType": _CONFIG_TYPE,
-                "size": len(_CONFIG),
-                "digest": await registry.put_blob(_CONFIG),
-            },
-            "layers": layers,
-        },
-    )
+    manifest = await registry.manifest(reference.digest)
+    if manifest is None:
+        raise _missing(reference, "push it first")
+    if layout is Layout.CLASSIC:
+        return await _sign_classic(registry, reference, key)
+    found = Found([])
+    await _read_referrers(registry, reference, signatures_only, found)
+    if any(each.is_about(reference) and each.is_by(key.public_key()) for each in found.statements):
+        return False
+    await attach_statement(registry, reference, manifest, build_bundle(key, build_statement(reference)), SIGNATURE)
     return True
 
 
-async def read_signatures(registry: Registry, reference: ImageReference) -> list[Signature]:
-    """The signatures that are stored under the image's own signature tag, in cosign's layout.
+async def attach_statement(
+    registry: Registry,
+    reference: ImageReference,
+    manifest: tuple[bytes, dict[str, Any]],
+    bundle: bytes,
+    predicate_type: str,
+) -> str:
+    """Store a bundle as cosign does, and return the digest of its manifest.
 
     Raises:
-        RefusedError: IMAGE_UNSIGNED, IMAGE_TAMPERED.
         UnavailableError: REGISTRY_UNAVAILABLE.
     """
-    found = await registry.manifest(cosign.signature_tag(reference.digest))
-    layers = found[1].get("layers") if found is not None else None
-    if not isinstance(layers, list) or not layers:
-        raise error(
-            Reason.IMAGE_UNSIGNED,
-            f"the image {reference} is not signed: its author signs it with 'vantage image sign' or cosign",
-            image=str(reference),
-        )
-    signatures = []
-    for layer in layers[:MAX_SIGNATURES]:
-        if not isinstance(layer, dict) or layer.get("mediaType") != cosign.PAYLOAD_MEDIA_TYPE:
+    notes = {
+        "org.opencontainers.image.created": f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}",
+        "dev.sigstore.bundle.content": "dsse-envelope",
+        _PREDICATE_ANNOTATION: predicate_type,
+    }
+    return await attach(registry, manifest, reference.digest, (BUNDLE_MEDIA_TYPE, bundle), **notes)
+
+
+async def _sign_classic(registry: Registry, reference: ImageReference, key: ec.EllipticCurvePrivateKey) -> bool:
+    tag = cosign.signature_tag(reference.digest)
+    layers = _layers(await registry.manifest(tag))
+    for each in layers:
+        signature = _annotations(each).get(cosign.SIGNATURE_ANNOTATION, "")
+        content = await registry.blob(str(each.get("digest")), MAX_PAYLOAD)
+        if content is not None and cosign.is_signed_by(key.public_key(), content, signature):
+            return False
+    payload = cosign.build_payload(reference.repository, reference.digest)
+    layer = {
+        "mediaType": cosign.PAYLOAD_MEDIA_TYPE,
+        "size": len(payload),
+        "digest": await registry.put_blob(payload),
+        "annotations": {cosign.SIGNATURE_ANNOTATION: cosign.sign(key, payload)},
+    }
+    config = {"mediaType": _CONFIG_TYPE, "size": len(_CONFIG), "digest": await registry.put_blob(_CONFIG)}
+    document = {"schemaVersion": 2, "mediaType": _MANIFEST_TYPE, "config": config, "layers": [*layers, layer]}
+    await registry.put_manifest(tag, document)
+    return True
+
+
+async def read_statements(registry: Registry, reference: ImageReference, wanted: Wanted = signatures_only) -> Found:
+    """Everything of interest that lies in the registry about an image, of all layouts.
+
+    Args:
+        registry: connection to the image's repository.
+        reference: which image.
+        wanted: attestations are large, so others are left where they are.
+
+    Raises:
+        RefusedError: IMAGE_TAMPERED, the registry sent other bytes than were asked for.
+        UnavailableError: REGISTRY_UNAVAILABLE.
+    """
+    found = Found([])
+    for layer in _layers(await registry.manifest(cosign.signature_tag(reference.digest)))[:MAX_SIGNATURES]:
+        signature = _annotations(layer).get(cosign.SIGNATURE_ANNOTATION)
+        if layer.get("mediaType") != cosign.PAYLOAD_MEDIA_TYPE or not isinstance(signature, str):
             continue
-        annotations = layer.get("annotations")
-        signature = annotations.get(cosign.SIGNATURE_ANNOTATION) if isinstance(annotations, dict) else None
-        if not isinstance(signature, str):
+        if not found.has_room(layer.get("size"), MAX_PAYLOAD):
             continue
-        payload = await registry.blob(str(layer.get("digest")), MAX_PAYLOAD)
-        if payload is not None:
-            signatures.append(Signature(payload, signature))
-    return signatures
+        content = await registry.blob(str(layer.get("digest")), MAX_PAYLOAD)
+        if content is not None:
+            found.add(Layout.CLASSIC, content, signature)
+    await _read_referrers(registry, reference, wanted, found)
+    for layer in _layers(await registry.manifest(cosign.attestation_tag(reference.digest)))[:MAX_SIGNATURES]:
+        kind = _annotations(layer).get("predicateType")
+        if layer.get("mediaType") != ENVELOPE_MEDIA_TYPE or (isinstance(kind, str) and not wanted(kind)):
+            continue
+        if not found.has_room(layer.get("size"), MAX_ATTESTATION):
+            continue
+        content = await registry.blob(str(layer.get("digest")), MAX_ATTESTATION)
+        if content is not None:
+            found.add(Layout.ENVELOPE, content)
+    return found
+
+
+async def _read_referrers(registry: Registry, reference: ImageReference, wanted: Wanted, found: Found) -> None:
+    for descriptor in await list_referrers(registry, reference.digest):
+        # The list is a hint; what counts is the manifest, which has the digest that it is asked by.
+        digest = descriptor.get("digest")
+        manifest = await registry.manifest(str(digest)) if is_digest(digest) else None
+        if manifest is None:
+            continue
+        subject = manifest[1].get("subject")
+        if not isinstance(subject, dict) or subject.get("digest") != reference.digest:
+            continue
+        kind = _annotations(manifest[1]).get(_PREDICATE_ANNOTATION)
+        if isinstance(kind, str) and not wanted(kind):
+            continue
+        for layer in _layers(manifest)[:1]:
+            if layer.get("mediaType") not in BUNDLE_MEDIA_TYPES:
+                continue
+            if not found.has_room(layer.get("size"), MAX_ATTESTATION):
+                continue
+            content = await registry.blob(str(layer.get("digest")), MAX_ATTESTATION)
+            if content is not None:
+                found.add(Layout.BUNDLE, content)
 
 
 async def verify_image(
     registry: Registry, reference: ImageReference, keys: Mapping[str, ec.EllipticCurvePublicKey], threshold: int = 1
 ) -> list[str]:
-    """Which of the keys have signed an image; at least ``threshold`` different ones have.
+    """Which of the keys have signed an image, in either layout; at least ``threshold`` different ones have.
 
     Args:
         registry: connection to the image's repository.
@@ -122,15 +226,14 @@ async def verify_image(
         UnavailableError: REGISTRY_UNAVAILABLE.
     """
     if await registry.manifest(reference.digest) is None:
-        raise error(
-            Reason.IMAGE_NOT_FOUND, f"the registry has no image {reference}: correct the digest", image=str(reference)
-        )
-    signatures = [each for each in await read_signatures(registry, reference) if _is_about(each, reference)]
+        raise _missing(reference, "correct the digest")
+    found = await read_statements(registry, reference)
+    signatures = [each for each in found.statements if each.predicate == SIGNATURE and each.is_about(reference)]
+    if not found.statements and not found.unusable:
+        raise unsigned(reference)
     # By fingerprint: two files with one key are one signer.
     signers = {
-        cosign.key_fingerprint(key): name
-        for name, key in keys.items()
-        if any(cosign.is_signed_by(key, each.payload, each.signature) for each in signatures)
+        cosign.key_fingerprint(key): name for name, key in keys.items() if any(each.is_by(key) for each in signatures)
     }
     if len(signers) < threshold:
         raise error(
@@ -142,9 +245,24 @@ async def verify_image(
     return sorted(signers.values())
 
 
-def _is_about(signature: Signature, reference: ImageReference) -> bool:
-    """Whether a payload speaks of this very image: a signature of another image is none."""
-    try:
-        return cosign.signed_digest(signature.payload) == reference.digest
-    except VantageError:
-        return False
+def unsigned(reference: ImageReference) -> VantageError:
+    """Nothing at all lies with the image."""
+    return error(
+        Reason.IMAGE_UNSIGNED,
+        f"the image {reference} is not signed: its author signs it with 'vantage image sign' or cosign",
+        image=str(reference),
+    )
+
+
+def _missing(reference: ImageReference, remedy: str) -> VantageError:
+    return error(Reason.IMAGE_NOT_FOUND, f"the registry has no image {reference}: {remedy}", image=str(reference))
+
+
+def _layers(manifest: tuple[bytes, dict[str, Any]] | None) -> list[dict[str, Any]]:
+    layers = manifest[1].get("layers") if manifest is not None else None
+    return [each for each in layers if isinstance(each, dict)] if isinstance(layers, list) else []
+
+
+def _annotations(document: dict[str, Any]) -> dict[str, Any]:
+    annotations = document.get("annotations")
+    return annotations if isinstance(annotations, dict) else {}

@@ -78,6 +78,11 @@ class ImageReference:
         return cls(registry, path, digest)
 
 
+def is_digest(text: object) -> bool:
+    """Whether it is ``sha256:`` and 64 hexadecimal digits, so that what it names can be checked against it."""
+    return isinstance(text, str) and _DIGEST.fullmatch(text) is not None
+
+
 @dataclass(frozen=True)
 class RegistryAccess:
     """How a registry is reached.
@@ -93,6 +98,21 @@ class RegistryAccess:
     password: str | None = None
     insecure: bool = False
     ca: Path | None = None
+
+
+@dataclass(frozen=True)
+class StoredReferrer:
+    """A manifest that was stored with a ``subject``.
+
+    Attributes:
+        digest: its own.
+        size: in bytes.
+        listed: whether the registry lists it by itself; otherwise who stored it keeps the list.
+    """
+
+    digest: str
+    size: int
+    listed: bool
 
 
 def digest_of(content: bytes) -> str:
@@ -155,9 +175,33 @@ class Registry:
     async def put_manifest(self, tag: str, document: dict[str, Any]) -> str:
         """Store a manifest under a tag and return its digest."""
         content = json.dumps(document, separators=(",", ":")).encode()
-        headers = {"content-type": document["mediaType"]}
-        await self._request("PUT", f"{self._base}/manifests/{tag}", content=content, headers=headers)
+        await self._put_manifest(tag, document["mediaType"], content)
         return digest_of(content)
+
+    async def referrers(self, digest: str) -> dict[str, Any] | None:
+        """The index of what refers to an image, as the registry lists it; None when it knows no referrers API.
+
+        Raises:
+            UnavailableError: REGISTRY_UNAVAILABLE.
+            RefusedError: IMAGE_TAMPERED, the registry sent something else than an index, or too much.
+        """
+        content = await self._get(f"referrers/{digest}", MAX_MANIFEST, {"accept": INDEX_TYPES[0]})
+        if content is None:
+            return None
+        if (document := _object(content)) is None:
+            raise _tampered(f"list of what refers to {digest}")
+        return document
+
+    async def put_referrer(self, document: dict[str, Any]) -> StoredReferrer:
+        """Store a manifest with a ``subject`` under its own digest."""
+        content = json.dumps(document, separators=(",", ":")).encode()
+        digest = digest_of(content)
+        response = await self._put_manifest(digest, document["mediaType"], content)
+        return StoredReferrer(digest, len(content), "oci-subject" in response.headers)
+
+    async def _put_manifest(self, reference: str, kind: str, content: bytes) -> httpx.Response:
+        headers = {"content-type": kind}
+        return await self._request("PUT", f"{self._base}/manifests/{reference}", content=content, headers=headers)
 
     async def _get(self, path: str, limit: int, headers: dict[str, str]) -> bytes | None:
         for attempt in (1, 2):

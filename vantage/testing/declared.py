@@ -1,8 +1,11 @@
-"""The smallest image that declares functions: no engine is needed to make one, and none could run it."""
+"""Small images that declare functions, put together by hand: no engine is needed to make one."""
 
 from __future__ import annotations
 
+import gzip
+import io
 import json
+import tarfile
 from collections.abc import Mapping
 from typing import Any
 
@@ -17,8 +20,9 @@ async def push_declaration(
     content: str = "",
     tag: str = "latest",
     access: oci.RegistryAccess | None = None,
+    files: Mapping[str, bytes] | None = None,
 ) -> str:
-    """Push an image without layers and return its reference by digest.
+    """Push an image and return its reference by digest.
 
     Args:
         registry: where to.
@@ -27,21 +31,64 @@ async def push_declaration(
         content: makes images differ.
         tag: names it.
         access: credentials.
+        files: in its one layer; without any, it has no layer, and no engine could run it.
     """
     labels = {} if declaration is None else {LABEL: json.dumps(declaration)}
-    config = json.dumps({"os": "linux", "config": {"Labels": labels, "Env": [content]}}).encode()
+    plain = _archive(files or {})
+    packed = [gzip.compress(plain)] if files else []
+    config = json.dumps(
+        {
+            "os": "linux",
+            "architecture": "amd64",
+            "config": {"Labels": labels, "Env": [content]},
+            "rootfs": {"type": "layers", "diff_ids": [oci.digest_of(plain)] if files else []},
+        }
+    ).encode()
     async with oci.connect(registry, path, access or oci.RegistryAccess()) as repository:
         digest = await repository.put_manifest(
             tag,
             {
                 "schemaVersion": 2,
                 "mediaType": oci.MANIFEST_TYPES[0],
-                "config": {
-                    "mediaType": "application/vnd.oci.image.config.v1+json",
-                    "size": len(config),
-                    "digest": await repository.put_blob(config),
-                },
-                "layers": [],
+                "config": await _put(repository, config, "application/vnd.oci.image.config.v1+json"),
+                "layers": [
+                    await _put(repository, each, "application/vnd.oci.image.layer.v1.tar+gzip") for each in packed
+                ],
             },
         )
     return f"{registry}/{path}@{digest}"
+
+
+async def push_index(images: Mapping[str, str], tag: str, access: oci.RegistryAccess | None = None) -> str:
+    """Push an index of several platforms and return its reference by digest.
+
+    Args:
+        images: references by digest, of one repository, by processor architecture.
+        tag: names the index.
+        access: credentials.
+    """
+    parsed = {platform: oci.ImageReference.parse(each) for platform, each in images.items()}
+    first = next(iter(parsed.values()))
+    async with oci.connect(first.registry, first.path, access or oci.RegistryAccess()) as repository:
+        entries = []
+        for platform, image in parsed.items():
+            found = await repository.manifest(image.digest)
+            size = len(found[0]) if found is not None else 0
+            described = {"mediaType": oci.MANIFEST_TYPES[0], "digest": image.digest, "size": size}
+            entries.append({**described, "platform": {"architecture": platform, "os": "linux"}})
+        index = {"schemaVersion": 2, "mediaType": oci.INDEX_TYPES[0], "manifests": entries}
+        return f"{first.repository}@{await repository.put_manifest(tag, index)}"
+
+
+def _archive(files: Mapping[str, bytes]) -> bytes:
+    target = io.BytesIO()
+    with tarfile.open(fileobj=target, mode="w") as archive:
+        for name, content in files.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            archive.addfile(member, io.BytesIO(content))
+    return target.getvalue()
+
+
+async def _put(repository: oci.Registry, content: bytes, kind: str) -> dict[str, Any]:
+    return {"mediaType": kind, "size": len(content), "digest": await repository.put_blob(content)}

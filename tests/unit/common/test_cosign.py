@@ -4,8 +4,11 @@ import base64
 import json
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 
 from vantage.common import cosign, pki
 from vantage.common.errors import InvalidArgumentError, RefusedError
@@ -62,9 +65,10 @@ def test_another_file_is_no_key_file(content: bytes) -> None:
 
 def test_a_payload_speaks_of_one_image() -> None:
     payload = cosign.build_payload("registry/image", DIGEST)
-    assert cosign.signed_digest(payload) == DIGEST
+    assert cosign.parse_payload(payload) == cosign.Payload(DIGEST, "registry/image")
     # Other tools write the key in another case.
-    assert cosign.signed_digest(payload.replace(b"docker-manifest-digest", b"Docker-manifest-digest")) == DIGEST
+    other = payload.replace(b"docker-manifest-digest", b"Docker-manifest-digest")
+    assert cosign.parse_payload(other).digest == DIGEST
     assert cosign.signature_tag(DIGEST) == f"sha256-{'a' * 64}.sig"
 
 
@@ -73,7 +77,7 @@ def test_a_payload_speaks_of_one_image() -> None:
 )
 def test_what_is_no_payload_is_refused(payload: bytes) -> None:
     with pytest.raises(RefusedError):
-        cosign.signed_digest(payload)
+        cosign.parse_payload(payload)
 
 
 def test_only_the_key_and_the_very_bytes_verify() -> None:
@@ -94,3 +98,29 @@ def test_openssl_verifies_a_signature(tmp_path: Path) -> None:
     command = ["openssl", "dgst", "-sha256", "-verify", "cosign.pub", "-signature", "signature", "payload"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
     assert "Verified OK" in done.stdout
+
+
+PUBLISHED: list[dict[str, str]] = json.loads(Path(__file__).with_name("cosign-keys.json").read_text("utf-8"))
+"""Of sigstore-rs (tests/data/keys) and cosign (pkg/cosign/keys_test.go): both labels, both costs."""
+
+
+@pytest.mark.parametrize("vector", PUBLISHED, ids=lambda vector: vector["name"])
+def test_published_key_files_of_cosign_are_read(vector: dict[str, str]) -> None:
+    sealed = vector["sealed"].encode()
+    key = cosign.open_private_key(sealed, vector["password"].encode(), "cosign.key")
+    assert cosign.load_public_key(cosign.public_pem(key.public_key()), "cosign.pub") == key.public_key()
+    with pytest.raises(InvalidArgumentError, match="password is wrong"):
+        cosign.open_private_key(sealed, b"another", "cosign.key")
+
+
+@pytest.mark.parametrize("curve", [ec.SECP384R1(), ec.SECP256K1()])
+def test_keys_of_another_type_are_refused_for_that(curve: ec.EllipticCurve) -> None:
+    others: list[Any] = [
+        ec.generate_private_key(curve),
+        ed25519.Ed25519PrivateKey.generate(),
+        rsa.generate_private_key(65537, 2048),
+    ]
+    for key in others:
+        pem = key.public_key().public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
+        with pytest.raises(InvalidArgumentError, match="not an ECDSA P-256 key"):
+            cosign.load_public_key(pem, "cosign.pub")

@@ -65,17 +65,27 @@ def create_key(call: Call, out: Path, password_stdin: bool) -> None:
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     help="Private key: of 'vantage image key', or of cosign.",
 )
+@click.option(
+    "--format",
+    "layout",
+    type=click.Choice(["classic", "bundle"]),
+    default="classic",
+    show_default=True,
+    help="Where the signature lies: under a tag, which every verifier reads, or as the bundle that cosign 3 writes.",
+)
 @click.option("--password-stdin", is_flag=True, help="Read the password of the key from stdin.")
 @registry_options
-def sign(call: Call, reference: str, path: Path, password_stdin: bool, **options: Any) -> None:
+def sign(call: Call, reference: str, path: Path, layout: str, password_stdin: bool, **options: Any) -> None:
     """Add your signature to an image.
 
-    IMAGE is named by digest, so that you sign what you looked at. Signatures that it has stay.
+    IMAGE is named by digest, so that you sign what you looked at. Signatures that it has stay; those of both formats
+    count, a key once.
     """
     import asyncio
 
     from vantage.common import cosign, oci
     from vantage.common.image_signing import sign_image
+    from vantage.common.image_statements import Layout
 
     if password_stdin and options["registry_password_stdin"]:
         raise click.UsageError("stdin can hold one password: give the other by the prompt or the environment")
@@ -86,12 +96,17 @@ def sign(call: Call, reference: str, path: Path, password_stdin: bool, **options
 
     async def run() -> bool:
         async with oci.connect(parsed.registry, parsed.path, reach) as registry:
-            return await sign_image(registry, parsed, key)
+            return await sign_image(registry, parsed, key, Layout(layout))
 
     added = asyncio.run(run())
     call.output.done(
-        f"signed {parsed}" if added else f"this key has signed {parsed} already",
-        {"image": str(parsed), "added": added, "fingerprint": cosign.key_fingerprint(key.public_key())},
+        f"signed {parsed}" if added else f"this key has signed {parsed} in this format already",
+        {
+            "image": str(parsed),
+            "added": added,
+            "format": layout,
+            "fingerprint": cosign.key_fingerprint(key.public_key()),
+        },
     )
 
 
@@ -116,7 +131,8 @@ def sign(call: Call, reference: str, path: Path, password_stdin: bool, **options
 def verify(call: Call, reference: str, paths: tuple[Path, ...], threshold: int, **options: Any) -> None:
     """Check who signed an image, as a node does.
 
-    The exit code is 1 when fewer than --threshold of the keys have signed IMAGE.
+    Signatures of both formats count, a key once. The exit code is 1 when fewer than --threshold of the keys have
+    signed IMAGE.
     """
     import asyncio
 

@@ -5,11 +5,11 @@ The checks, in order; the code repeats the numbers.
 1. The image is named by digest; a tag, also beside a digest, is refused.
 2. A rule of the policy is about the whole name of its repository and allows the function.
 3. The manifest has that digest, and is that of one image, not an index.
-4. The signatures are those stored under the image's own signature tag; each payload has the digest that its manifest
-   says.
-5. A payload is of cosign's type and speaks of this very digest: a signature of another image is none.
-6. The signature over the payload's bytes as stored verifies under a key of the rule; different keys are counted, and
-   they reach the rule's threshold.
+4. The signatures are those stored under the image's own signature tag, and the bundles that refer to it; each has the
+   digest that its manifest says.
+5. A signature is of cosign's type and speaks of this very digest: a signature of another image is none.
+6. The signature over the bytes as stored verifies under a key of the rule; different keys are counted, and they reach
+   the rule's threshold.
 7. The config, which holds the declaration, has the digest that the manifest says. Its digest is the image's id, by
    which the container is created (8, in the puller: the engine has exactly that id after a pull).
 """
@@ -21,10 +21,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from vantage.common import cosign, oci
+from vantage.common import oci
 from vantage.common.declaration import LABEL, Declaration
-from vantage.common.errors import Reason, VantageError, error
-from vantage.common.image_signing import Signature, read_signatures
+from vantage.common.errors import Reason, error
+from vantage.common.image_signing import Found, read_statements, unsigned
+from vantage.common.image_statements import SIGNATURE
 from vantage.node.images.rules import Rule, describe
 
 _MAX_CACHED = 1_000
@@ -87,8 +88,8 @@ class ImageVerifier:
                 return known
         async with oci.connect(reference.registry, reference.path, self._access(reference.registry)) as registry:
             manifest = await _manifest(registry, reference)  # 3
-            signatures = await read_signatures(registry, reference)  # 4, 5
-            rule, signers = _choose(rules, signatures, reference)  # 6
+            found = await read_statements(registry, reference)  # 4, 5
+            rule, signers = _choose(rules, found, reference)  # 6
             examined = await _config(registry, manifest, reference)  # 7
         verified = VerifiedImage(reference, examined.image_id, examined.declaration, signers)
         if len(self._verified) >= _MAX_CACHED:
@@ -136,27 +137,15 @@ async def _manifest(registry: oci.Registry, reference: oci.ImageReference) -> di
     return document
 
 
-def _choose(
-    rules: list[Rule], signatures: list[Signature], reference: oci.ImageReference
-) -> tuple[Rule, tuple[str, ...]]:
+def _choose(rules: list[Rule], found: Found, reference: oci.ImageReference) -> tuple[Rule, tuple[str, ...]]:
     """The first rule whose threshold is reached, and who signed."""
-    about, other = [], 0
-    for each in signatures:
-        try:
-            if cosign.signed_digest(each.payload) == reference.digest:  # 5
-                about.append(each)
-            else:
-                other += 1
-        except VantageError:
-            other += 1
+    if not found.statements and not found.unusable:
+        raise unsigned(reference)
+    about = [each for each in found.statements if each.predicate == SIGNATURE and each.is_about(reference)]  # 5
+    other = len(found.statements) - len(about) + found.unusable
     best, wanted = 0, 1
     for rule in rules:
-        signers = {
-            key.fingerprint: key.name
-            for key in rule.keys
-            for each in about
-            if cosign.is_signed_by(key.key, each.payload, each.signature)
-        }
+        signers = {key.fingerprint: key.name for key in rule.keys for each in about if each.is_by(key.key)}
         if len(signers) >= rule.threshold:
             return rule, tuple(sorted(signers.values()))
         if len(signers) >= best:

@@ -1,0 +1,131 @@
+from __future__ import annotations
+
+import base64
+import json
+from typing import Any
+
+import pytest
+
+from vantage.common import cosign, pki
+from vantage.common.errors import Reason, RefusedError
+from vantage.common.image_statements import (
+    BUNDLE_MEDIA_TYPE,
+    PAYLOAD_TYPE,
+    SIGNATURE,
+    Layout,
+    build_bundle,
+    build_statement,
+    named_elsewhere,
+    parse,
+)
+from vantage.common.oci import ImageReference
+
+REFERENCE = ImageReference("registry.example.org", "algorithms/summary", f"sha256:{'ab' * 32}")
+KEY, OTHER = pki.create_key(), pki.create_key()
+BUNDLE = build_bundle(KEY, build_statement(REFERENCE))
+
+
+def changed(**changes: Any) -> bytes:
+    return json.dumps(json.loads(BUNDLE) | changes).encode()
+
+
+def enveloped(statement: object, signatures: int = 1, kind: str = PAYLOAD_TYPE) -> bytes:
+    content = statement if isinstance(statement, bytes) else json.dumps(statement).encode()
+    envelope = {
+        "payloadType": kind,
+        "payload": base64.b64encode(content).decode(),
+        "signatures": [{"sig": "AAAA"}] * signatures,
+    }
+    return changed(dsseEnvelope=envelope)
+
+
+def test_a_bundle_says_who_signed_what_about_which_image() -> None:
+    (found,) = parse(Layout.BUNDLE, BUNDLE)
+    assert (found.predicate, found.digests) == (SIGNATURE, frozenset({REFERENCE.digest}))
+    assert found.repositories == {REFERENCE.repository}
+    assert found.is_about(REFERENCE)
+    assert found.is_by(KEY.public_key())
+    assert not found.is_by(OTHER.public_key())
+    assert not found.is_about(ImageReference(REFERENCE.registry, REFERENCE.path, f"sha256:{'cd' * 32}"))
+
+
+def test_a_signature_is_over_the_type_too() -> None:
+    """A statement of another kind, signed with the same key over the same bytes, is none of ours."""
+    document = json.loads(BUNDLE)
+    document["dsseEnvelope"]["signatures"][0]["sig"] = cosign.sign(
+        KEY, base64.b64decode(document["dsseEnvelope"]["payload"])
+    )
+    (found,) = parse(Layout.BUNDLE, json.dumps(document).encode())
+    assert not found.is_by(KEY.public_key())
+
+
+STATEMENT = json.loads(build_statement(REFERENCE))
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"[]",
+        b"[" * 100_000,
+        b"\xff",
+        changed(mediaType="application/vnd.dev.sigstore.bundle+json;version=0.1"),
+        changed(dsseEnvelope=None),
+        changed(dsseEnvelope={"payloadType": PAYLOAD_TYPE, "payload": "%", "signatures": [{"sig": ""}]}),
+        changed(dsseEnvelope={"payloadType": PAYLOAD_TYPE, "payload": "AAAA"}),
+        changed(dsseEnvelope={"payloadType": PAYLOAD_TYPE, "payload": "AAAA", "signatures": [{"sig": 1}]}),
+        enveloped(STATEMENT, kind="application/json"),
+        enveloped(STATEMENT, signatures=0),
+        enveloped(STATEMENT, signatures=2),
+        enveloped(b"no json"),
+        enveloped([STATEMENT]),
+        enveloped(STATEMENT | {"_type": "https://in-toto.io/Statement/v9"}),
+        enveloped(STATEMENT | {"predicateType": None}),
+        enveloped(STATEMENT | {"subject": []}),
+        enveloped(STATEMENT | {"subject": {}}),
+        enveloped(STATEMENT | {"subject": [{"digest": {"sha512": "ab"}}]}),
+        enveloped(STATEMENT | {"subject": ["text"]}),
+        enveloped(STATEMENT | {"subject": STATEMENT["subject"] * 1_001}),
+    ],
+    ids=range(21),
+)
+def test_what_is_malformed_is_no_statement(content: bytes) -> None:
+    with pytest.raises(RefusedError) as caught:
+        parse(Layout.BUNDLE, content)
+    assert caught.value.reason is Reason.IMAGE_SIGNATURE_INVALID
+
+
+def test_an_envelope_of_cosign_attest_may_have_several_signatures() -> None:
+    envelope = json.loads(BUNDLE)["dsseEnvelope"]
+    envelope["signatures"] *= 2
+    assert [each.is_by(KEY.public_key()) for each in parse(Layout.ENVELOPE, json.dumps(envelope).encode())] == [
+        True
+    ] * 2
+    envelope["signatures"] *= 10
+    with pytest.raises(RefusedError):
+        parse(Layout.ENVELOPE, json.dumps(envelope).encode())
+
+
+@pytest.mark.parametrize(
+    ("written", "meant"),
+    [
+        ("registry.example.org:5000/a/b", "registry.example.org:5000/a/b"),
+        ("registry.example.org/a/b:1.0", "registry.example.org/a/b"),
+        (f"registry.example.org/a/b@{REFERENCE.digest}", "registry.example.org/a/b"),
+        (f"registry.example.org:5000/a/b:1@{REFERENCE.digest}", "registry.example.org:5000/a/b"),
+        ("index.docker.io/library/a", "docker.io/library/a"),
+    ],
+)
+def test_repositories_are_recognised_as_signers_write_them(written: str, meant: str) -> None:
+    payload = cosign.build_payload(written, REFERENCE.digest)
+    (found,) = parse(Layout.CLASSIC, payload, cosign.sign(KEY, payload))
+    assert found.repositories == {meant}
+    assert found.is_by(KEY.public_key())
+    assert not named_elsewhere(found, [meant])
+    assert named_elsewhere(found, ["registry.example.org/other"])
+    (unnamed,) = parse(Layout.CLASSIC, cosign.build_payload("", REFERENCE.digest), "")
+    assert not named_elsewhere(unnamed, [])
+
+
+def test_the_media_type_is_that_of_version_0_3() -> None:
+    assert json.loads(BUNDLE)["mediaType"] == BUNDLE_MEDIA_TYPE == "application/vnd.dev.sigstore.bundle.v0.3+json"
