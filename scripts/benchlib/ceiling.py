@@ -157,7 +157,7 @@ class Ceiling(task_service_pb2_grpc.TaskServiceServicer, node_grpc.NodeSessionSe
     def _unused(self, request: Any, context: Any) -> Any:
         raise AssertionError("the bench does not call this")
 
-    CreateTask = WatchTask = GetTask = ListTasks = CancelTask = _unused
+    CreateTask = WatchTask = GetTask = ListTasks = CancelTask = Sync = _unused
 
 
 async def serve(directory: Path, *, tls: bool) -> None:

@@ -41,6 +41,7 @@ SPECIAL = {
     "MembershipService.ResumeMembership": "whoever takes part goes on",
     "MembershipService.LeaveCollaboration": "the membership is gone: NOT_FOUND, as after a delete",
     "NodeSessionService.Connect": "each message has a sequence; a newer session fences the older",
+    "NodeSessionService.Sync": "the session, and each message in it, is known by its number",
     "AlgorithmService.Dial": "each opens a connection of its own, which ends with the call",
     "AlgorithmService.Listen": "a label has one listener, the second is refused",
     "RelayBrokerService.OpenPair": "the same pair gets new tickets",

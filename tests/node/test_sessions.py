@@ -18,6 +18,12 @@ from vantage.testing.scripted_server import ScriptedServer, ScriptedSession
 from vantage.testing.station import COLLABORATION, NODE, Station, assign, send
 
 
+@pytest.fixture(params=["stream", "sync"])
+def station(station: Station, request: pytest.FixtureRequest) -> Station:
+    station.settings["server"]["transport"] = request.param
+    return station
+
+
 async def outcome(session: ScriptedSession) -> pb.ConnectRequest:
     await session.receive("accepted")
     await session.receive("started")
@@ -226,7 +232,6 @@ async def test_calls_at_once_open_one_channel(station: Station, monkeypatch: pyt
         ("ExchangeAssertion", [error(Reason.CERTIFICATE_UNTRUSTED, "wrong authority")], "wrong authority"),
         ("ExchangeAssertion", [error(Reason.ASSERTION_INVALID, "wrong audience")], "wrong audience"),
         ("Connect", [error(Reason.PERMISSION_DENIED, "not a node")], "not a node"),
-        ("Connect", [error(Reason.UNIMPLEMENTED, "no such service")], "no such service"),
         ("Connect", [error(Reason.TOKEN_INVALID, "first"), error(Reason.TOKEN_INVALID, "second")], "second"),
     ],
 )
@@ -238,6 +243,17 @@ async def test_a_node_that_is_not_admitted_says_why_and_ends(
         await asyncio.wait_for(station.agent().run(), 20)
     assert text in station.said[-1]
     assert "does not admit" in station.said[-1]
+
+
+async def test_a_server_that_does_not_know_the_session_is_told(station: Station, server: ScriptedServer) -> None:
+    server.script("Connect", error(Reason.UNIMPLEMENTED, "no such service"))
+    if station.settings["server"]["transport"] == "sync":
+        async with station.running():
+            await station.session()
+        assert "update it" in station.said[0]
+    else:
+        with pytest.raises(FatalError, match="no such service"):
+            await asyncio.wait_for(station.agent().run(), 20)
 
 
 async def test_a_node_that_is_not_admitted_any_more_says_why_and_ends(station: Station, server: ScriptedServer) -> None:

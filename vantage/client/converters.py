@@ -17,9 +17,15 @@ from vantage.api.admin.v1 import (
     study_service_pb2,
     user_service_pb2,
 )
+from vantage.api.node.v1 import node_session_service_pb2
 from vantage.api.task.v1 import task_pb2
 from vantage.api.types.v1 import types_pb2
 from vantage.client import models
+
+_TRANSPORTS: dict[int, str] = {
+    node_session_service_pb2.TRANSPORT_STREAM: "stream",
+    node_session_service_pb2.TRANSPORT_SYNC: "sync",
+}
 
 
 def moment(message: Timestamp) -> datetime | None:
@@ -231,6 +237,7 @@ def node(message: node_service_pb2.Node) -> models.Node:
         create_time=moment(message.create_time),
         active_collaborations=tuple(message.active_collaborations),
         etag=message.etag,
+        transport=_TRANSPORTS.get(message.transport, ""),
     )
 
 

@@ -625,6 +625,8 @@ class Node:
         create_time: when it was created.
         active_collaborations: those whose membership its organization has not suspended.
         etag: version, for updates.
+        transport: how it is connected now: ``stream``, or ``sync`` (unary calls: something on its way lets no streams
+            through); empty when it is not.
     """
 
     name: str
@@ -636,6 +638,7 @@ class Node:
     create_time: datetime | None
     active_collaborations: tuple[str, ...] = ()
     etag: str = ""
+    transport: str = ""
 
 
 @dataclass(frozen=True)

@@ -165,6 +165,7 @@ class Reason(Enum):
     SERVER_STOPPING = 401
     LEASE_INVALID = 402
     PROTOCOL_VIOLATION = 403
+    SESSION_UNKNOWN = 404
     # A node refuses a run.
     POLICY_REFUSED = 500
     DATASET_UNKNOWN = 501
@@ -269,7 +270,7 @@ _GROUPS: dict[_Row, tuple[Reason, ...]] = {
         Reason.ROLE_EXCEEDS_OWN,
         Reason.PARENT_NOT_HELD,
     ),
-    _row(NotFoundError, "NOT_FOUND"): (Reason.NOT_FOUND,),
+    _row(NotFoundError, "NOT_FOUND"): (Reason.NOT_FOUND, Reason.SESSION_UNKNOWN),
     _row(ConflictError, "ALREADY_EXISTS"): (
         Reason.ALREADY_EXISTS,
         Reason.REQUEST_ID_REUSED,

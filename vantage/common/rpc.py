@@ -201,6 +201,11 @@ async def abort(context: grpc.aio.ServicerContext[object, object], problem: Vant
     raise AssertionError("abort returns never")
 
 
+def told_by_server(problem: grpc.aio.AioRpcError) -> bool:
+    """Whether the error is by the server's own word, and not by what a lost connection or a proxy looks like."""
+    return any(key == "grpc-status-details-bin" for key, _value in problem.trailing_metadata() or ())
+
+
 _BY_CODE = {
     grpc.StatusCode.UNAVAILABLE: Reason.UNAVAILABLE,
     grpc.StatusCode.DEADLINE_EXCEEDED: Reason.DEADLINE_EXCEEDED,

@@ -28,6 +28,7 @@ from vantage.node.connection import Connection, FatalError
 from vantage.node.executor.base import Executor
 from vantage.node.identity import Identity
 from vantage.node.journal import Journal
+from vantage.node.keeper import SessionKeeper
 from vantage.node.payloads import Payloads
 from vantage.node.reporting import News, Reporter
 from vantage.node.run_door import Serve
@@ -36,13 +37,13 @@ from vantage.node.secrecy import build_secrecy
 from vantage.node.session import Session, Settings
 from vantage.node.sources import CodeSource
 from vantage.node.subtasks import Subtasks
+from vantage.node.transport import Transport
+from vantage.node.transport_choice import TransportChoice
 from vantage.node.trust import BundleKeeper, describe, open_store
 from vantage.node.tunnels.build import build_tunnels
 
 log = logging.getLogger(__name__)
 
-STABLE_SECONDS = 60.0
-"""A session that lasted this long resets the back-off."""
 _FAREWELL_SECONDS = 10.0
 """How long the node waits at the end for the server to acknowledge what it said."""
 
@@ -155,7 +156,19 @@ class Agent:
             work = _Work(self, runner, bundle, partial(secrecy.publish, connection, self._say))
             try:
                 await runner.recover()
-                await self._serve(connection, journal, news, work)
+                choice = TransportChoice(config.server.transport)
+                work.keeper = keeper = SessionKeeper(
+                    connection,
+                    choice,
+                    self._backoff,
+                    lambda transport: Session(
+                        connection, transport, journal, news, work, partial(self._hello, journal, transport)
+                    ),
+                    work.publish,
+                    self._say,
+                    self.connected,
+                )
+                await self._serve(connection, journal, keeper, work)
             finally:
                 await runner.abandon()
                 await tunnels.close()
@@ -165,8 +178,8 @@ class Agent:
                 await connection.close()
                 await self._parts.executor.close()
 
-    async def _serve(self, connection: Connection, journal: Journal, news: News, work: _Work) -> None:
-        keeper = asyncio.create_task(self._keep_session(connection, journal, news, work), name="session keeper")
+    async def _serve(self, connection: Connection, journal: Journal, sessions: SessionKeeper, work: _Work) -> None:
+        keeper = asyncio.create_task(sessions.run(), name="session keeper")
         closer = asyncio.create_task(self._close_down(journal, work.runner), name="closer")
         bundle = asyncio.create_task(work.bundle.run(), name="trust bundle")
         certificate = asyncio.create_task(self._keep_certificate(connection, work), name="certificate")
@@ -176,6 +189,7 @@ class Agent:
             for task in tasks:
                 if task.done():
                     task.result()
+            await sessions.close()
         except FatalError as problem:
             # Whichever task noticed it: the process ends for this, and a person must know why.
             self._say(f"the server does not admit this node: {problem.cause}")
@@ -220,40 +234,14 @@ class Agent:
             except VantageError as problem:
                 log.warning("new certificate not shown yet", extra={"reason": problem.reason.name})
 
-    async def _keep_session(self, connection: Connection, journal: Journal, news: News, work: _Work) -> None:
-        loop = asyncio.get_running_loop()
-        told = ""
-        while True:
-            began = loop.time()
-            session = Session(connection, journal, news, work, lambda: self._hello(journal))
-            try:
-                # Before the first session, so that whoever sees the node connected can seal to it.
-                await work.publish()
-                await session.run()
-            except VantageError as problem:
-                if loop.time() - began > STABLE_SECONDS:
-                    self._backoff.reset()
-                delay = self._backoff.next_delay()
-                was_connected = self.connected.is_set()
-                self.connected.clear()
-                log.warning("session ended", extra={"reason": problem.reason.name, "retry_in_seconds": round(delay, 2)})
-                # A person reads the console: say each thing once, not at every attempt; a wrong clock goes on ticking.
-                what = problem.reason.name if problem.reason is Reason.CLOCK_SKEWED else str(problem)
-                if was_connected or what != told:
-                    told = what
-                    self._say(f"not connected: {problem}; trying again")
-                if problem.reason is Reason.UNAVAILABLE and not was_connected:
-                    # The server may have come back with another certificate or address: look again.
-                    await connection.reopen()
-                await asyncio.sleep(delay)
-
-    def _hello(self, journal: Journal) -> pb.Hello:
+    def _hello(self, journal: Journal, transport: Transport) -> pb.Hello:
         return pb.Hello(
             version=importlib.metadata.version("vantage"),
             instance_id=self._instance,
             datasets=[pb.DatasetInfo(name=each.name, format=each.format) for each in self._config.datasets],
             leases=journal.leases(),
             slots=self._config.slots,
+            transport=transport.kind,
         )
 
     def _announce(self, settings: Settings) -> None:
@@ -285,6 +273,7 @@ class _Work:
         self.publish = publish
         self.bundle = bundle
         self.beat = asyncio.Event()
+        self.keeper: SessionKeeper | None = None
         self._agent = agent
         self.assigned = runner.assigned
         self.cancel = runner.cancel
@@ -303,6 +292,8 @@ class _Work:
         """See ``Work``; comes with each answer to a heartbeat."""
         self.bundle.told(version)
         self.beat.set()
+        if self.keeper is not None:
+            self.keeper.heard()
 
 
 def _previous_instance(directory: Path, instance: str) -> str:

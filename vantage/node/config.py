@@ -52,13 +52,15 @@ class _Section(BaseModel):
 
 
 class ServerSection(_Section):
-    """Where the server is and how it is recognised: by fingerprint, by authority, or by those of the system."""
+    """Where the server is and how it is recognised (by fingerprint, by authority, or by those of the system), and
+    whether the session is a stream or unary calls; ``auto`` takes unary calls where streams do not live."""
 
     address: str
     fingerprint: str | None = None
     ca: Path | None = None
     tls: bool = True
     mtls: bool = False
+    transport: Literal["auto", "stream", "sync"] = "auto"
 
     @model_validator(mode="after")
     def _one_trust(self) -> ServerSection:

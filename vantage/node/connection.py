@@ -27,6 +27,7 @@ from vantage.node.renewal import Renewal
 log = logging.getLogger(__name__)
 
 _CALL_TIMEOUT = 20.0
+_PROBE_TIMEOUT = 5.0
 _REFRESH_SHARE = 0.25
 """A token is replaced when less than this share of its life is left."""
 _MENDS_ITSELF = frozenset(
@@ -105,6 +106,15 @@ class Connection:
     async def close(self) -> None:
         """End the connection."""
         await self.reopen()
+
+    async def answers(self) -> bool:
+        """Whether the server answers a unary call now, over the channel as it is."""
+        try:
+            stub = auth_grpc.AuthServiceStub(await self.channel())
+            await stub.GetServerInfo(auth_pb.GetServerInfoRequest(), timeout=_PROBE_TIMEOUT)
+        except (grpc.aio.AioRpcError, VantageError):
+            return False
+        return True
 
     async def metadata(self) -> tuple[tuple[str, str], ...]:
         """Metadata for a call: a token that is good for a while.

@@ -5,19 +5,21 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
+from enum import Enum
 from typing import Protocol, TypeVar
 
 import grpc
 
 from vantage.api.node.v1 import node_session_service_pb2 as pb
-from vantage.api.node.v1 import node_session_service_pb2_grpc as node_grpc
 from vantage.common.errors import Reason, VantageError, error
-from vantage.common.rpc import error_from_rpc
+from vantage.common.rpc import error_from_rpc, told_by_server
 from vantage.node.connection import Connection, FatalError, is_fatal
 from vantage.node.journal import Journal
 from vantage.node.reporting import News
+from vantage.node.transport import Transport
 
 log = logging.getLogger(__name__)
 
@@ -27,6 +29,10 @@ DEFAULT_HEARTBEAT = timedelta(seconds=10)
 DEFAULT_LEASE = timedelta(seconds=30)
 DEFAULT_INLINE = 1024 * 1024
 WELCOME_TIMEOUT = 20.0
+PATIENCE = 0.5
+"""Share of a lease that the answer to a heartbeat may take: what comes after it keeps the leases."""
+_LOST = frozenset({Reason.UNAVAILABLE, Reason.INTERNAL, Reason.CANCELLED, Reason.DEADLINE_EXCEEDED})
+"""What a session that something in between has ended can look like."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,11 +201,23 @@ class Work(Protocol):
         ...
 
 
+class Ending(Enum):
+    """How a session ended, seen from the transport."""
+
+    TOLD = "told"
+    """In order, or with a word of the server."""
+    CUT = "cut"
+    """In the middle, without a word."""
+    STALLED = "stalled"
+    """It was open, and nothing came."""
+
+
 class Session:
-    """One stream to the server.
+    """One session with the server.
 
     Args:
         connection: the way there.
+        transport: carries messages.
         journal: what must be said.
         news: what may be lost.
         work: who does what the server asks.
@@ -209,12 +227,15 @@ class Session:
     def __init__(
         self,
         connection: Connection,
+        transport: Transport,
         journal: Journal,
         news: News,
         work: Work,
         hello: Callable[[], pb.Hello],
     ) -> None:
+        self.ending = Ending.TOLD
         self._connection = connection
+        self._transport = transport
         self._journal = journal
         self._news = news
         self._work = work
@@ -233,9 +254,7 @@ class Session:
             FatalError: the server does not admit the node.
             VantageError: it ended for a reason that may pass.
         """
-        metadata = await self._connection.metadata()
-        stub = node_grpc.NodeSessionServiceStub(await self._connection.channel())
-        call = stub.Connect(self._outgoing(), metadata=metadata)
+        await self._connection.metadata()  # here, so that the time for the welcome is the server's
         try:
             async with asyncio.TaskGroup() as group:
                 helpers = [
@@ -243,32 +262,39 @@ class Session:
                     group.create_task(self._watch(self._news.ready), name="news watcher"),
                     group.create_task(self._beat(), name="heartbeat"),
                 ]
-                await self._receive(call)
+                await self._receive()
                 for helper in helpers:
                     helper.cancel()
         except* grpc.aio.AioRpcError as problems:
             raise self._translate(_first(problems)) from problems
         except* (VantageError, FatalError) as problems:
             raise _first(problems) from problems
-        except* TimeoutError:
-            raise error(Reason.UNAVAILABLE, "the server accepted the stream but sent no welcome") from None
-        finally:
-            call.cancel()
+
+    @property
+    def welcomed(self) -> bool:
+        """Whether the server has admitted the session."""
+        return self._state.welcomed
 
     def close(self) -> None:
         """Say what is to be said and end the stream from this side."""
         self._closing = True
         self._wake.set()
 
-    async def _receive(self, call: grpc.aio.StreamStreamCall[pb.ConnectRequest, pb.ConnectResponse]) -> None:
-        async with asyncio.timeout(WELCOME_TIMEOUT) as limit:
-            async for message in call:
-                limit.reschedule(None)
-                self._state, effects = step(self._state, message)
-                for effect in effects:
-                    self._apply(effect)
+    async def _receive(self) -> None:
+        try:
+            async with asyncio.timeout(WELCOME_TIMEOUT) as limit:
+                async with aclosing(self._transport.carry(self._outgoing())) as messages:
+                    async for message in messages:
+                        limit.reschedule(None)
+                        self._state, effects = step(self._state, message)
+                        for effect in effects:
+                            self._apply(effect)
+        except TimeoutError:
+            self.ending = Ending.STALLED
+            raise error(Reason.UNAVAILABLE, "the server accepted the session but sent no welcome") from None
         if not self._closing:
-            raise error(Reason.UNAVAILABLE, "the server ended the stream")
+            self.ending = Ending.CUT
+            raise error(Reason.UNAVAILABLE, "the server ended the session")
 
     def _apply(self, effect: Effect) -> None:
         match effect:
@@ -298,7 +324,7 @@ class Session:
                 raise cause
 
     async def _outgoing(self) -> AsyncGenerator[pb.ConnectRequest, None]:
-        """The one writer of the stream: heartbeats first, then the journal in order, then news."""
+        """What the session says: heartbeats first, then the journal in order, then news."""
         yield pb.ConnectRequest(hello=self._hello())
         sent = 0
         while True:
@@ -342,15 +368,18 @@ class Session:
             self._heartbeat_due = True
             self._wake.set()
             try:
-                async with asyncio.timeout(self._settings.lease.total_seconds()):
+                async with asyncio.timeout(self._settings.lease.total_seconds() * PATIENCE):
                     await self._heard.wait()
             except TimeoutError:
+                self.ending = Ending.STALLED
                 raise error(
                     Reason.UNAVAILABLE, "the server did not answer a heartbeat: the connection is half open"
                 ) from None
 
     def _translate(self, problem: grpc.aio.AioRpcError) -> Exception:
         cause = error_from_rpc(problem)
+        if cause.reason in _LOST and not told_by_server(problem):
+            self.ending = Ending.CUT
         if problem.code() is grpc.StatusCode.UNAUTHENTICATED:
             # The token may have been revoked, or the server replaced: a fresh assertion decides.
             return FatalError(cause) if self._connection.token_refused() else cause

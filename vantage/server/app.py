@@ -289,9 +289,8 @@ class Server:
         role_service_pb2_grpc.add_RoleServiceServicer_to_server(RoleServicer(Roles(database, directory, clock)), server)
         trust_service_pb2_grpc.add_TrustServiceServicer_to_server(TrustServicer(trust), server)
         task_service_pb2_grpc.add_TaskServiceServicer_to_server(TaskServicer(self.tasks, self.sessions, inline), server)
-        node_session_service_pb2_grpc.add_NodeSessionServiceServicer_to_server(
-            NodeSessionServicer(self.sessions), server
-        )
+        self.node_sessions = NodeSessionServicer(self.sessions)
+        node_session_service_pb2_grpc.add_NodeSessionServiceServicer_to_server(self.node_sessions, server)
         add_payload_service(PayloadServicer(payloads), server)
         self.relaying = Relaying(self.data, config, clock, commits, self.sessions)
         self.relaying.add_to(server)
@@ -351,6 +350,7 @@ class Server:
         await self.sessions.stop()
         await self.tasks.stop()
         await self._server.stop(self.config.stop_grace_seconds)
+        await self.node_sessions.stop()
         await self.gate.settle()
         await self.payload_collection.stop()
         await self.audit.stop()

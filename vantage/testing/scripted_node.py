@@ -3,19 +3,67 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
-from typing import TypeVar
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
+from typing import Any, TypeVar
 
 import grpc
 
 from vantage.api.node.v1 import node_session_service_pb2 as pb
 from vantage.api.node.v1 import node_session_service_pb2_grpc
 from vantage.api.types.v1 import types_pb2
+from vantage.common.errors import VantageError
+from vantage.node.transport import SyncTransport
 
 PATIENCE = 30.0
 """Seconds until a message that must come is missed."""
 
 M = TypeVar("M")
+
+
+class _SyncCall:
+    """Looks like a call of ``Connect``."""
+
+    def __init__(self, channel: grpc.aio.Channel, metadata: tuple[tuple[str, str], ...]) -> None:
+        self._channel = channel
+        self._metadata = metadata
+        self._requests: asyncio.Queue[pb.ConnectRequest | None] = asyncio.Queue()
+        self._responses: asyncio.Queue[pb.ConnectResponse | object] = asyncio.Queue()
+        self._carrier = asyncio.create_task(self._carry())
+
+    async def channel(self) -> grpc.aio.Channel:
+        return self._channel
+
+    async def metadata(self) -> tuple[tuple[str, str], ...]:
+        return self._metadata
+
+    async def write(self, message: pb.ConnectRequest) -> None:
+        self._requests.put_nowait(message)
+
+    async def done_writing(self) -> None:
+        self._requests.put_nowait(None)
+
+    async def read(self) -> object:
+        found = await self._responses.get()
+        if isinstance(found, Exception):
+            raise found
+        return found
+
+    def cancel(self) -> None:
+        self._carrier.cancel()
+
+    async def _outgoing(self) -> AsyncGenerator[pb.ConnectRequest, None]:
+        while (message := await self._requests.get()) is not None:
+            yield message
+
+    async def _carry(self) -> None:
+        try:
+            async with aclosing(SyncTransport(self).carry(self._outgoing())) as messages:
+                async for message in messages:
+                    self._responses.put_nowait(message)
+            self._responses.put_nowait(grpc.aio.EOF)
+        except (grpc.aio.AioRpcError, VantageError) as problem:
+            self._responses.put_nowait(problem)
 
 
 class ScriptedNode:
@@ -24,10 +72,12 @@ class ScriptedNode:
     Args:
         channel: to the server.
         metadata: credentials of the node.
+        sync: in unary calls instead of a stream.
     """
 
-    def __init__(self, channel: grpc.aio.Channel, metadata: Sequence[tuple[str, str]]) -> None:
-        self._call = node_session_service_pb2_grpc.NodeSessionServiceStub(channel).Connect(metadata=tuple(metadata))
+    def __init__(self, channel: grpc.aio.Channel, metadata: Sequence[tuple[str, str]], *, sync: bool = False) -> None:
+        stub = node_session_service_pb2_grpc.NodeSessionServiceStub(channel)
+        self._call: Any = _SyncCall(channel, tuple(metadata)) if sync else stub.Connect(metadata=tuple(metadata))
         self._sequence = 0
         self.ack = 0
         self.welcome = pb.Welcome()

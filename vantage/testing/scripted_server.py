@@ -10,6 +10,7 @@ import asyncio
 import hashlib
 from collections import defaultdict, deque
 from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
 from types import TracebackType
 from typing import Any, Self
 
@@ -29,6 +30,7 @@ from vantage.api.task.v1 import task_service_pb2_grpc as task_grpc
 from vantage.common.errors import VantageError
 from vantage.common.names import new_id
 from vantage.common.rpc import CHANNEL_OPTIONS, abort
+from vantage.server.rpc.sync_sessions import SyncSessions
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -156,7 +158,8 @@ class ScriptedServer:
         self._server = grpc.aio.server(options=[*CHANNEL_OPTIONS, ("grpc.so_reuseport", 0)])
         auth_grpc.add_AuthServiceServicer_to_server(_Auth(self), self._server)  # type: ignore[abstract]  # the rest is unimplemented
         key_grpc.add_KeyServiceServicer_to_server(_Keys(self), self._server)  # type: ignore[abstract]
-        node_grpc.add_NodeSessionServiceServicer_to_server(_Sessions(self), self._server)
+        self._servicer = _Sessions(self)
+        node_grpc.add_NodeSessionServiceServicer_to_server(self._servicer, self._server)
         payload_grpc.add_PayloadServiceServicer_to_server(_Payloads(self), self._server)
         task_grpc.add_TaskServiceServicer_to_server(_Tasks(self), self._server)  # type: ignore[abstract]
         port = self._server.add_insecure_port(self.address or "127.0.0.1:0")
@@ -167,6 +170,7 @@ class ScriptedServer:
         """Cut all connections."""
         if self._server is not None:
             await self._server.stop(None)
+            await self._servicer.sync.stop()
             self._server = None
 
     def script(self, method: str, *answers: Any) -> None:
@@ -234,21 +238,39 @@ class _Keys(key_grpc.KeyServiceServicer):
 class _Sessions(node_grpc.NodeSessionServiceServicer):
     def __init__(self, server: ScriptedServer) -> None:
         self._server = server
+        self.sync = SyncSessions()
 
     async def Connect(
         self, request_iterator: AsyncIterator[pb.ConnectRequest], context: Context
     ) -> AsyncGenerator[pb.ConnectResponse, None]:
+        try:
+            async with aclosing(self._serve(request_iterator, _token(context))) as messages:
+                async for message in messages:
+                    yield message
+        except VantageError as problem:
+            await abort(context, problem)
+
+    async def Sync(self, request: pb.SyncRequest, context: Context) -> pb.SyncResponse:
+        self._server.calls["Sync"].append(request)
+        token = _token(context)
+        try:
+            return await self.sync.exchange("the node", request, lambda messages: self._serve(messages, token))
+        except VantageError as problem:
+            await abort(context, problem)
+
+    async def _serve(
+        self, requests: AsyncIterator[pb.ConnectRequest], token: str
+    ) -> AsyncGenerator[pb.ConnectResponse, None]:
         if self._server._scripts["Connect"]:
-            await abort(context, self._server._scripts["Connect"].popleft())
-        metadata = {key: str(value) for key, value in context.invocation_metadata() or ()}
-        first = await anext(aiter(request_iterator))
+            raise self._server._scripts["Connect"].popleft()
+        first = await anext(aiter(requests))
         assert first.HasField("hello"), f"the first message was {first}"  # noqa: S101
-        session = ScriptedSession(first.hello, metadata.get("authorization", "").removeprefix("Bearer "))
+        session = ScriptedSession(first.hello, token)
         self._server._sessions.put_nowait(session)
 
         async def read() -> None:
             try:
-                async for message in request_iterator:
+                async for message in requests:
                     session._take(message)
             finally:
                 session._outgoing.put_nowait(None)
@@ -257,12 +279,17 @@ class _Sessions(node_grpc.NodeSessionServiceServicer):
         try:
             while (message := await session._outgoing.get()) is not None:
                 if isinstance(message, VantageError):
-                    await abort(context, message)
+                    raise message
                 yield message
         finally:
             reader.cancel()
             await asyncio.gather(reader, return_exceptions=True)
             session._finish()
+
+
+def _token(context: Context) -> str:
+    metadata = {key: str(value) for key, value in context.invocation_metadata() or ()}
+    return metadata.get("authorization", "").removeprefix("Bearer ")
 
 
 class _Payloads(payload_grpc.PayloadServiceServicer):

@@ -132,6 +132,8 @@ class Network:
         self.session_settings = SessionSettings()
         self.store: PayloadStore = PayloadFiles(directory / "payloads")
         self.payload_quota: int | None = None
+        self.sync = False
+        self.interceptors: list[grpc.aio.ClientInterceptor] = []
         self._channels: list[grpc.aio.Channel] = []
         engine = sqlite_engine(directory / "server.db")
         schema.metadata.create_all(engine, tables=[*schema.metadata.tables.values()])
@@ -169,9 +171,8 @@ class Network:
         task_service_pb2_grpc.add_TaskServiceServicer_to_server(
             TaskServicer(self.tasks, self.sessions, LIMIT), self.server
         )
-        node_session_service_pb2_grpc.add_NodeSessionServiceServicer_to_server(
-            NodeSessionServicer(self.sessions), self.server
-        )
+        self.node_sessions = NodeSessionServicer(self.sessions)
+        node_session_service_pb2_grpc.add_NodeSessionServiceServicer_to_server(self.node_sessions, self.server)
         add_payload_service(PayloadServicer(self.payloads), self.server)
         self.relaying.add_to(self.server)
         self.port = self.server.add_insecure_port("127.0.0.1:0")
@@ -185,13 +186,16 @@ class Network:
         await self.sessions.stop()
         await self.tasks.stop()
         await self.server.stop(1)
+        await self.node_sessions.stop()
         await self.collection.stop()
         await self.database.close()
 
     def channel(self) -> grpc.aio.Channel:
         # A connection of its own for each, as in life: one that breaks breaks alone.
         channel = grpc.aio.insecure_channel(
-            f"127.0.0.1:{self.port}", options=[*CHANNEL_OPTIONS, ("grpc.use_local_subchannel_pool", 1)]
+            f"127.0.0.1:{self.port}",
+            options=[*CHANNEL_OPTIONS, ("grpc.use_local_subchannel_pool", 1)],
+            interceptors=self.interceptors,
         )
         self._channels.append(channel)
         return channel
@@ -206,7 +210,7 @@ class Network:
         return relay_broker_service_pb2_grpc.RelayBrokerServiceStub(self.channel())
 
     def node(self, name: str = "organizations/alpha/nodes/one") -> ScriptedNode:
-        return ScriptedNode(self.channel(), as_(name))
+        return ScriptedNode(self.channel(), as_(name), sync=self.sync)
 
     def advance(self, by: timedelta) -> None:
         """Move the clock, and let what waits for a moment look at it."""

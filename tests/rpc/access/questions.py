@@ -265,6 +265,12 @@ REQUESTS: dict[str, Builder] = {
     "NodeSessionService.Connect": _fixed(
         lambda _: session_pb.ConnectRequest(hello=session_pb.Hello(instance_id=str(uuid.uuid4()), slots=1))
     ),
+    "NodeSessionService.Sync": _fixed(
+        lambda _: session_pb.SyncRequest(
+            session=str(uuid.uuid4()),
+            messages=[session_pb.ConnectRequest(hello=session_pb.Hello(instance_id=str(uuid.uuid4()), slots=1))],
+        )
+    ),
     "RelayBrokerService.OpenPair": _fixed(
         lambda _: broker_pb.OpenPairRequest(lease=_lease(), peer_run=_lease().run, pair=str(uuid.uuid4()))
     ),

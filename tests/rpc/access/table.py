@@ -155,7 +155,7 @@ TABLE: dict[str, dict[str, str]] = {
     ),
     "PayloadService.DownloadPayload": dict.fromkeys(("root", "organization-admin", "researcher", "node"), "AHHHH"),
     # Sessions of nodes and relays.
-    "NodeSessionService.Connect": {"node": "A"},
+    **_same(("NodeSessionService.Connect", "NodeSessionService.Sync"), {"node": "A"}),
     "RelayBrokerService.OpenPair": {"node": "D"},
     "RelayBrokerService.WatchPeers": {"node": "D"},
     "RelayService.Open": {"anyone": "A"},

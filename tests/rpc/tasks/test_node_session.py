@@ -1,4 +1,4 @@
-"""The node's stream: leases, acknowledgements, reconnects, fencing, expiry, subtasks, progress."""
+"""Sessions of nodes, as streams and in unary calls: leases, acknowledgements, reconnects, fencing, expiry, subtasks."""
 
 from __future__ import annotations
 
@@ -14,11 +14,20 @@ from vantage.api.task.v1 import task_pb2, task_service_pb2
 from vantage.api.types.v1 import types_pb2
 from vantage.common.errors import Reason
 from vantage.common.rpc import error_from_rpc
+from vantage.testing.losses import Losses
 from vantage.testing.scripted_node import ScriptedNode
 from vantage.testing.task_server import ROSA, Network, as_, request_id, spec
 
 ONE = "organizations/alpha/nodes/one"
 TWO = "organizations/alpha/nodes/two"
+
+
+@pytest.fixture(params=["stream", "sync", "sync with losses"])
+def network(network: Network, request: pytest.FixtureRequest) -> Network:
+    network.sync = request.param != "stream"
+    if request.param == "sync with losses":
+        network.interceptors = [Losses()]
+    return network
 
 
 async def test_welcome_says_how_to_behave(network: Network) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from datetime import datetime
+from enum import Enum
 
 from vantage.common.errors import Reason, VantageError, error
 from vantage.server.domain.jobs import RelayAnswer
@@ -15,6 +16,14 @@ MAX_LEASES = 10_000
 MAX_DATASETS = 1_000
 
 
+class Transport(Enum):
+    """How the messages of a session travel."""
+
+    UNKNOWN = 0
+    STREAM = 1
+    SYNC = 2
+
+
 @dataclass(frozen=True, slots=True)
 class Hello:
     """First message of a node. Datasets are (name, format)."""
@@ -24,6 +33,7 @@ class Hello:
     datasets: tuple[tuple[str, str], ...]
     leases: tuple[Lease, ...]
     slots: int
+    transport: Transport = Transport.UNKNOWN
 
 
 @dataclass(frozen=True, slots=True)

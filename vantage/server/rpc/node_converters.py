@@ -24,6 +24,7 @@ from vantage.server.domain.session import (
     NodeMessage,
     Progressed,
     Reported,
+    Transport,
     Welcome,
 )
 from vantage.server.domain.tasks import Work
@@ -35,6 +36,7 @@ MAX_LINES = 1_000
 MAX_LINE = 2_000
 MAX_PROGRESS_TEXT = 200
 MAX_STATEMENT_BYTES = 64 * 1024
+_TRANSPORTS = {pb.TRANSPORT_STREAM: Transport.STREAM, pb.TRANSPORT_SYNC: Transport.SYNC}
 
 
 def lease_from_proto(message: pb.Lease) -> Lease:
@@ -62,6 +64,7 @@ def node_message_from_proto(message: pb.ConnectRequest, limit: int) -> NodeMessa
                 tuple((dataset.name[:100], dataset.format[:40]) for dataset in hello.datasets),
                 tuple(lease_from_proto(lease) for lease in hello.leases),
                 hello.slots,
+                _TRANSPORTS.get(hello.transport, Transport.UNKNOWN),
             )
         case "heartbeat":
             return Heartbeat(tuple(lease_from_proto(lease) for lease in message.heartbeat.leases))

@@ -164,6 +164,7 @@ class NodeSession:
                 "node": self.node.name,
                 "instance": hello.instance_id,
                 "version": hello.version,
+                "transport": hello.transport.name.lower(),
                 "kept": len(found.kept) + len(found.resumed),
                 "revoked": len(found.revoked),
                 "resent": len(found.resent),

@@ -24,6 +24,7 @@ from vantage.server.domain.session import (
     Progressed,
     SessionSettings,
     Tell,
+    Transport,
 )
 from vantage.server.domain.task_events import Event, RunLogged, RunProgressed
 from vantage.server.events.bus import Bus
@@ -190,7 +191,7 @@ class Sessions:
             older.outbox.end(_FENCED)
         self._open[node] = session
         self._by_organization.setdefault(session.node.organization, set()).add(node)
-        known = Presence(True, self._clock.now(), hello.version[:80], hello.datasets)
+        known = Presence(True, self._clock.now(), hello.version[:80], hello.datasets, hello.transport)
         self._presence[node] = known
         self._watch(node)
         if self._stopping:
@@ -249,7 +250,7 @@ class Sessions:
         del self._open[node]
         self._by_organization[session.node.organization].discard(node)
         now = self._clock.now()
-        self._presence[node] = replace(self.presence(node), online=False, last_seen=now)
+        self._presence[node] = replace(self.presence(node), online=False, last_seen=now, transport=Transport.UNKNOWN)
         log.info("node disconnected", extra={"node": node, "instance": session.instance_id})
         if not self._stopping:
             await self._commits.database.write(partial(presence_store.seen, node=node, at=now))
@@ -257,16 +258,17 @@ class Sessions:
     async def _lose(self, due: Sequence[str]) -> None:
         now = self._clock.now()
         for node in due:
+            session = self._open.get(node)
+            if session is not None and now - session.heard >= timedelta(seconds=self.settings.lease_seconds):
+                # The connection is half open, or the node hangs: online is who gives signs of life. Before the leases,
+                # whose runs would otherwise be handed to this session again.
+                log.warning("silent session ended", extra={"node": node, "instance": session.instance_id})
+                session.outbox.end()
             if expired := self.book.expired(node, now):
                 log.warning("leases ended without a sign of life", extra={"node": node, "runs": len(expired)})
                 await self._commits.commit(lifecycle.lose, node, expired, now)
                 for lease in expired:
                     self.book.drop(node, lease.run)
-            session = self._open.get(node)
-            if session is not None and now - session.heard >= timedelta(seconds=self.settings.lease_seconds):
-                # The connection is half open, or the node hangs: online is who gives signs of life.
-                log.warning("silent session ended", extra={"node": node, "instance": session.instance_id})
-                session.outbox.end()
             self._watch(node)  # the rest was renewed meanwhile
 
     def _on_changes(self, changes: Changes) -> None:

@@ -8,6 +8,7 @@ from datetime import datetime
 
 from sqlalchemy import Connection, bindparam, delete, insert, select, update
 
+from vantage.server.domain.session import Transport
 from vantage.server.storage.task_schema import presence
 
 _ALL = select(presence)
@@ -18,12 +19,13 @@ _SEEN = update(presence).where(presence.c.node == bindparam("wanted")).values(la
 
 @dataclass(frozen=True, slots=True)
 class Presence:
-    """What is known of a node; datasets are (name, format)."""
+    """What is known of a node; datasets are (name, format), and the transport is that of the open session, not kept."""
 
     online: bool
     last_seen: datetime | None
     version: str
     datasets: tuple[tuple[str, str], ...]
+    transport: Transport = Transport.UNKNOWN
 
 
 UNKNOWN = Presence(False, None, "", ())

@@ -9,6 +9,7 @@ from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from vantage.api.task.v1 import task_pb2 as _task_pb2
 from vantage.api.types.v1 import types_pb2 as _types_pb2
 import builtins as _builtins
@@ -21,6 +22,110 @@ else:
     from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+class _Transport:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _TransportEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Transport.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    TRANSPORT_UNSPECIFIED: _Transport.ValueType  # 0
+    TRANSPORT_STREAM: _Transport.ValueType  # 1
+    """One stream (Connect)."""
+    TRANSPORT_SYNC: _Transport.ValueType  # 2
+    """Unary calls (Sync)."""
+
+class Transport(_Transport, metaclass=_TransportEnumTypeWrapper):
+    """How the messages of a session travel."""
+
+TRANSPORT_UNSPECIFIED: Transport.ValueType  # 0
+TRANSPORT_STREAM: Transport.ValueType  # 1
+"""One stream (Connect)."""
+TRANSPORT_SYNC: Transport.ValueType  # 2
+"""Unary calls (Sync)."""
+Global___Transport: _TypeAlias = Transport  # noqa: Y015
+
+@_typing.final
+class SyncRequest(_message.Message):
+    """One call of a session."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SESSION_FIELD_NUMBER: _builtins.int
+    OFFSET_FIELD_NUMBER: _builtins.int
+    MESSAGES_FIELD_NUMBER: _builtins.int
+    LAST_FIELD_NUMBER: _builtins.int
+    RECEIVED_FIELD_NUMBER: _builtins.int
+    WAIT_FIELD_NUMBER: _builtins.int
+    session: _builtins.str
+    """UUID that the node chooses for the session, new for each Hello."""
+    offset: _builtins.int
+    """How many messages of the session the node has sent before the first of these."""
+    last: _builtins.bool
+    """Nothing more follows these messages: the server says what it still has to say, and the session is over."""
+    received: _builtins.int
+    """How many messages of the session the node has received: the server forgets them."""
+    @_builtins.property
+    def messages(self) -> _containers.RepeatedCompositeFieldContainer[Global___ConnectRequest]:
+        """What the node says, in order; the first message of the session is Hello. None: the call waits."""
+
+    @_builtins.property
+    def wait(self) -> _duration_pb2.Duration:
+        """How long to wait for a message of the server; at most 60 seconds."""
+
+    def __init__(
+        self,
+        *,
+        session: _builtins.str = ...,
+        offset: _builtins.int = ...,
+        messages: _abc.Iterable[Global___ConnectRequest] | None = ...,
+        last: _builtins.bool = ...,
+        received: _builtins.int = ...,
+        wait: _duration_pb2.Duration | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["wait", b"wait"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["last", b"last", "messages", b"messages", "offset", b"offset", "received", b"received", "session", b"session", "wait", b"wait"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SyncRequest: _TypeAlias = SyncRequest  # noqa: Y015
+
+@_typing.final
+class SyncResponse(_message.Message):
+    """Answer of one call."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TAKEN_FIELD_NUMBER: _builtins.int
+    OFFSET_FIELD_NUMBER: _builtins.int
+    MESSAGES_FIELD_NUMBER: _builtins.int
+    ENDED_FIELD_NUMBER: _builtins.int
+    taken: _builtins.int
+    """How many messages of the node the server has taken."""
+    offset: _builtins.int
+    """How many messages of the session the server has sent before the first of these."""
+    ended: _builtins.bool
+    """Nothing follows these messages: the session is over."""
+    @_builtins.property
+    def messages(self) -> _containers.RepeatedCompositeFieldContainer[Global___ConnectResponse]:
+        """What the server says, in order; none when there was nothing to say in time, and when the call brought messages."""
+
+    def __init__(
+        self,
+        *,
+        taken: _builtins.int = ...,
+        offset: _builtins.int = ...,
+        messages: _abc.Iterable[Global___ConnectResponse] | None = ...,
+        ended: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ended", b"ended", "messages", b"messages", "offset", b"offset", "taken", b"taken"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SyncResponse: _TypeAlias = SyncResponse  # noqa: Y015
 
 @_typing.final
 class ConnectRequest(_message.Message):
@@ -227,12 +332,15 @@ class Hello(_message.Message):
     DATASETS_FIELD_NUMBER: _builtins.int
     LEASES_FIELD_NUMBER: _builtins.int
     SLOTS_FIELD_NUMBER: _builtins.int
+    TRANSPORT_FIELD_NUMBER: _builtins.int
     version: _builtins.str
     """Version of the node, semantic versioning."""
     instance_id: _builtins.str
     """New for each process: tells a reconnect from a second process with the same identity."""
     slots: _builtins.int
     """How many runs it takes at once."""
+    transport: Global___Transport.ValueType
+    """How the node sends its messages; shown to those who may view the node."""
     @_builtins.property
     def datasets(self) -> _containers.RepeatedCompositeFieldContainer[Global___DatasetInfo]:
         """What the node lets the server know of its datasets."""
@@ -249,10 +357,11 @@ class Hello(_message.Message):
         datasets: _abc.Iterable[Global___DatasetInfo] | None = ...,
         leases: _abc.Iterable[Global___Lease] | None = ...,
         slots: _builtins.int = ...,
+        transport: Global___Transport.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["datasets", b"datasets", "instance_id", b"instance_id", "leases", b"leases", "slots", b"slots", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["datasets", b"datasets", "instance_id", b"instance_id", "leases", b"leases", "slots", b"slots", "transport", b"transport", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

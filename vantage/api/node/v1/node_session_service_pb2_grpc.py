@@ -40,6 +40,11 @@ class NodeSessionServiceStub(object):
                 request_serializer=vantage_dot_api_dot_node_dot_v1_dot_node__session__service__pb2.ConnectRequest.SerializeToString,
                 response_deserializer=vantage_dot_api_dot_node_dot_v1_dot_node__session__service__pb2.ConnectResponse.FromString,
                 _registered_method=True)
+        self.Sync = channel.unary_unary(
+                '/vantage.api.node.v1.NodeSessionService/Sync',
+                request_serializer=vantage_dot_api_dot_node_dot_v1_dot_node__session__service__pb2.SyncRequest.SerializeToString,
+                response_deserializer=vantage_dot_api_dot_node_dot_v1_dot_node__session__service__pb2.SyncResponse.FromString,
+                _registered_method=True)
 
 
 class NodeSessionServiceServicer(object):
@@ -63,6 +68,21 @@ class NodeSessionServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Sync(self, request, context):
+        """The same session, with the same messages and rules, in unary calls, for networks that cut or hold back streams. A call
+        either brings messages of the node and is answered at once, or brings none and waits for messages of the server: one of
+        each at a time. A newer call that waits ends the older one, whose answer is then empty. Messages are counted in both
+        directions, so that a call, or its answer, may be lost and made again: what has arrived is not taken twice, and what has
+        not been confirmed is answered again. A session without heartbeats for a lease_duration is over.
+        Limits: 1000 messages and 8 MiB per call and answer (one message alone may be larger); waits of at most 60 seconds.
+        Who: nodes.
+        Errors: as for Connect; SESSION_UNKNOWN: begin a new session with Hello; INVALID_ARGUMENT. A call that fails with
+        UNAVAILABLE, or with no answer at all, is made again.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_NodeSessionServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -70,6 +90,11 @@ def add_NodeSessionServiceServicer_to_server(servicer, server):
                     servicer.Connect,
                     request_deserializer=vantage_dot_api_dot_node_dot_v1_dot_node__session__service__pb2.ConnectRequest.FromString,
                     response_serializer=vantage_dot_api_dot_node_dot_v1_dot_node__session__service__pb2.ConnectResponse.SerializeToString,
+            ),
+            'Sync': grpc.unary_unary_rpc_method_handler(
+                    servicer.Sync,
+                    request_deserializer=vantage_dot_api_dot_node_dot_v1_dot_node__session__service__pb2.SyncRequest.FromString,
+                    response_serializer=vantage_dot_api_dot_node_dot_v1_dot_node__session__service__pb2.SyncResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -100,6 +125,33 @@ class NodeSessionService(object):
             '/vantage.api.node.v1.NodeSessionService/Connect',
             vantage_dot_api_dot_node_dot_v1_dot_node__session__service__pb2.ConnectRequest.SerializeToString,
             vantage_dot_api_dot_node_dot_v1_dot_node__session__service__pb2.ConnectResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Sync(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/vantage.api.node.v1.NodeSessionService/Sync',
+            vantage_dot_api_dot_node_dot_v1_dot_node__session__service__pb2.SyncRequest.SerializeToString,
+            vantage_dot_api_dot_node_dot_v1_dot_node__session__service__pb2.SyncResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -29,6 +29,17 @@ class NodeSessionServiceStub:
     INVALID_ARGUMENT when the first message is not Hello or the order of messages is broken; any other: reconnect with
     back-off.
     """
+    Sync: _aio.UnaryUnaryMultiCallable[_node_session_service_pb2.SyncRequest, _node_session_service_pb2.SyncResponse]
+    """The same session, with the same messages and rules, in unary calls, for networks that cut or hold back streams. A call
+    either brings messages of the node and is answered at once, or brings none and waits for messages of the server: one of
+    each at a time. A newer call that waits ends the older one, whose answer is then empty. Messages are counted in both
+    directions, so that a call, or its answer, may be lost and made again: what has arrived is not taken twice, and what has
+    not been confirmed is answered again. A session without heartbeats for a lease_duration is over.
+    Limits: 1000 messages and 8 MiB per call and answer (one message alone may be larger); waits of at most 60 seconds.
+    Who: nodes.
+    Errors: as for Connect; SESSION_UNKNOWN: begin a new session with Hello; INVALID_ARGUMENT. A call that fails with
+    UNAVAILABLE, or with no answer at all, is made again.
+    """
 
 class NodeSessionServiceServicer(metaclass=_abc_1.ABCMeta):
     """Hands work to nodes and takes their answers."""
@@ -50,6 +61,23 @@ class NodeSessionServiceServicer(metaclass=_abc_1.ABCMeta):
         Errors: UNAUTHENTICATED (sign a new assertion), PERMISSION_DENIED (not admitted: tell the admin, do not retry),
         INVALID_ARGUMENT when the first message is not Hello or the order of messages is broken; any other: reconnect with
         back-off.
+        """
+
+    @_abc_1.abstractmethod
+    def Sync(
+        self,
+        request: _node_session_service_pb2.SyncRequest,
+        context: _aio.ServicerContext[_node_session_service_pb2.SyncRequest, _abc.Awaitable[_node_session_service_pb2.SyncResponse]],
+    ) -> _abc.Awaitable[_node_session_service_pb2.SyncResponse]:
+        """The same session, with the same messages and rules, in unary calls, for networks that cut or hold back streams. A call
+        either brings messages of the node and is answered at once, or brings none and waits for messages of the server: one of
+        each at a time. A newer call that waits ends the older one, whose answer is then empty. Messages are counted in both
+        directions, so that a call, or its answer, may be lost and made again: what has arrived is not taken twice, and what has
+        not been confirmed is answered again. A session without heartbeats for a lease_duration is over.
+        Limits: 1000 messages and 8 MiB per call and answer (one message alone may be larger); waits of at most 60 seconds.
+        Who: nodes.
+        Errors: as for Connect; SESSION_UNKNOWN: begin a new session with Hello; INVALID_ARGUMENT. A call that fails with
+        UNAVAILABLE, or with no answer at all, is made again.
         """
 
 def add_NodeSessionServiceServicer_to_server(servicer: NodeSessionServiceServicer, server: _aio.Server) -> None: ...

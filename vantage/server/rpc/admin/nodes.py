@@ -7,11 +7,18 @@ from typing import Any
 from vantage.api.admin.v1 import node_service_pb2 as pb
 from vantage.api.admin.v1 import node_service_pb2_grpc
 from vantage.api.node.v1 import node_session_service_pb2 as session_pb
+from vantage.server.domain.session import Transport
 from vantage.server.rpc.admin.common import changed_fields, time_to_proto
 from vantage.server.rpc.context import current_principal, current_user
 from vantage.server.services.nodes import Known, Nodes
 
 Context = Any
+
+_TRANSPORTS = {
+    Transport.UNKNOWN: session_pb.TRANSPORT_UNSPECIFIED,
+    Transport.STREAM: session_pb.TRANSPORT_STREAM,
+    Transport.SYNC: session_pb.TRANSPORT_SYNC,
+}
 
 
 class NodeServicer(node_service_pb2_grpc.NodeServiceServicer):
@@ -59,4 +66,5 @@ def node_to_proto(known: Known) -> pb.Node:
         create_time=time_to_proto(node.created),
         active_collaborations=node.active,
         etag=node.etag,
+        transport=_TRANSPORTS[presence.transport],
     )

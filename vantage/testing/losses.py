@@ -1,0 +1,31 @@
+"""A connection on which calls of ``Sync`` are lost, on their way or on their way back, or arrive twice."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+import grpc
+
+
+class Losses(grpc.aio.UnaryUnaryClientInterceptor):
+    """Of five calls one passes, one never arrives, one arrives without an answer, one arrives twice, and one arrives
+    twice without an answer."""
+
+    def __init__(self) -> None:
+        self._plans = itertools.cycle(((0, False), (1, True), (2, False), (2, True), (1, False)))
+
+    async def intercept_unary_unary(self, continuation: Any, client_call_details: Any, request: Any) -> Any:
+        """See grpc.aio."""
+        method = client_call_details.method
+        if not (method.decode() if isinstance(method, bytes) else method).endswith("/Sync"):
+            return await continuation(client_call_details, request)
+        times, answered = next(self._plans)
+        answer = None
+        for _ in range(times):
+            call = await continuation(client_call_details, request)
+            answer = await call
+        if answer is None or not answered:
+            nothing = grpc.aio.Metadata()
+            raise grpc.aio.AioRpcError(grpc.StatusCode.UNAVAILABLE, nothing, nothing, "lost")
+        return answer
