@@ -11,9 +11,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import BinaryIO
 
-import pyrage
-from pyrage import x25519
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
 
+from vantage.common import age
 from vantage.common.errors import Reason, VantageError, error
 
 MAX_RECIPIENTS = 64
@@ -29,7 +29,7 @@ class SealedPayload:
 
 def create_identity() -> str:
     """A new secret key, ``AGE-SECRET-KEY-1...``: the content of an ``age`` identity file."""
-    return str(x25519.Identity.generate())
+    return age.generate_identity()
 
 
 def recipient_of(identity: str) -> str:
@@ -38,7 +38,7 @@ def recipient_of(identity: str) -> str:
     Raises:
         InvalidArgumentError: KEY_INVALID.
     """
-    return str(_identity(identity).to_public())
+    return age.recipient_text(_identity(identity).public_key())
 
 
 def check_recipient(text: str) -> str:
@@ -47,7 +47,7 @@ def check_recipient(text: str) -> str:
     Raises:
         InvalidArgumentError: KEY_INVALID.
     """
-    return str(_recipient(text))
+    return age.recipient_text(_recipient(text))
 
 
 def read_identities(text: str) -> list[str]:
@@ -70,7 +70,9 @@ def seal(content: bytes, recipients: Sequence[str]) -> SealedPayload:
     Raises:
         InvalidArgumentError: KEY_INVALID: no recipient, too many, or one is malformed.
     """
-    return SealedPayload(pyrage.encrypt(content, _recipients(recipients)))
+    target = io.BytesIO()
+    seal_stream(io.BytesIO(content), target, recipients)
+    return SealedPayload(target.getvalue())
 
 
 def seal_stream(source: BinaryIO, target: BinaryIO, recipients: Sequence[str], *, lead: bytes = b"") -> None:
@@ -86,12 +88,10 @@ def seal_stream(source: BinaryIO, target: BinaryIO, recipients: Sequence[str], *
         InvalidArgumentError: KEY_INVALID.
         OSError: of source or target.
     """
-    wanted = _recipients(recipients)
-    watched = _Watched(source, target, lead)
     try:
-        pyrage.encrypt_io(watched, watched, wanted)
-    except (pyrage.EncryptError, OSError) as problem:
-        raise watched.problem or problem from None
+        age.encrypt(_Led(lead, source) if lead else source, target, _recipients(recipients))
+    except age.KeyTextError as problem:
+        raise error(Reason.KEY_INVALID, f"a recipient is not usable: {problem}") from None
 
 
 def unseal(payload: SealedPayload, identities: Sequence[str]) -> bytes:
@@ -100,10 +100,9 @@ def unseal(payload: SealedPayload, identities: Sequence[str]) -> bytes:
     Raises:
         RefusedError: SEAL_INVALID: not sealed to any of these keys, changed on the way, or of an unknown version.
     """
-    try:
-        return bytes(pyrage.decrypt(payload.content, [_identity(each) for each in identities]))
-    except pyrage.DecryptError as problem:
-        raise _unopened(problem) from None
+    target = io.BytesIO()
+    unseal_stream(io.BytesIO(payload.content), target, identities)
+    return target.getvalue()
 
 
 def unseal_stream(source: BinaryIO, target: BinaryIO, identities: Sequence[str]) -> None:
@@ -113,76 +112,50 @@ def unseal_stream(source: BinaryIO, target: BinaryIO, identities: Sequence[str])
         RefusedError: SEAL_INVALID.
         OSError: of source or target.
     """
-    keys = [_identity(each) for each in identities]
-    watched = _Watched(source, target)
     try:
-        pyrage.decrypt_io(watched, watched, keys)
-    except (pyrage.DecryptError, OSError) as problem:
-        raise watched.problem or _unopened(problem) from None
+        age.decrypt(source, target, [_identity(each) for each in identities])
+    except age.NoKeyError:
+        raise _unopened("it is sealed to other keys: the sender's list of keys may be out of date") from None
+    except age.UnknownFormatError:
+        raise _unopened("its format is not known to this version: update vantage") from None
+    except age.DamagedError:
+        raise _unopened("it was changed or cut on the way") from None
 
 
-class _Watched:
-    """Both ends of a stream, remembering what went wrong with them.
+class _Led:
+    """A stream with bytes before it."""
 
-    The library reports a chunk that does not authenticate as OSError too, and wraps those of the ends without their
-    number: a full disk must not be called a forgery, nor the other way round.
-    """
-
-    def __init__(self, source: BinaryIO, target: BinaryIO, lead: bytes = b"") -> None:
-        self._lead = io.BytesIO(lead)
+    def __init__(self, lead: bytes, source: age.Source) -> None:
+        self._lead = lead
         self._source = source
-        self._target = target
-        self.problem: OSError | None = None
 
-    def read(self, size: int = -1) -> bytes:
-        try:
-            return self._lead.read(size) or self._source.read(size)
-        except OSError as problem:
-            self.problem = problem
-            raise
-
-    def write(self, content: bytes) -> int:
-        try:
-            return self._target.write(content)
-        except OSError as problem:
-            self.problem = problem
-            raise
-
-    def flush(self) -> None:
-        try:
-            self._target.flush()
-        except OSError as problem:
-            self.problem = problem
-            raise
+    def read(self, size: int) -> bytes:
+        if not self._lead:
+            return self._source.read(size)
+        lead, self._lead = self._lead, b""
+        return lead + self._source.read(size - len(lead))
 
 
-def _recipients(texts: Sequence[str]) -> list[x25519.Recipient]:
+def _recipients(texts: Sequence[str]) -> list[X25519PublicKey]:
     if not 1 <= len(texts) <= MAX_RECIPIENTS:
         raise error(Reason.KEY_INVALID, f"a payload is sealed to 1 to {MAX_RECIPIENTS} recipients, not {len(texts)}")
     return [_recipient(each) for each in texts]
 
 
-def _recipient(text: str) -> x25519.Recipient:
+def _recipient(text: str) -> X25519PublicKey:
     try:
-        return x25519.Recipient.from_str(text.strip())
-    except pyrage.RecipientError:
+        return age.parse_recipient(text.strip())
+    except age.KeyTextError:
         raise error(Reason.KEY_INVALID, f"{text[:80]!r} is not an age recipient (age1...)") from None
 
 
-def _identity(text: str) -> x25519.Identity:
+def _identity(text: str) -> X25519PrivateKey:
     try:
-        return x25519.Identity.from_str(text.strip())
-    except pyrage.IdentityError:
+        return age.parse_identity(text.strip())
+    except age.KeyTextError:
         # The text is a secret, or was meant to be one: it is not repeated.
         raise error(Reason.KEY_INVALID, "not an age secret key (AGE-SECRET-KEY-1...)") from None
 
 
-def _unopened(problem: Exception) -> VantageError:
-    text = str(problem)
-    if "No matching keys" in text:
-        why = "it is sealed to other keys: the sender's list of keys may be out of date"
-    elif "Unknown age format" in text:
-        why = "its format is not known to this version: update vantage"
-    else:
-        why = "it was changed or cut on the way"
+def _unopened(why: str) -> VantageError:
     return error(Reason.SEAL_INVALID, f"a sealed payload does not open: {why}")
