@@ -177,6 +177,7 @@ class Reason(Enum):
     IMAGE_NOT_FOUND = 507
     IMAGE_DECLARATION_INVALID = 508
     REGISTRY_UNAVAILABLE = 509
+    IMAGE_TOO_LARGE = 510
     # A run fails.
     ALGORITHM_FAILED = 600
     ALGORITHM_CRASHED = 601
@@ -321,6 +322,7 @@ _GROUPS: dict[_Row, tuple[Reason, ...]] = {
         Reason.IMAGE_TAMPERED,
         Reason.IMAGE_NOT_FOUND,
         Reason.IMAGE_DECLARATION_INVALID,
+        Reason.IMAGE_TOO_LARGE,
         Reason.ORDER_MISSING,
         Reason.ORDER_INVALID,
         Reason.ORDER_EXPIRED,

@@ -6,12 +6,13 @@ question. Nodes verify for themselves.
 
 from __future__ import annotations
 
-import json
+from collections.abc import Mapping
 from typing import Any
 
 from vantage.common.declaration import LABEL, Declaration
-from vantage.common.errors import Reason, VantageError, error
-from vantage.common.oci import INDEX_TYPES, ImageReference, Registry, digest_of
+from vantage.common.errors import Reason, error
+from vantage.common.image_manifest import read_config, read_manifest
+from vantage.common.oci import ImageReference, Registry, digest_of
 
 
 def split_tag(text: str) -> tuple[str, str, str]:
@@ -59,33 +60,23 @@ async def read_declaration(registry: Registry, reference: ImageReference) -> Dec
             IMAGE_DECLARATION_INVALID.
         UnavailableError: REGISTRY_UNAVAILABLE.
     """
-    found = await registry.manifest(reference.digest)
-    if found is None:
+    manifest = await read_manifest(registry, reference)
+    config = await read_config(registry, reference, manifest)
+    return declaration_of(config.settings, reference)
+
+
+def declaration_of(settings: Mapping[str, Any], reference: ImageReference) -> Declaration:
+    """The declaration in an image's settings.
+
+    Raises:
+        RefusedError: IMAGE_DECLARATION_INVALID.
+    """
+    labels = settings.get("Labels")
+    label = labels.get(LABEL) if isinstance(labels, dict) else None
+    if not isinstance(label, str):
         raise error(
-            Reason.IMAGE_NOT_FOUND, f"the registry has no image {reference}: correct the digest", image=str(reference)
-        )
-    manifest = found[1]
-    if manifest.get("mediaType") in INDEX_TYPES or "manifests" in manifest:
-        raise error(
-            Reason.IMAGE_NOT_ALLOWED,
-            f"{reference} is an index of several platforms: name the image of one platform",
+            Reason.IMAGE_DECLARATION_INVALID,
+            f"{reference} has no label {LABEL}, so it is no algorithm: docs/algorithms.md says how to build one",
             image=str(reference),
         )
-    descriptor = manifest.get("config")
-    content = await registry.blob(str(descriptor.get("digest") if isinstance(descriptor, dict) else None))
-    return Declaration.parse(_label(content, reference))
-
-
-def _label(content: bytes | None, reference: ImageReference) -> str:
-    def invalid(why: str) -> VantageError:
-        return error(Reason.IMAGE_DECLARATION_INVALID, f"{reference} {why}", image=str(reference))
-
-    try:
-        document: Any = json.loads(content or b"null")
-        labels = document["config"].get("Labels") or {}
-        label = labels.get(LABEL)
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        raise invalid("has no usable configuration in the registry") from None
-    if not isinstance(label, str):
-        raise invalid(f"has no label {LABEL}, so it is no algorithm: docs/algorithms.md says how to build one")
-    return label
+    return Declaration.parse(label)

@@ -1,21 +1,33 @@
-"""The part of the OCI distribution API that image signatures need: manifests and small blobs, read and written."""
+"""Images in registries by the OCI distribution API: manifests and blobs, read and written.
+
+Whatever is asked for by digest has that digest. Requests that fail in passing are tried again, a bounded number of
+times. Blobs of any size: ``vantage.common.blobs``.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import ipaddress
 import json
 import re
-from collections.abc import AsyncIterator
+import ssl
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 import httpx
 
+from vantage.common.backoff import Backoff
 from vantage.common.errors import Reason, VantageError, error
+from vantage.common.image_reference import ImageReference as ImageReference
+from vantage.common.image_reference import is_digest as is_digest
+from vantage.common.registry_auth import ChallengeError, Credentials
+from vantage.common.registry_auth import RegistryAccess as RegistryAccess
+
+T = TypeVar("T")
 
 MANIFEST_TYPES = (
     "application/vnd.oci.image.manifest.v1+json",
@@ -27,77 +39,9 @@ INDEX_TYPES = (
 )
 MAX_MANIFEST = 4 * 1024 * 1024
 MAX_BLOB = 8 * 1024 * 1024
-_TIMEOUT = httpx.Timeout(15.0)
-
-_DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
-_REPOSITORY = re.compile(r"[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*(?:/[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*)*")
-_HOST = re.compile(r"(?:[a-zA-Z0-9.-]+|\[[0-9a-fA-F:]+\])(?::\d{1,5})?")
-
-
-@dataclass(frozen=True)
-class ImageReference:
-    """``REGISTRY/REPOSITORY@sha256:HEX``.
-
-    Attributes:
-        registry: ``host`` or ``host:port``.
-        path: repository within the registry.
-        digest: ``sha256:`` and 64 hexadecimal digits.
-    """
-
-    registry: str
-    path: str
-    digest: str
-
-    @property
-    def repository(self) -> str:
-        """Registry and path."""
-        return f"{self.registry}/{self.path}"
-
-    def __str__(self) -> str:
-        return f"{self.repository}@{self.digest}"
-
-    @classmethod
-    def parse(cls, text: str) -> ImageReference:
-        """Parse a reference by digest; a tag beside the digest is not allowed, since nobody would know which counts.
-
-        Raises:
-            InvalidArgumentError: IMAGE_NOT_BY_DIGEST.
-        """
-        name, _, digest = text.partition("@")
-        registry, _, path = name.partition("/")
-        if (
-            _DIGEST.fullmatch(digest) is None
-            or _HOST.fullmatch(registry) is None
-            or ("." not in registry and ":" not in registry and registry != "localhost")
-            or _REPOSITORY.fullmatch(path) is None
-        ):
-            raise error(
-                Reason.IMAGE_NOT_BY_DIGEST,
-                f"the image must be named by digest, REGISTRY/REPOSITORY@sha256:HEX, got {text[:200]!r}",
-            )
-        return cls(registry, path, digest)
-
-
-def is_digest(text: object) -> bool:
-    """Whether it is ``sha256:`` and 64 hexadecimal digits, so that what it names can be checked against it."""
-    return isinstance(text, str) and _DIGEST.fullmatch(text) is not None
-
-
-@dataclass(frozen=True)
-class RegistryAccess:
-    """How a registry is reached.
-
-    Attributes:
-        username: for registries that ask for one.
-        password: its password.
-        insecure: plain HTTP; without it only for registries on loopback, as Docker does.
-        ca: file with the authority of the registry's certificate.
-    """
-
-    username: str | None = None
-    password: str | None = None
-    insecure: bool = False
-    ca: Path | None = None
+ATTEMPTS = 3
+"""How often a request that fails in passing is sent."""
+_MAX_PROBLEM = 8 * 1024
 
 
 @dataclass(frozen=True)
@@ -120,15 +64,33 @@ def digest_of(content: bytes) -> str:
     return f"sha256:{hashlib.sha256(content).hexdigest()}"
 
 
-class Registry:
-    """A connection to one repository; made by ``connect``."""
+class PassingError(Exception):
+    """A request failed in a way that another attempt may mend; the text says how. Never leaves ``Registry.retried``.
 
-    def __init__(self, client: httpx.AsyncClient, base: str, access: RegistryAccess, name: str) -> None:
+    Attributes:
+        timed_out: the registry was silent: where nothing is gained by waiting again, it is not tried again.
+    """
+
+    def __init__(self, why: str, *, timed_out: bool = False) -> None:
+        super().__init__(why)
+        self.timed_out = timed_out
+
+
+class Registry:
+    """A connection to one repository; made by ``connect``.
+
+    Args:
+        client: for HTTP.
+        base: address of the repository.
+        credentials: answers the registry's challenges.
+        name: ``host[:port]`` for messages.
+    """
+
+    def __init__(self, client: httpx.AsyncClient, base: str, credentials: Credentials, name: str) -> None:
         self._client = client
         self._base = base
-        self._access = access
-        self._name = name
-        self._token = ""
+        self._credentials = credentials
+        self.name = name
 
     async def manifest(self, reference: str) -> tuple[bytes, dict[str, Any]] | None:
         """A manifest by tag or digest: its bytes as stored and parsed; None when there is none.
@@ -140,14 +102,14 @@ class Registry:
             RefusedError: IMAGE_TAMPERED, the registry sent something else.
         """
         headers = {"accept": ", ".join((*MANIFEST_TYPES, *INDEX_TYPES))}
-        content = await self._get(f"manifests/{reference}", MAX_MANIFEST, headers)
+        content = await self.get(f"manifests/{reference}", MAX_MANIFEST, headers)
         if content is None:
             return None
-        if _DIGEST.fullmatch(reference) and digest_of(content) != reference:
-            raise _tampered(f"manifest {reference}")
-        document = _object(content)
+        if is_digest(reference) and digest_of(content) != reference:
+            raise tampered(f"manifest {reference}")
+        document = json_object(content)
         if document is None:
-            raise _tampered(f"manifest {reference}")
+            raise tampered(f"manifest {reference}")
         return content, document
 
     async def blob(self, digest: str, limit: int = MAX_BLOB) -> bytes | None:
@@ -157,25 +119,30 @@ class Registry:
             UnavailableError: REGISTRY_UNAVAILABLE.
             RefusedError: IMAGE_TAMPERED, the registry sent something else.
         """
-        if _DIGEST.fullmatch(digest) is None:
-            raise _tampered("blob without a digest")
-        content = await self._get(f"blobs/{digest}", limit, {})
+        if not is_digest(digest):
+            raise tampered("blob without a digest")
+        content = await self.get(f"blobs/{digest}", limit, {})
         if content is not None and digest_of(content) != digest:
-            raise _tampered(f"blob {digest}")
+            raise tampered(f"blob {digest}")
         return content
 
     async def put_blob(self, content: bytes) -> str:
         """Store a blob and return its digest."""
         digest = digest_of(content)
-        begun = await self._request("POST", f"{self._base}/blobs/uploads/")
-        location = httpx.URL(self._base).join(begun.headers["location"])
-        await self._request("PUT", str(location.copy_merge_params({"digest": digest})), content=content)
+
+        async def attempt() -> None:
+            async with self.exchange("POST", "blobs/uploads/") as begun:
+                location = self.upload_location(begun, digest)
+            async with self.exchange("PUT", location, content=content):
+                pass
+
+        await self.retried(attempt)
         return digest
 
-    async def put_manifest(self, tag: str, document: dict[str, Any]) -> str:
-        """Store a manifest under a tag and return its digest."""
-        content = json.dumps(document, separators=(",", ":")).encode()
-        await self._put_manifest(tag, document["mediaType"], content)
+    async def put_manifest(self, reference: str, document: dict[str, Any] | bytes) -> str:
+        """Store a manifest under a tag or its digest and return its digest; bytes are stored as they are."""
+        content = _dumped(document)
+        await self._put_manifest(reference, content)
         return digest_of(content)
 
     async def referrers(self, digest: str) -> dict[str, Any] | None:
@@ -185,101 +152,171 @@ class Registry:
             UnavailableError: REGISTRY_UNAVAILABLE.
             RefusedError: IMAGE_TAMPERED, the registry sent something else than an index, or too much.
         """
-        content = await self._get(f"referrers/{digest}", MAX_MANIFEST, {"accept": INDEX_TYPES[0]})
+        content = await self.get(f"referrers/{digest}", MAX_MANIFEST, {"accept": INDEX_TYPES[0]})
         if content is None:
             return None
-        if (document := _object(content)) is None:
-            raise _tampered(f"list of what refers to {digest}")
+        if (document := json_object(content)) is None:
+            raise tampered(f"list of what refers to {digest}")
         return document
 
-    async def put_referrer(self, document: dict[str, Any]) -> StoredReferrer:
-        """Store a manifest with a ``subject`` under its own digest."""
-        content = json.dumps(document, separators=(",", ":")).encode()
+    async def put_referrer(self, document: dict[str, Any] | bytes) -> StoredReferrer:
+        """Store a manifest with a ``subject`` under its own digest; bytes are stored as they are."""
+        content = _dumped(document)
         digest = digest_of(content)
-        response = await self._put_manifest(digest, document["mediaType"], content)
-        return StoredReferrer(digest, len(content), "oci-subject" in response.headers)
+        answer = await self._put_manifest(digest, content)
+        return StoredReferrer(digest, len(content), "oci-subject" in answer)
 
-    async def _put_manifest(self, reference: str, kind: str, content: bytes) -> httpx.Response:
-        headers = {"content-type": kind}
-        return await self._request("PUT", f"{self._base}/manifests/{reference}", content=content, headers=headers)
+    async def _put_manifest(self, reference: str, content: bytes) -> httpx.Headers:
+        kind = str((json_object(content) or {}).get("mediaType", MANIFEST_TYPES[0]))
 
-    async def _get(self, path: str, limit: int, headers: dict[str, str]) -> bytes | None:
-        for attempt in (1, 2):
-            try:
-                async with self._client.stream(
-                    "GET", f"{self._base}/{path}", headers={**headers, **self._authorization()}
-                ) as response:
-                    if response.status_code == httpx.codes.UNAUTHORIZED and attempt == 1:
-                        await self._authorize(response)
-                        continue
-                    if response.status_code == httpx.codes.NOT_FOUND:
-                        return None
-                    self._check(response)
-                    content = b""
-                    async for chunk in response.aiter_bytes():
-                        content += chunk
-                        if len(content) > limit:
-                            raise error(Reason.IMAGE_TAMPERED, f"{self._name} sent more than {limit} bytes for {path}")
-                    return content
-            except (httpx.HTTPError, httpx.InvalidURL) as problem:
-                raise self._unavailable(type(problem).__name__) from problem
-        raise self._unavailable("it does not accept the credentials")
+        async def attempt() -> httpx.Headers:
+            async with self.exchange(
+                "PUT", f"manifests/{reference}", content=content, headers={"content-type": kind}
+            ) as response:
+                return response.headers
 
-    async def _request(self, method: str, url: str, **arguments: Any) -> httpx.Response:
-        headers = arguments.pop("headers", {})
+        return await self.retried(attempt)
+
+    async def get(self, path: str, limit: int, headers: dict[str, str]) -> bytes | None:
+        """What lies at a path of the repository; None when nothing does.
+
+        Raises:
+            UnavailableError: REGISTRY_UNAVAILABLE.
+            RefusedError: IMAGE_TAMPERED, there are more bytes than ``limit``.
+        """
+
+        async def attempt() -> bytes | None:
+            async with self.exchange("GET", path, headers=headers, may_miss=True) as response:
+                if response.status_code == httpx.codes.NOT_FOUND:
+                    return None
+                content = bytearray()
+                async for chunk in response.aiter_raw():
+                    content += chunk
+                    if len(content) > limit:
+                        raise error(Reason.IMAGE_TAMPERED, f"{self.name} sent more than {limit} bytes for {path}")
+                return bytes(content)
+
+        return await self.retried(attempt)
+
+    @asynccontextmanager
+    async def exchange(
+        self,
+        method: str,
+        path: str,
+        *,
+        headers: dict[str, str] | None = None,
+        content: bytes | Callable[[], AsyncIterator[bytes]] | None = None,
+        may_miss: bool = False,
+    ) -> AsyncIterator[httpx.Response]:
+        """One request, authorized; its answer is a success, and its body is not read yet.
+
+        Args:
+            method: of HTTP.
+            path: within the repository, or a whole address.
+            headers: further ones.
+            content: body, or what makes it.
+            may_miss: 404 is an answer as well.
+
+        Raises:
+            PassingError: another attempt may help.
+            UnavailableError: REGISTRY_UNAVAILABLE, none will.
+        """
+        url = path if "://" in path else f"{self._base}/{path}"
+        # Never compressed for the way: digests are those of what is stored, and nothing unpacks beyond its size.
+        given = {"accept-encoding": "identity", **(headers or {})}
         try:
-            response = await self._client.request(
-                method, url, headers={**headers, **self._authorization()}, **arguments
-            )
-            if response.status_code == httpx.codes.UNAUTHORIZED:
-                await self._authorize(response)
-                response = await self._client.request(
-                    method, url, headers={**headers, **self._authorization()}, **arguments
-                )
+            for challenged in (False, True):
+                body = content if content is None or isinstance(content, bytes) else content()
+                sent = {**given, **self._credentials.headers}
+                async with self._client.stream(method, url, headers=sent, content=body) as response:
+                    if response.status_code == httpx.codes.UNAUTHORIZED and not challenged:
+                        await self._credentials.answer(response)
+                        continue
+                    if not may_miss or response.status_code != httpx.codes.NOT_FOUND:
+                        await self._check(response)
+                    yield response
+                    return
+        except ChallengeError as problem:
+            raise self.unavailable(str(problem)) from problem
+        except httpx.TimeoutException as problem:
+            raise PassingError("it does not answer in time", timed_out=True) from problem
+        except httpx.TransportError as problem:
+            raise PassingError(_cause(problem)) from problem
         except (httpx.HTTPError, httpx.InvalidURL) as problem:
-            raise self._unavailable(type(problem).__name__) from problem
-        self._check(response)
-        return response
+            raise self.unavailable(type(problem).__name__) from problem
 
-    def _authorization(self) -> dict[str, str]:
-        return {"authorization": self._token} if self._token else {}
+    async def retried(self, attempt: Callable[[], Awaitable[T]]) -> T:
+        """Do something that may fail in passing.
 
-    async def _authorize(self, response: httpx.Response) -> None:
-        """Answer the registry's challenge: basic credentials, or a token that they are exchanged for."""
-        scheme, _, rest = response.headers.get("www-authenticate", "").partition(" ")
-        fields = dict(re.findall(r'(\w+)="([^"]*)"', rest))
-        access = self._access
-        basic = httpx.BasicAuth(access.username, access.password or "") if access.username is not None else None
-        if scheme.lower() == "basic" and basic is not None:
-            self._token = next(basic.auth_flow(httpx.Request("GET", self._base))).headers["authorization"]
-        elif scheme.lower() == "bearer" and "realm" in fields:
-            query = {key: fields[key] for key in ("service", "scope") if key in fields}
-            answer = await self._client.get(fields["realm"], params=query, auth=basic)
-            self._check(answer)
-            document = _object(answer.content)
-            if document is None:
-                raise self._unavailable("its token service answers something else than a token")
-            self._token = f"Bearer {document.get('token') or document.get('access_token', '')}"
-        else:
-            raise self._unavailable("it asks for credentials: add them under 'registries'")
+        Raises:
+            UnavailableError: REGISTRY_UNAVAILABLE, it failed each time, or the registry was silent.
+        """
+        backoff = Backoff(base=0.2, cap=2.0)
+        for number in range(1, ATTEMPTS + 1):
+            try:
+                return await attempt()
+            except PassingError as problem:
+                if problem.timed_out or number == ATTEMPTS:
+                    raise self.unavailable(str(problem)) from problem
+            await asyncio.sleep(backoff.next_delay())
+        raise AssertionError("unreachable")
 
-    def _check(self, response: httpx.Response) -> None:
-        if response.status_code >= httpx.codes.BAD_REQUEST:
-            raise self._unavailable(f"it answered {response.status_code}")
+    def upload_location(self, begun: httpx.Response, digest: str) -> str:
+        """Where the bytes of an upload go that a registry has agreed to.
 
-    def _unavailable(self, why: str) -> VantageError:
-        return error(
-            Reason.REGISTRY_UNAVAILABLE, f"the registry {self._name} cannot be used: {why}", registry=self._name
-        )
+        Raises:
+            UnavailableError: REGISTRY_UNAVAILABLE, it did not say.
+        """
+        try:
+            location = begun.url.join(begun.headers["location"])
+            return str(location.copy_merge_params({"digest": digest}))
+        except (KeyError, httpx.InvalidURL):
+            raise self.unavailable("it does not say where uploads go") from None
+
+    async def _check(self, response: httpx.Response) -> None:
+        status = response.status_code
+        if status < httpx.codes.BAD_REQUEST:
+            return
+        said = ""
+        async for chunk in response.aiter_raw():
+            said += chunk.decode(errors="replace")
+            if len(said) > _MAX_PROBLEM:
+                break
+        said = _code(said)
+        if status in (httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN):
+            raise self.unavailable(f"it does not accept the credentials for this ({status}{said})")
+        if status == httpx.codes.TOO_MANY_REQUESTS or status >= httpx.codes.INTERNAL_SERVER_ERROR:
+            raise PassingError(f"it answered {status}{said}")
+        raise self.unavailable(f"it answered {status}{said}")
+
+    def unavailable(self, why: str) -> VantageError:
+        """REGISTRY_UNAVAILABLE of this registry."""
+        return error(Reason.REGISTRY_UNAVAILABLE, f"the registry {self.name} cannot be used: {why}", registry=self.name)
 
 
 @asynccontextmanager
 async def connect(registry: str, path: str, access: RegistryAccess) -> AsyncIterator[Registry]:
-    """Open a repository of a registry."""
-    scheme = "http" if access.insecure or is_loopback(registry) else "https"
-    verify: Any = str(access.ca) if access.ca is not None else True
-    async with httpx.AsyncClient(timeout=_TIMEOUT, verify=verify, follow_redirects=True, trust_env=False) as client:
-        yield Registry(client, f"{scheme}://{registry}/v2/{path}", access, registry)
+    """Open a repository of a registry, or of the mirror that stands in for it.
+
+    Raises:
+        UnavailableError: REGISTRY_UNAVAILABLE, the file with its authority cannot be used.
+    """
+    host, _, prefix = (access.mirror or registry).partition("/")
+    where = f"{prefix}/{path}" if prefix else path
+    plain = access.insecure or (is_loopback(host) and access.ca is None)
+    try:
+        verify = True if access.ca is None else ssl.create_default_context(cafile=str(access.ca))
+    except (OSError, ssl.SSLError):
+        raise error(
+            Reason.REGISTRY_UNAVAILABLE,
+            f"the registry {host} cannot be used: {access.ca} holds no certificate in PEM: correct it",
+            registry=host,
+        ) from None
+    async with httpx.AsyncClient(
+        timeout=httpx.Timeout(access.patience), verify=verify, follow_redirects=True, trust_env=False
+    ) as client:
+        credentials = Credentials(client, access, host, where)
+        yield Registry(client, f"{'http' if plain else 'https'}://{host}/v2/{where}", credentials, host)
 
 
 def is_loopback(registry: str) -> bool:
@@ -293,7 +330,7 @@ def is_loopback(registry: str) -> bool:
         return False
 
 
-def _object(content: bytes) -> dict[str, Any] | None:
+def json_object(content: bytes) -> dict[str, Any] | None:
     """A JSON object; None when it is something else."""
     try:
         document = json.loads(content)
@@ -302,5 +339,26 @@ def _object(content: bytes) -> dict[str, Any] | None:
     return document if isinstance(document, dict) else None
 
 
-def _tampered(what: str) -> VantageError:
+def tampered(what: str) -> VantageError:
+    """IMAGE_TAMPERED: a registry sent something else than what was asked for."""
     return error(Reason.IMAGE_TAMPERED, f"the registry sent a {what} that is not what was asked for: do not use it")
+
+
+def _dumped(document: dict[str, Any] | bytes) -> bytes:
+    return document if isinstance(document, bytes) else json.dumps(document, separators=(",", ":")).encode()
+
+
+def _cause(problem: Exception) -> str:
+    """What a person can do something with: a certificate that is not trusted has a cause of its own."""
+    if "CERTIFICATE_VERIFY_FAILED" in str(problem):
+        return "its certificate is not by an authority that is trusted here: name its authority with 'ca'"
+    return type(problem).__name__
+
+
+def _code(body: str) -> str:
+    """The code of the first error that a registry names, in letters only."""
+    try:
+        code = json.loads(body)["errors"][0]["code"]
+    except (ValueError, LookupError, TypeError, RecursionError):
+        return ""
+    return f" {code}" if isinstance(code, str) and re.fullmatch(r"[A-Z_]{1,40}", code) else ""

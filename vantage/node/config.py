@@ -10,6 +10,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from vantage.common import names
 from vantage.common.errors import Reason, VantageError, error
+from vantage.common.image_reference import is_registry
 from vantage.common.rpc import normalize_fingerprint, split_target
 from vantage.node.yaml_source import YamlSource
 
@@ -168,17 +169,33 @@ class LimitsSection(_Section):
     max_result_bytes: Bytes = 64 * 1024**2
     max_input_bytes: Bytes = 4 * 1024**3
     max_log_lines: int = Field(default=10_000, ge=0)
+    max_image_size: Bytes = 20 * 1024**3
     max_peer_channels: int = Field(default=128, ge=1, le=10_000)
 
 
 class RegistrySection(_Section):
-    """How to reach a registry: credentials in a file, plain HTTP only where said."""
+    """How to reach a registry: credentials in a file, plain HTTP only where said; or a mirror that stands in for it."""
 
     address: str
     username: str | None = None
     password_file: Path | None = None
     insecure: bool = False
     ca: Path | None = None
+    timeout: Seconds = 15
+    mirror: str | None = None
+
+    @model_validator(mode="after")
+    def _consistent(self) -> RegistrySection:
+        if not is_registry(self.address):
+            raise ValueError("address must be HOST or HOST:PORT, as images are named")
+        if self.mirror is not None:
+            if not is_registry(self.mirror.partition("/")[0]):
+                raise ValueError("mirror must be HOST[:PORT][/PREFIX]")
+            if self.model_fields_set - {"address", "mirror"}:
+                raise ValueError("with a mirror the registry itself is not asked: the mirror has an entry of its own")
+        if (self.username is None) != (self.password_file is None):
+            raise ValueError("username and password_file go together")
+        return self
 
 
 class DockerSection(_Section):
@@ -224,6 +241,9 @@ class NodeConfig(_Section):
                 "executor: process runs code without any sandbox: use docker, or, on a machine without real data, "
                 "set allow_unsandboxed: true"
             )
+        addresses = [each.address for each in self.registries]
+        if len(set(addresses)) != len(addresses):
+            raise ValueError("two entries of registries have the same address: leave one")
         seen: set[str] = set()
         for dataset in self.datasets:
             if dataset.name in seen:
@@ -260,6 +280,12 @@ def load(path: Path) -> NodeConfig:
         f"{source.place(('policy', 'peer_authorities', key))}: policy.peer_authorities: there is no file {path}"
         for key, path in config.policy.peer_authorities.items()
         if not path.is_file()
+    ]
+    problems += [
+        f"{source.place(('registries', index, field))}: registries.{index}.{field}: there is no file {path}"
+        for index, registry in enumerate(config.registries)
+        for field, path in (("password_file", registry.password_file), ("ca", registry.ca))
+        if path is not None and not path.is_file()
     ]
     if config.server.ca is not None and not config.server.ca.is_file():
         problems.append(f"{source.place(('server', 'ca'))}: server.ca: there is no file {config.server.ca}")

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import gzip
-import io
-import json
-import tarfile
 from collections.abc import Mapping
 from typing import Any
 
 from vantage.common import oci
-from vantage.common.declaration import LABEL
+from vantage.testing.layered_images import Build, Layer, push_build
 
 
 async def push_declaration(
@@ -33,30 +29,8 @@ async def push_declaration(
         access: credentials.
         files: in its one layer; without any, it has no layer, and no engine could run it.
     """
-    labels = {} if declaration is None else {LABEL: json.dumps(declaration)}
-    plain = _archive(files or {})
-    packed = [gzip.compress(plain)] if files else []
-    config = json.dumps(
-        {
-            "os": "linux",
-            "architecture": "amd64",
-            "config": {"Labels": labels, "Env": [content]},
-            "rootfs": {"type": "layers", "diff_ids": [oci.digest_of(plain)] if files else []},
-        }
-    ).encode()
-    async with oci.connect(registry, path, access or oci.RegistryAccess()) as repository:
-        digest = await repository.put_manifest(
-            tag,
-            {
-                "schemaVersion": 2,
-                "mediaType": oci.MANIFEST_TYPES[0],
-                "config": await _put(repository, config, "application/vnd.oci.image.config.v1+json"),
-                "layers": [
-                    await _put(repository, each, "application/vnd.oci.image.layer.v1.tar+gzip") for each in packed
-                ],
-            },
-        )
-    return f"{registry}/{path}@{digest}"
+    build = Build([Layer.of(files)] if files else [], declaration, {"Env": [content]})
+    return str(await push_build(registry, path, build, access=access, tag=tag))
 
 
 async def push_index(images: Mapping[str, str], tag: str, access: oci.RegistryAccess | None = None) -> str:
@@ -78,17 +52,3 @@ async def push_index(images: Mapping[str, str], tag: str, access: oci.RegistryAc
             entries.append({**described, "platform": {"architecture": platform, "os": "linux"}})
         index = {"schemaVersion": 2, "mediaType": oci.INDEX_TYPES[0], "manifests": entries}
         return f"{first.repository}@{await repository.put_manifest(tag, index)}"
-
-
-def _archive(files: Mapping[str, bytes]) -> bytes:
-    target = io.BytesIO()
-    with tarfile.open(fileobj=target, mode="w") as archive:
-        for name, content in files.items():
-            member = tarfile.TarInfo(name)
-            member.size = len(content)
-            archive.addfile(member, io.BytesIO(content))
-    return target.getvalue()
-
-
-async def _put(repository: oci.Registry, content: bytes, kind: str) -> dict[str, Any]:
-    return {"mediaType": kind, "size": len(content), "digest": await repository.put_blob(content)}

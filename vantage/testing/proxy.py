@@ -1,4 +1,4 @@
-"""A TCP proxy that loses connections when a test says so."""
+"""A TCP proxy that loses connections, or falls silent, when a test says so."""
 
 from __future__ import annotations
 
@@ -17,6 +17,8 @@ class Proxy:
     Attributes:
         address: ``host:port`` that clients use.
         connections: how many there have been.
+        allowance: bytes that pass to the client on each connection; None for all.
+        cuts: whether a connection whose allowance is used up is lost; otherwise it falls silent.
     """
 
     def __init__(self, target: str) -> None:
@@ -24,6 +26,8 @@ class Proxy:
         self._writers: set[asyncio.StreamWriter] = set()
         self.address = ""
         self.connections = 0
+        self.allowance: int | None = None
+        self.cuts = False
 
     @classmethod
     @asynccontextmanager
@@ -58,16 +62,23 @@ class Proxy:
         try:
             async with asyncio.TaskGroup() as pumps:
                 pumps.create_task(_pump(reader, far_writer))
-                pumps.create_task(_pump(far_reader, writer))
+                pumps.create_task(_pump(far_reader, writer, self.allowance, cuts=self.cuts))
         finally:
             self._writers -= both
             for each in both:
                 each.close()
 
 
-async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+async def _pump(
+    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, allowance: int | None = None, *, cuts: bool = False
+) -> None:
     with contextlib.suppress(OSError):
         while content := await reader.read(_BUFFER):
+            if allowance is not None:
+                content = content[:allowance]
+                allowance -= len(content)
             writer.write(content)
             await writer.drain()
+            if allowance == 0 and cuts:
+                break
     writer.transport.abort()

@@ -12,17 +12,36 @@ import subprocess
 from collections.abc import Mapping
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as NotInTimeError
+from dataclasses import dataclass
 from pathlib import Path
 from threading import Thread
 from types import TracebackType
 from typing import IO, Any, Self
 
 from vantage.common.errors import ConfigurationError, Reason
+from vantage.testing.private_ca import TlsFiles, create_tls
 
 PATIENCE = 30.0
 """Seconds until a registry that does not come up, or does not go, is given up."""
 
 _LISTENING = re.compile(r"listening on (127\.0\.0\.1:\d+)")
+
+
+@dataclass(frozen=True)
+class TokenTrust:
+    """Whose bearer tokens a registry takes (Docker registry token protocol).
+
+    Attributes:
+        certificate: file with the certificate under which tokens are signed.
+        issuer: who they must name as their issuer.
+        service: name of the registry, for which they must be meant.
+        realm: where the registry sends those who have none.
+    """
+
+    certificate: Path
+    issuer: str
+    service: str
+    realm: str
 
 
 class Registry:
@@ -34,13 +53,24 @@ class Registry:
     Args:
         directory: holds configuration, log (``registry.log``) and content (``storage``); the caller removes it.
         htpasswd: passwords by user name; without it everybody may push and pull.
+        tls: whether it speaks TLS, with a certificate of a private authority of its own (``ca``).
+        tokens: whose tokens it trusts, in place of passwords.
     """
 
-    def __init__(self, directory: Path, htpasswd: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        htpasswd: Mapping[str, str] | None = None,
+        *,
+        tls: bool = False,
+        tokens: TokenTrust | None = None,
+    ) -> None:
         self.directory = directory
         self.storage = directory / "storage"
         self.log = directory / "registry.log"
         self._passwords = dict(htpasswd or {})
+        self._tls = tls
+        self._tokens = tokens
         self._address: str | None = None
         self._process: subprocess.Popen[str] | None = None
         self._reader: Thread | None = None
@@ -54,7 +84,13 @@ class Registry:
 
     @property
     def url(self) -> str:
-        return f"http://{self.address}"
+        """Its address on the web."""
+        return f"{'https' if self._tls else 'http'}://{self.address}"
+
+    @property
+    def ca(self) -> Path | None:
+        """Authority of its certificate; None without TLS."""
+        return self.directory / "ca.pem" if self._tls else None
 
     def start(self) -> None:
         """Return once the registry listens; nothing happens when it already does."""
@@ -123,6 +159,22 @@ class Registry:
             users = self.directory / "htpasswd"
             users.write_text("".join(f"{name}:{_bcrypt(password)}\n" for name, password in self._passwords.items()))
             configuration["auth"] = {"htpasswd": {"realm": "vantage-test", "path": str(users)}}
+        if self._tokens is not None:
+            trust = self._tokens
+            configuration["auth"] = {
+                "token": {
+                    "realm": trust.realm,
+                    "service": trust.service,
+                    "issuer": trust.issuer,
+                    "rootcertbundle": str(trust.certificate),
+                }
+            }
+        if self._tls:
+            key = self.directory / "tls-key.pem"
+            files = TlsFiles(self.directory / "ca.pem", self.directory / "tls.pem", key)
+            if not key.exists():
+                files = create_tls(self.directory)
+            configuration["http"]["tls"] = {"certificate": str(files.certificate), "key": str(files.key)}
         path = self.directory / "registry.yml"
         path.write_text(json.dumps(configuration))  # JSON is YAML
         return path

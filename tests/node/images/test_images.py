@@ -66,6 +66,9 @@ class Store:
     def access(self, registry: str = "") -> oci.RegistryAccess:
         return oci.RegistryAccess("clara", PASSWORD)
 
+    def puller(self) -> ImagePuller:
+        return ImagePuller(HOST, self.access, self.registry.directory / "pulls", 10**9)
+
     async def sign(self, reference: str, key: ec.EllipticCurvePrivateKey) -> bool:
         parsed = oci.ImageReference.parse(reference)
         async with oci.connect(parsed.registry, parsed.path, self.access()) as registry:
@@ -77,10 +80,9 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
     with Registry(tmp_path_factory.mktemp("registry"), {"clara": PASSWORD}) as registry, docker_client() as engine:
         made = Store(registry, engine, [])
         yield made
-        for reference in made.pushed:
-            for image in engine.images.list():
-                if reference in image.attrs["RepoDigests"]:
-                    engine.images.remove(str(image.id), force=True)
+        for image in engine.images.list():
+            if any(tag.startswith(f"{registry.address}/") for tag in image.tags):
+                engine.images.remove(str(image.id), force=True)
 
 
 AUTHOR, REVIEWER, STRANGER = (pki.create_key() for _ in range(3))
@@ -112,7 +114,7 @@ async def test_a_signed_image_is_verified_pulled_and_has_the_id_of_its_manifest(
     assert verified.signers == ("author",)
     assert list(verified.declaration.functions) == ["summary"]
     told: list[str] = []
-    puller = ImagePuller(HOST, store.access)
+    puller = store.puller()
     for _ in range(2):
         await puller.fetch(verified, lambda _fraction, text: told.append(text))
     assert told == ["pulling image"]  # the second time it is there
@@ -122,7 +124,7 @@ async def test_a_signed_image_is_verified_pulled_and_has_the_id_of_its_manifest(
 async def test_the_registry_may_be_down_once_an_image_was_verified_and_is_here(store: Store) -> None:
     image = store.push("kept")
     await store.sign(image, AUTHOR)
-    checks, puller = verifier(store), ImagePuller(HOST, store.access)
+    checks, puller = verifier(store), store.puller()
     verified = await checks.verify(image, "summary")
     await puller.fetch(verified, lambda _fraction, _text: None)
     store.registry.stop()
@@ -252,7 +254,7 @@ async def test_a_tampered_layer_is_not_run_and_neither_is_an_older_image_of_that
     store.engine.images.get(BASE_IMAGE).tag(name, tag="latest")
     try:
         with pytest.raises(VantageError) as caught:
-            await ImagePuller(HOST, store.access).fetch(verified, lambda _fraction, _text: None)
+            await store.puller().fetch(verified, lambda _fraction, _text: None)
         assert caught.value.reason in (Reason.IMAGE_TAMPERED, Reason.REGISTRY_UNAVAILABLE)
         with pytest.raises(docker.errors.ImageNotFound):
             store.engine.images.get(verified.image_id)

@@ -31,6 +31,11 @@ def registry_options(function: Function) -> Function:
                 type=click.Path(exists=True, dir_okay=False, path_type=Path),
                 help="Authority of the registry's certificate, PEM.",
             ),
+            click.option(
+                "--registry-mirror",
+                metavar="HOST[:PORT][/PREFIX]",
+                help="Ask this registry in place of the one in the name; the other options are then about it.",
+            ),
         )
     ):
         function = option(function)
@@ -44,6 +49,7 @@ def access(
     registry_password_stdin: bool,
     registry_insecure: bool,
     registry_ca: Path | None,
+    registry_mirror: str | None,
 ) -> RegistryAccess:
     """How to reach a registry, from the options or from Docker's configuration."""
     from vantage.common.oci import RegistryAccess
@@ -53,9 +59,9 @@ def access(
         password = terminal.secret(
             "Password of the registry", from_stdin=registry_password_stdin, option="--registry-password-stdin"
         )
-    elif (stored := _docker_login(registry)) is not None:
+    elif (stored := _docker_login((registry_mirror or registry).partition("/")[0])) is not None:
         user, password = stored
-    return RegistryAccess(user, password, registry_insecure, registry_ca)
+    return RegistryAccess(user, password, registry_insecure, registry_ca, mirror=registry_mirror)
 
 
 def _docker_login(registry: str) -> tuple[str, str] | None:

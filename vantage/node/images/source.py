@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from vantage.common import oci
-from vantage.common.errors import Reason, error
 from vantage.node.config import NodeConfig
+from vantage.node.images.access import RegistryAccesses
 from vantage.node.images.puller import ImagePuller
 from vantage.node.images.rules import load_rules
 from vantage.node.images.verifier import ImageVerifier, VerifiedImage
@@ -22,13 +21,9 @@ class ImageSource:
     """
 
     def __init__(self, config: NodeConfig) -> None:
-        accesses = _accesses(config)
-
-        def access(registry: str) -> oci.RegistryAccess:
-            return accesses.get(registry, oci.RegistryAccess())
-
+        access = RegistryAccesses(config)
         self._verifier = ImageVerifier(load_rules(config.policy.images), access)
-        self._puller = ImagePuller(config.docker.host, access)
+        self._puller = ImagePuller(config.docker.host, access, config.data_dir / "images", config.limits.max_image_size)
 
     async def trust(self, image: str, function: str) -> TrustedCode:
         """See ``CodeSource``."""
@@ -39,20 +34,3 @@ class ImageSource:
         """See ``CodeSource``."""
         if isinstance(trusted.code, VerifiedImage):
             await self._puller.fetch(trusted.code, tell)
-
-
-def _accesses(config: NodeConfig) -> dict[str, oci.RegistryAccess]:
-    accesses = {}
-    for registry in config.registries:
-        password = None
-        if registry.password_file is not None:
-            try:
-                password = registry.password_file.read_text().strip()
-            except OSError as problem:
-                raise error(
-                    Reason.CONFIGURATION_INVALID,
-                    f"registries: cannot read {registry.password_file}: {problem.strerror}",
-                    path=str(registry.password_file),
-                ) from problem
-        accesses[registry.address] = oci.RegistryAccess(registry.username, password, registry.insecure, registry.ca)
-    return accesses
