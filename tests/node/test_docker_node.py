@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +13,8 @@ import pytest
 from vantage.common import cosign, oci, pki
 from vantage.common.image_signing import sign_image
 from vantage.testing.engine import BASE_IMAGE, docker_client, leftovers
+from vantage.testing.layered_images import Build, Layer, push_build
+from vantage.testing.proxy import Proxy
 from vantage.testing.registry import Registry
 from vantage.testing.station import Station, assign, send
 
@@ -30,6 +33,7 @@ DECLARATION = json.dumps(
         },
     }
 )
+BAD = {"schema": 1, "functions": {"f": {"arguments": {"type": "object"}}}}
 PROGRAM = """\
 import grpc, json, os, sys
 from vantage.api.algorithm.v1 import algorithm_service_pb2 as pb, algorithm_service_pb2_grpc as g
@@ -109,3 +113,46 @@ async def test_a_signed_image_answers_and_an_unsigned_one_is_refused(
             assert not any(each.HasField("log_lines") for each in session.received)
             assert station.runs == []
         assert [each for each in leftovers(engine, "org.vantage.run") if "test" in each] == []
+
+
+async def test_images_that_do_not_arrive_end_their_own_runs_and_no_others(
+    station: Station, registry: Registry, image: str
+) -> None:
+    trust_author(station.directory)
+    reference = oci.ImageReference.parse(image)
+    mebibyte = 1024 * 1024
+    async with Proxy.to(registry.address) as proxy:
+        proxy.allowance = 300_000
+        bomb, silent = [
+            await push_build(registry.address, "algorithms/bad", Build([Layer.of({"x": content})], BAD))
+            for content in (bytes(80 * mebibyte), os.urandom(mebibyte))
+        ]
+        for each in (bomb, silent, reference):
+            async with oci.connect(each.registry, each.path, oci.RegistryAccess()) as connection:
+                await sign_image(connection, each, AUTHOR)
+        station.settings |= {
+            "executor": "docker",
+            "allow_unsandboxed": False,
+            "policy": {"images": [{"repository": "**", "keys": ["author.pub"]}]},
+            "registries": [{"address": proxy.address, "timeout": 3}],
+            "limits": {"memory": "256MiB", "max_image_size": "64MiB"},
+        }
+        async with station.running():
+            session = await station.session()
+            through = oci.ImageReference(proxy.address, silent.path, silent.digest)
+            hanging = send(session, assign("f", "{}", image=str(through)))
+            await session.receive("accepted")
+            # While it hangs, others answer.
+            send(session, assign("count", "{}", datasets={"table": "lung"}, image=image))
+            await session.receive("accepted")
+            await session.receive("started")
+            assert (await session.receive("completed")).completed.HasField("result")
+            huge = send(session, assign("f", "{}", image=str(bomb)))
+            await session.receive("accepted")
+            ends = [(await session.receive("completed")).completed for _ in range(2)]
+            failures = {each.lease.lease_id: each.failure for each in ends}
+            assert failures[hanging.lease_id].reason == "REGISTRY_UNAVAILABLE"
+            assert "does not answer in time" in failures[hanging.lease_id].message
+            assert failures[huge.lease_id].reason == "IMAGE_TOO_LARGE"
+            assert str(64 * mebibyte) in failures[huge.lease_id].message
+    assert list((station.directory / "data" / "images").iterdir()) == []

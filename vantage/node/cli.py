@@ -81,6 +81,7 @@ limits:
   scratch: 1GiB
   max_runtime: 24h
   max_result_bytes: 64MiB
+  max_image_size: 20GiB            # as transported, and unpacked
   max_input_bytes: 4GiB       # files that researchers send with a task
   max_log_lines: 10000
 
