@@ -114,6 +114,7 @@ class Reason(Enum):
     CANCELLED = 18
     ETAG_MISMATCH = 19
     AUDIT_LOG_DAMAGED = 20
+    SANDBOX_NOT_HELD = 30
     # Identity.
     CREDENTIALS_INVALID = 100
     LOCKED_OUT = 101
@@ -355,6 +356,7 @@ _GROUPS: dict[_Row, tuple[Reason, ...]] = {
     _row(ConfigurationError, "FAILED_PRECONDITION"): (
         Reason.AUDIT_LOG_DAMAGED,
         Reason.CONFIGURATION_INVALID,
+        Reason.SANDBOX_NOT_HELD,
     ),
 }
 

@@ -88,6 +88,9 @@ limits:
 # How many algorithms run at once.
 slots: 2
 executor: docker
+
+# true: start only when 'vantage node doctor' finds that every protection of the sandbox holds. For real data.
+production: false
 """
 
 
@@ -96,6 +99,7 @@ class _NodeGroup(click.Group):
 
     _ELSEWHERE: ClassVar = {
         "trust": ("vantage.node.trust_cli", "trust"),
+        "doctor": ("vantage.node.doctor_cli", "doctor"),
         "issue": ("vantage.client.cli.certificates", "issue_node"),
         "create": ("vantage.client.cli.nodes", "create_node"),
         "get": ("vantage.client.cli.nodes", "get_node"),
@@ -253,6 +257,7 @@ def start(config_path: Path, ready_file: Path | None, log_level: str) -> None:
     """Run the node. SIGTERM: finish what runs and end; a second one: cancel it."""
     import asyncio
 
+    from vantage.common.clock import SystemClock
     from vantage.common.errors import VantageError
     from vantage.node import agent, config
     from vantage.node.assembly import assemble
@@ -267,6 +272,12 @@ def start(config_path: Path, ready_file: Path | None, log_level: str) -> None:
 
     async def main() -> None:
         agent.handle_signals(built.stop)
+        if loaded.executor == "docker":
+            from vantage.node.doctor.proof import before_start
+
+            await before_start(loaded, SystemClock(), _say)
+        else:
+            _say(f"executor: {loaded.executor}: algorithms run WITHOUT ANY SANDBOX, as the user of this process")
         await built.run(ready_file)
 
     try:

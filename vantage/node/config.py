@@ -199,9 +199,10 @@ class RegistrySection(_Section):
 
 
 class DockerSection(_Section):
-    """Which engine runs the containers, and which graphics processors it may lend to a run that asks for some."""
+    """Which engine runs the containers, in which image it is examined (any with python3), which GPUs it may lend."""
 
     host: str = "unix:///var/run/docker.sock"
+    probe_image: str = "vantage/algorithm-base:latest"
     gpus: tuple[Annotated[str, Field(pattern=r"^[A-Za-z0-9:._-]{1,100}$")], ...] = ()
 
     @model_validator(mode="after")
@@ -230,6 +231,7 @@ class NodeConfig(_Section):
     slots: int = Field(default=2, ge=1, le=1000)
     executor: Literal["docker", "process"] = "docker"
     allow_unsandboxed: bool = False
+    production: bool = False
     registries: tuple[RegistrySection, ...] = ()
     docker: DockerSection = DockerSection()
     process: ProcessSection = ProcessSection()
@@ -244,6 +246,8 @@ class NodeConfig(_Section):
         addresses = [each.address for each in self.registries]
         if len(set(addresses)) != len(addresses):
             raise ValueError("two entries of registries have the same address: leave one")
+        if self.production and self.executor != "docker":
+            raise ValueError("production: true needs a sandbox: executor: docker")
         seen: set[str] = set()
         for dataset in self.datasets:
             if dataset.name in seen:

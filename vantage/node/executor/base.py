@@ -24,6 +24,19 @@ class UnsandboxedCode:
 
 
 @dataclass(frozen=True)
+class ProbeCode:
+    """The node's own program, in whatever image has what it needs to run: to prove the box, without any data.
+
+    Attributes:
+        image_id: of an image that the engine has.
+        command: what to start in place of the image's entrypoint.
+    """
+
+    image_id: str
+    command: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Limits:
     """What one run may use.
 
@@ -55,7 +68,7 @@ class Job:
 
     run: str
     lease_id: str
-    code: VerifiedImage | UnsandboxedCode
+    code: VerifiedImage | ProbeCode | UnsandboxedCode
     limits: Limits
     environment: Mapping[str, str] = field(default_factory=dict)
     gpus: int = 0

@@ -10,6 +10,7 @@ import socket
 import stat
 from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -23,7 +24,7 @@ from vantage.node.door import Door
 from vantage.node.executor.base import Exit, Job, UnsandboxedCode
 from vantage.node.executor.gpus import GpuPool
 from vantage.node.executor.lines import LineSplitter
-from vantage.node.executor.sandbox import ImageFacts, container_settings
+from vantage.node.executor.sandbox import SECCOMP, ImageFacts, container_settings
 
 log = logging.getLogger(__name__)
 
@@ -36,6 +37,21 @@ _API_VERSION = "1.41"
 """Docker Engine 20.10 and everything since."""
 
 T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class EngineFacts:
+    """Which engine it is: what is proved of the box holds for no other.
+
+    Attributes:
+        name: it gives itself.
+        version: of its program.
+        settings: kernel and security options, for people.
+    """
+
+    name: str
+    version: str
+    settings: str
 
 
 def owner_of(data_dir: Path) -> str:
@@ -73,11 +89,14 @@ class DockerExecutor:
             self._threads.shutdown(wait=False)
             raise _unavailable(host, problem) from problem
         try:
-            self._client.ping()
+            parts = self._client.version().get("Components") or ()
         except (DockerException, requests.RequestException) as problem:
             self._threads.shutdown(wait=False)
             self._client.close()
             raise _unavailable(host, problem) from problem
+        # Docker's API takes the list itself, Podman's a file of the machine that both are on.
+        podman = any("podman" in str(part.get("Name", "")).lower() for part in parts)
+        self._seccomp = str(SECCOMP) if podman else SECCOMP.read_text()
 
     async def run(self, job: Job, door: Door) -> Exit:
         """See ``Executor``."""
@@ -113,6 +132,28 @@ class DockerExecutor:
         await asyncio.to_thread(self._client.close)
         self._threads.shutdown(wait=False, cancel_futures=True)
 
+    async def engine(self) -> EngineFacts:
+        """Which engine it is.
+
+        Raises:
+            UnavailableError: EXECUTOR_UNAVAILABLE.
+        """
+        told: dict[str, Any] = await self._call(self._client.info)
+        settings = (told.get("KernelVersion"), *sorted(told.get("SecurityOptions") or ()), told.get("CgroupVersion"))
+        return EngineFacts(
+            str(told.get("ID", "")), str(told.get("ServerVersion", "")), "; ".join(str(each) for each in settings)
+        )
+
+    async def image(self, name: str) -> tuple[str, ImageFacts]:
+        """Id and properties of an image that the engine has.
+
+        Raises:
+            RefusedError: IMAGE_NOT_FOUND.
+            UnavailableError: EXECUTOR_UNAVAILABLE.
+        """
+        found = await self._call(lambda: self._client.images.get(name))
+        return str(found.id), ImageFacts.of(found.attrs["Config"])
+
     @contextlib.asynccontextmanager
     async def _container(self, job: Job, door: Door, directory: Path, gpus: Sequence[str]) -> AsyncIterator[Container]:
         creation = asyncio.ensure_future(self._call(lambda: self._create(job, door, directory, gpus)))
@@ -144,7 +185,7 @@ class DockerExecutor:
             image,
             detach=True,
             labels={LABEL_NODE: self.owner, LABEL_RUN: job.run},
-            **container_settings(job, door.context, directory, facts, gpus),
+            **container_settings(job, door.context, directory, facts, gpus, self._seccomp),
         )
 
     @contextlib.asynccontextmanager

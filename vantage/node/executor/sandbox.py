@@ -13,14 +13,19 @@ from typing import Any
 from docker.types import DeviceRequest, LogConfig, Mount, Ulimit
 
 from vantage.node.door import SOCKET_NAME, RunContext
-from vantage.node.executor.base import Job
+from vantage.node.executor.base import Job, ProbeCode
 
 SOCKET_DIRECTORY = "/run/vantage"
 HOSTNAME = "algorithm"
 """Of every run: nothing of the host's."""
 USER = "65534:65534"
+SECCOMP = Path(__file__).with_name("seccomp.json")
+"""Which system calls a run may make. Made from the list of containers/common (Apache-2.0), without what needs
+privileges, namespaces, tracing, keys or io_uring, and with sockets of the kinds alone that a run uses: older engines'
+own lists (20.10 was tried) let a container in a virtual machine talk to that machine's host (AF_VSOCK), past every
+network namespace."""
 MAX_OPEN_FILES = 16_384
-_SHM_BYTES = 64 * 1024 * 1024
+SHM_BYTES = 64 * 1024 * 1024
 _OOM_SCORE = 500
 """When the machine itself has no memory left, the kernel ends an algorithm rather than the node or the engine."""
 _TEMPORARY = "rw,nosuid,nodev,noexec,mode=1777"
@@ -47,7 +52,7 @@ class ImageFacts:
 
 
 def container_settings(
-    job: Job, context: RunContext, directory: Path, facts: ImageFacts, gpus: Sequence[str]
+    job: Job, context: RunContext, directory: Path, facts: ImageFacts, gpus: Sequence[str], seccomp: str
 ) -> dict[str, Any]:
     """What an engine is asked for, as keyword arguments of ``containers.create``; labels are the executor's.
 
@@ -57,6 +62,7 @@ def container_settings(
         directory: holds the socket of the local API.
         facts: of the image.
         gpus: identifiers of the graphics processors that this run has to itself.
+        seccomp: ``SECCOMP`` as the engine wants it: its text, or its path.
     """
     limits = job.limits
     temporary = f"{_TEMPORARY},size={limits.scratch}"
@@ -69,6 +75,7 @@ def container_settings(
         # Where NVIDIA's runtime is the engine's default, an image would get every GPU by asking for it like this.
         environment[_GPU_VARIABLE] = "void"
     return {
+        "entrypoint": list(job.code.command) if isinstance(job.code, ProbeCode) else None,
         "environment": environment,
         # Else the proxies in the configuration of this process's user, with their passwords, are added.
         "use_config_proxy": False,
@@ -83,7 +90,7 @@ def container_settings(
         "cgroupns": "private",
         "read_only": True,
         "cap_drop": ["ALL"],
-        "security_opt": ["no-new-privileges"],
+        "security_opt": ["no-new-privileges", f"seccomp={seccomp}"],
         "init": True,
         "mem_limit": limits.memory,
         "memswap_limit": limits.memory,
@@ -94,7 +101,7 @@ def container_settings(
             Ulimit(name="nofile", soft=MAX_OPEN_FILES, hard=MAX_OPEN_FILES),
             Ulimit(name="core", soft=0, hard=0),
         ],
-        "shm_size": min(_SHM_BYTES, limits.memory),
+        "shm_size": min(SHM_BYTES, limits.memory),
         # Volumes that the image declares would be the host's disk.
         "tmpfs": dict.fromkeys(("/tmp", *facts.volumes), temporary),  # noqa: S108  # inside the container
         "mounts": [_mount(SOCKET_DIRECTORY, directory)]
@@ -107,6 +114,6 @@ def container_settings(
 
 def _mount(target: str, source: Path) -> Mount:
     mount = Mount(target, str(source), type="bind", read_only=True, propagation="rprivate")
-    # What is mounted below a directory would be writable: before version 25 an engine's read-only is not recursive.
+    # What is mounted below a directory would be writable: read-only is not recursive in older engines.
     mount["BindOptions"]["NonRecursive"] = True
     return mount

@@ -46,7 +46,7 @@ CONTEXT = RunContext(
 
 def host_config(*gpus: str, facts: ImageFacts | None = None) -> tuple[HostConfig, dict[str, str]]:
     """What the engine is sent."""
-    settings = container_settings(JOB, CONTEXT, Path("/run"), facts or ImageFacts(), gpus)
+    settings = container_settings(JOB, CONTEXT, Path("/run"), facts or ImageFacts(), gpus, "list")
     return HostConfig(version="1.41", device_requests=settings["device_requests"]), settings["environment"]
 
 

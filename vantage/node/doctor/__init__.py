@@ -1,0 +1,1 @@
+"""Proves the box from inside: a probe is started just as a run, and tries to get out."""
