@@ -60,6 +60,8 @@ from vantage.server.domain.secrets import Secrets
 from vantage.server.domain.session import SessionSettings
 from vantage.server.domain.tokens import AccessTokens, new_secret, secret_hash
 from vantage.server.events.bus import Bus
+from vantage.server.figures import Figures
+from vantage.server.metrics import Metrics
 from vantage.server.mutual import MutualTls
 from vantage.server.payloads.places import open_store
 from vantage.server.relaying import Relaying
@@ -183,6 +185,7 @@ class Server:
         self._listener = listener
         self.address = ""
         self.mtls_address = ""
+        self.metrics = None if config.metrics_listen is None else Metrics(config.metrics_listen)
 
     async def start(self) -> None:
         """Migrate, take up what a former process left, and listen; ``address`` is then the real one.
@@ -248,7 +251,11 @@ class Server:
         )
 
         self.gate = Gate(
-            rules_of(SERVICES), directory, Auditor(self.audit, clock), mutual=config.mtls_listen is not None
+            rules_of(SERVICES),
+            directory,
+            Auditor(self.audit, clock),
+            mutual=config.mtls_listen is not None,
+            handled=None if self.metrics is None else self.metrics.handled,
         )
         self._server = server = grpc.aio.server(
             interceptors=[self.gate],
@@ -303,6 +310,11 @@ class Server:
         if config.mtls_listen is not None:
             mutual = MutualTls(database, directory, self._pair())
             self.mtls_address = _open_port(server, config.mtls_listen, await mutual.credentials(), "mtls_listen")
+        if self.metrics is not None:
+            self.metrics.add(Figures(database, self.sessions, bus).read)
+            if self.relaying.pairs is not None:
+                self.metrics.add_relay(self.relaying.pairs.counters)
+            self.metrics.start()
         await self.audit.start()
         await self.tasks.start()
         await self.sessions.start()
@@ -346,6 +358,8 @@ class Server:
     async def stop(self) -> None:
         """Say so, let nodes and calls end, and close the database."""
         await self.health.enter_graceful_shutdown()
+        if self.metrics is not None:
+            await self.metrics.stop()
         await self.relaying.stop()
         await self.sessions.stop()
         await self.tasks.stop()

@@ -73,6 +73,8 @@ def start(data: Path, listen: str | None, insecure: bool, ready_file: Path | Non
                 click.echo(f"fingerprint: {fingerprint(data)}")
             if running.mtls_address:
                 click.echo(f"mtls: {running.mtls_address}")
+            if running.metrics is not None:
+                click.echo(f"metrics: http://{running.metrics.address}/metrics")
             click.echo(f"ready: {running.address}")
             if ready_file is not None:
                 partial = ready_file.with_name(ready_file.name + ".partial")

@@ -111,6 +111,8 @@ class ServerConfig(BaseModel):
     listen: str = "127.0.0.1:7600"
     mtls_listen: str | None = None
     """A second port, where whoever connects must show a certificate of an organization."""
+    metrics_listen: str | None = None
+    """Where Prometheus finds figures, over plain HTTP; nowhere unless given."""
     hosts: tuple[str, ...] = ()
     max_inline_payload_bytes: int = Field(default=1024 * 1024, ge=1024, le=4 * 1024 * 1024)
     max_payload_bytes: int = Field(default=4 * 1024**3, ge=1024 * 1024)

@@ -71,11 +71,12 @@ async def running_relay(
     tls: bool = False,
     clock: Clock | None = None,
     issuer: TicketIssuer | None = None,
+    metrics_listen: str | None = None,
 ) -> AsyncIterator[RunningRelay]:
     """Start a relay in a new directory, and stop it in the end."""
     issuer = issuer or TicketIssuer(pki.create_key(), SystemClock())
     bounds = limits or RelayLimits(drain_seconds=0.1)
-    initialize(directory, RelayConfig(name=name, limits=bounds), issuer.key_set(), ())
+    initialize(directory, RelayConfig(name=name, limits=bounds, metrics_listen=metrics_listen), issuer.key_set(), ())
     relay = Relay(directory, listen="127.0.0.1:0", tls=tls, clock=clock)
     await relay.start()
     trust = ServerTrust.from_pem((directory / certificate.CERTIFICATE_FILE).read_bytes()) if tls else None

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from vantage.common.clock import Clock, SystemClock
 from vantage.common.errors import Reason, error
 from vantage.server import certificate
+from vantage.server.metrics import Metrics
 from vantage.server.relay.limits import RelayLimits
 from vantage.server.relay.pairs import MAX_MESSAGE, Pairs
 from vantage.server.relay.servicer import SERVICE, RelayServicer
@@ -40,6 +41,7 @@ class RelayConfig(BaseModel):
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9-]{0,38}[a-z0-9]$")
     listen: str = "127.0.0.1:7700"
+    metrics_listen: str | None = None
     limits: RelayLimits = RelayLimits()
 
 
@@ -101,6 +103,7 @@ class Relay:
         self._listen = listen or self.config.listen
         self._tls = tls
         self._clock = clock or SystemClock()
+        self.metrics = None if self.config.metrics_listen is None else Metrics(self.config.metrics_listen)
 
     async def start(self) -> None:
         """Listen; ``address`` is then the real one.
@@ -126,6 +129,9 @@ class Relay:
         except RuntimeError:
             raise error(Reason.CONFIGURATION_INVALID, f"cannot listen on {self._listen}: is the port in use?") from None
         self.address = f"{self._listen.rpartition(':')[0]}:{port}"
+        if self.metrics is not None:
+            self.metrics.add_relay(self.pairs.counters)
+            self.metrics.start()
         await self._server.start()
         for name in ("", SERVICE.full_name):
             await self._health.set(name, health_pb2.HealthCheckResponse.SERVING)
@@ -135,3 +141,5 @@ class Relay:
         await self._health.enter_graceful_shutdown()
         await self.pairs.drain()
         await self._server.stop(1)
+        if self.metrics is not None:
+            await self.metrics.stop()

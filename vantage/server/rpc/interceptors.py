@@ -17,6 +17,7 @@ import asyncio
 import functools
 import logging
 import re
+import time
 import uuid
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Iterator
@@ -47,6 +48,7 @@ PUBLIC_SERVICES = ("grpc.health.v1.Health", "grpc.reflection.v1alpha.ServerRefle
 _TO_THE_END = ("/vantage.api.admin.", "/vantage.api.identity.")
 _OWN_STREAMS = ("/vantage.api.node.v1.NodeSessionService/",)
 """Streams that whoever ends log-ins ends, with a farewell."""
+_OK = "OK"
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 
@@ -75,6 +77,13 @@ def rules_of(services: Iterable[ServiceDescriptor]) -> dict[str, AccessRule]:
     return rules
 
 
+Handled = Callable[[str, str, float | None], None]
+
+
+def _nobody(_method: str, _reason: str, _seconds: float | None) -> None:
+    """Nobody wants to know."""
+
+
 class Gate(grpc.aio.ServerInterceptor):
     """Lets calls in, or not.
 
@@ -83,11 +92,19 @@ class Gate(grpc.aio.ServerInterceptor):
         directory: who is behind a token.
         auditor: writes down what was decided.
         mutual: whether there is a port on which callers show certificates.
+        handled: is told of each call that has ended: method, ``OK`` or the reason, and for one answer the seconds.
     """
 
     def __init__(
-        self, rules: dict[str, AccessRule], directory: Directory, auditor: Auditor, *, mutual: bool = False
+        self,
+        rules: dict[str, AccessRule],
+        directory: Directory,
+        auditor: Auditor,
+        *,
+        mutual: bool = False,
+        handled: Handled | None = None,
     ) -> None:
+        self._handled = handled or _nobody
         self._mutual = mutual
         self._rules = rules
         self._directory = directory
@@ -138,8 +155,14 @@ class Gate(grpc.aio.ServerInterceptor):
 
             @functools.wraps(behaviour)
             async def call(request: Any, context: Any) -> Any:
-                serving = serve(request, context)
-                answer = await (self._to_the_end(serving) if to_the_end else serving)
+                began = time.monotonic()
+                outcome = Reason.CANCELLED.name
+                try:
+                    serving = serve(request, context)
+                    answer = await (self._to_the_end(serving) if to_the_end else serving)
+                    outcome = answer.reason.name if isinstance(answer, VantageError) else _OK
+                finally:
+                    self._handled(method, outcome, time.monotonic() - began)
                 if isinstance(answer, VantageError):
                     await abort(context, answer)
                 return answer
@@ -149,6 +172,7 @@ class Gate(grpc.aio.ServerInterceptor):
         def many(behaviour: Any) -> Any:
             @functools.wraps(behaviour)
             async def call(request: Any, context: Any) -> AsyncIterator[Any]:
+                outcome = Reason.CANCELLED.name
                 try:
                     version = self._directory.version
                     principal = await self._admit(rule, context)
@@ -165,10 +189,15 @@ class Gate(grpc.aio.ServerInterceptor):
                                 await standing.check()
                             yield response
                     await self._auditor.done()
+                    outcome = _OK
                 except VantageError as problem:
+                    outcome = problem.reason.name
                     await self._refuse(method, problem, context)
                 except Exception as problem:  # noqa: BLE001  # as above
+                    outcome = Reason.INTERNAL.name
                     await self._refuse(method, _unknown(method, problem), context)
+                finally:
+                    self._handled(method, outcome, None)
 
             return call
 

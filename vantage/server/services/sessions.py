@@ -165,6 +165,11 @@ class Sessions:
         if (session := self._open.get(node)) is not None:
             session.outbox.end(why)
 
+    @property
+    def connected(self) -> int:
+        """How many nodes have an open session."""
+        return len(self._open)
+
     def of_organization(self, organization: str) -> list[NodePrincipal]:
         """Nodes of an organization that are connected, as they authenticated."""
         return [self._open[node].node for node in self._by_organization.get(organization, ())]

@@ -66,6 +66,7 @@ _RESULTS: Select[Any] = select(
     content.c.size,
     content.c.digest,
 ).where(content.c.run.in_(bindparam("wanted", expanding=True)), content.c.kind == RESULT)
+_COUNT_OPEN = select(run.c.state, func.count().label("number")).where(text("state IN (1, 2, 3)")).group_by(run.c.state)
 _WORK = (
     select(
         run,
@@ -233,6 +234,11 @@ def claimable(
         _CLAIMABLE,
         {"node": node, "organization": organization, "collaborations": sorted(collaborations), "free": free},
     ).all()
+
+
+def count_open(connection: Connection) -> dict[RunState, int]:
+    """How many runs have not ended, by state; states without any are left out."""
+    return {RunState(row.state): row.number for row in connection.execute(_COUNT_OPEN)}
 
 
 def work_of(connection: Connection, names: Iterable[str]) -> Sequence[Row[tuple[object, ...]]]:
