@@ -13,13 +13,14 @@ from pathlib import Path
 import docker
 import pytest
 
+from vantage.api.task.v1 import task_pb2
 from vantage.testing.process_network import NodeStation, ProcessNetwork
 from vantage.testing.registry import Registry
 
 pytestmark = pytest.mark.docker
 
 
-async def test_a_registry_that_is_down_is_said_and_the_node_goes_on_when_it_is_back(
+async def test_a_registry_that_is_down_is_said_and_the_run_goes_on_when_it_is_back(
     network: ProcessNetwork, engine: docker.DockerClient, registry: Registry, unruly: str
 ) -> None:
     clara = network.nodes["clara"]
@@ -28,18 +29,27 @@ async def test_a_registry_that_is_down_is_said_and_the_node_goes_on_when_it_is_b
     await asyncio.to_thread(clara.start)
     pid = clara.program.pid
     await asyncio.to_thread(registry.stop)
+    started = False
+    run = task_pb2.Run()
     try:
         async with network.researcher() as researcher:
-            run = await researcher.ask(unruly, "echo", {"value": 7})
+            run = await researcher.ask(unruly, "echo", {"value": 7}, max_attempts=1)
             assert run.failure.reason == "REGISTRY_UNAVAILABLE"
-            assert registry.address in run.failure.message
+            async for event in researcher.follow(researcher.question(unruly, "echo", {"value": 7}, max_attempts=10)):
+                if event.run_changed.run.HasField("retry_time") and not started:
+                    assert event.run_changed.run.last_failure.reason == "REGISTRY_UNAVAILABLE"
+                    assert registry.address in event.run_changed.run.last_failure.message
+                    await asyncio.to_thread(registry.start)
+                    started = True
+                if event.HasField("run_finished"):
+                    run = event.run_finished.run
     finally:
-        await asyncio.to_thread(registry.start)
-    async with network.researcher() as researcher:
-        run = await researcher.ask(unruly, "echo", {"value": 7})
-        assert json.loads(run.result.inline) == 7, run.failure.message
-        assert clara.program.pid == pid
-        assert clara.leftovers(engine) == []
+        if not started:
+            await asyncio.to_thread(registry.start)
+    assert json.loads(run.result.inline) == 7, run.failure.message
+    assert run.attempt > 1
+    assert clara.program.pid == pid
+    assert clara.leftovers(engine) == []
 
 
 @pytest.fixture
@@ -75,7 +85,7 @@ async def test_a_result_that_does_not_fit_on_the_disk_is_said_to_be_that(
 ) -> None:
     pid = cramped.program.pid
     async with network.researcher() as researcher:
-        run = await researcher.ask(unruly, "large", {"megabytes": 30}, to=["hilda"])
+        run = await researcher.ask(unruly, "large", {"megabytes": 30}, to=["hilda"], max_attempts=1)
         assert run.failure.reason == "SCRATCH_UNAVAILABLE", run.failure
         assert "disk" in run.failure.message
         run = await researcher.ask(unruly, "echo", {"value": 7}, to=["hilda"])
@@ -94,7 +104,7 @@ async def test_a_full_disk_is_said_and_the_node_goes_on_when_there_is_room_again
         ballast = small_disk / "ballast"
         with ballast.open("wb") as file:
             os.posix_fallocate(file.fileno(), 0, shutil.disk_usage(small_disk).free)
-        run = await researcher.ask(unruly, "echo", {"value": 7}, to=["hilda"], timeout=30)
+        run = await researcher.ask(unruly, "echo", {"value": 7}, to=["hilda"], timeout=30, max_attempts=1)
         assert run.failure.reason == "SCRATCH_UNAVAILABLE", run.failure
         ballast.unlink()
         run = await researcher.ask(unruly, "echo", {"value": 8}, to=["hilda"])

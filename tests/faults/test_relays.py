@@ -266,7 +266,7 @@ async def test_a_relay_that_swallows_everything_is_left(tmp_path: Path, monkeypa
                 assert await read_exactly(theirs, 6) == b"second"
 
 
-class Skewed:
+class Skewed(SystemClock):
     """A clock that is off."""
 
     def __init__(self, by: timedelta) -> None:

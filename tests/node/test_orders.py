@@ -311,20 +311,6 @@ async def test_of_two_attempts_at_once_one_is_answered(station: Station, asker: 
     assert sum(each.HasField("result") for each in answers) == 1
 
 
-async def test_a_run_that_was_lost_with_its_process_is_not_run_again(station: Station, asker: Asker) -> None:
-    first = asker.ask("hold", '{"gate": "a"}')
-    async with station.running():
-        session = await station.session()
-        send(session, first)
-        for kind in ("accepted", "started"):
-            await session.receive(kind)
-    async with station.running():
-        session = await station.session()
-        assert (await session.receive("completed")).completed.failure.reason == "NODE_LOST"
-        send(session, again(first))
-        assert (await session.receive("refused")).refused.failure.reason == "ORDER_REPLAYED"
-
-
 async def test_a_run_ends_when_its_order_says(station: Station, asker: Asker) -> None:
     message = asker.ask("hold", '{"gate": "a"}', order=lambda fields: fields.update(max_runtime=1))
     async with station.running():

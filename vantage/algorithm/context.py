@@ -5,13 +5,16 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol, get_args
 
 from vantage.algorithm.errors import AlgorithmError
 from vantage.common.errors import AUTHOR_REASONS, Reason
 
 if TYPE_CHECKING:
     from vantage.algorithm.peers import Peers
+
+
+OnFailure = Literal["continue", "cancel-rest"]
 
 
 @dataclass(frozen=True)
@@ -51,7 +54,7 @@ class SubtaskResult:
 
 @dataclass(frozen=True)
 class Subtask:
-    """A question to other organizations."""
+    """A question to other organizations; see ``Context.subtask``."""
 
     function: str
     arguments: Mapping[str, Any]
@@ -59,6 +62,9 @@ class Subtask:
     datasets: Mapping[str, str]
     title: str
     timeout: float | None
+    quorum: int = 0
+    on_failure: OnFailure = "continue"
+    max_runtime: float | None = None
 
 
 class Door(Protocol):
@@ -107,6 +113,9 @@ class Context:
         datasets: Mapping[str, str] | None = None,
         title: str = "",
         timeout: float | None = None,
+        quorum: int = 0,
+        on_failure: OnFailure = "continue",
+        max_runtime: float | None = None,
     ) -> list[SubtaskResult]:
         """Run a function of this image at organizations and wait until all have ended.
 
@@ -117,6 +126,9 @@ class Context:
             datasets: data parameter -> name of the dataset at the node.
             title: for people.
             timeout: seconds; at most what is left of the task's own time.
+            quorum: how many answers suffice: the others are cancelled then, and fail with QUORUM_REACHED; 0 for all.
+            on_failure: "cancel-rest" to wait for nobody any more once one has failed.
+            max_runtime: seconds that the function may take at each; at most what the task itself allows.
 
         Returns:
             One per organization, in the order asked. A failure is an answer: see ``SubtaskResult.get``.
@@ -128,7 +140,21 @@ class Context:
         if not asked or len(set(asked)) != len(asked):
             raise AlgorithmError("a subtask needs at least one organization, and each once")
         name = function if isinstance(function, str) else function.__name__
-        return self._door.subtask(Subtask(name, arguments or {}, tuple(asked), datasets or {}, title, timeout))
+        if not 0 <= quorum <= len(asked) or on_failure not in get_args(OnFailure):
+            raise AlgorithmError("a quorum is at most as many as are asked, on_failure 'continue' or 'cancel-rest'")
+        return self._door.subtask(
+            Subtask(
+                name,
+                arguments or {},
+                tuple(asked),
+                datasets or {},
+                title,
+                timeout,
+                quorum,
+                on_failure,
+                max_runtime,
+            )
+        )
 
     def peers(self) -> Peers:
         """Talk to the other runs of the job: ``async with ctx.peers() as peers: ...``; for asynchronous functions.
@@ -147,6 +173,9 @@ class Context:
         datasets: Mapping[str, str] | None = None,
         title: str = "",
         timeout: float | None = None,  # noqa: ASYNC109  # of the subtask, kept by the server; not of this wait
+        quorum: int = 0,
+        on_failure: OnFailure = "continue",
+        max_runtime: float | None = None,
     ) -> list[SubtaskResult]:
         """``subtask`` for asynchronous functions: several can wait at once."""
         return await asyncio.to_thread(
@@ -157,4 +186,7 @@ class Context:
             datasets=datasets,
             title=title,
             timeout=timeout,
+            quorum=quorum,
+            on_failure=on_failure,
+            max_runtime=max_runtime,
         )

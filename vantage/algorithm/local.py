@@ -93,7 +93,17 @@ class _Network:
 
     def subtask(self, subtask: Subtask) -> list[SubtaskResult]:
         function = find(self._module, subtask.function)
-        return [self._one(function, subtask, each.removeprefix("organizations/")) for each in subtask.organizations]
+        results: list[SubtaskResult] = []
+        for each in subtask.organizations:
+            organization = each.removeprefix("organizations/")
+            answered = sum(result.failure is None for result in results)
+            if subtask.quorum and answered >= subtask.quorum:
+                results.append(_not_asked(organization, "QUORUM_REACHED"))
+            elif subtask.on_failure == "cancel-rest" and answered < len(results):
+                results.append(_not_asked(organization, "OTHER_RUN_FAILED"))
+            else:
+                results.append(self._one(function, subtask, organization))
+        return results
 
     def _one(self, function: Function, subtask: Subtask, organization: str) -> SubtaskResult:
         if organization not in self._data:
@@ -105,3 +115,7 @@ class _Network:
         except Exception as problem:  # noqa: BLE001  # as in a node: a failure of a subtask is an answer
             failure = failure_of(problem, function.name)
             return SubtaskResult(organization, failure=Failure(failure.reason.name, failure.message))
+
+
+def _not_asked(organization: str, reason: str) -> SubtaskResult:
+    return SubtaskResult(organization, failure=Failure(reason, "the subtask ended before this organization was asked"))

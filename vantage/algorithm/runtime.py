@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import math
 import os
 import signal
 import sys
@@ -79,6 +80,12 @@ def _run(door: GrpcDoor, module: str) -> int:
     return 0
 
 
+_ON_FAILURE = {
+    "continue": task_pb2.ON_FAILURE_CONTINUE,
+    "cancel-rest": task_pb2.ON_FAILURE_CANCEL_REST,
+}
+
+
 class GrpcDoor:
     """The node's local API; keeps ``Door``.
 
@@ -143,7 +150,11 @@ class GrpcDoor:
                 for each in asked
             ],
             title=subtask.title,
+            quorum=subtask.quorum,
+            on_failure=_ON_FAILURE[subtask.on_failure],
         )
+        if subtask.max_runtime is not None:
+            request.max_runtime.FromSeconds(math.ceil(subtask.max_runtime))
         if subtask.timeout is not None:
             request.timeout.FromNanoseconds(int(subtask.timeout * 1e9))
         ended: dict[str, SubtaskResult] = {}

@@ -60,6 +60,7 @@ def sign(
         function=spec.function,
         targets=tuple(_target(each) for each in spec.targets),
         recipients=keyring.recipients,
+        max_runtime=spec.max_runtime.seconds if spec.HasField("max_runtime") else None,
         created=now,
         expires=now + spec.timeout.ToTimedelta() + MARGIN,
         delegation=delegation,
@@ -100,11 +101,13 @@ def same_question(order: Order, spec: task_pb2.TaskSpec) -> bool:
         (each.organization, each.node, {bound.parameter: bound.dataset for bound in each.datasets})
         for each in spec.targets
     ]
-    return (order.collaboration, order.study, order.image, order.function) == (
+    max_runtime = spec.max_runtime.seconds if spec.HasField("max_runtime") else None
+    return (order.collaboration, order.study, order.image, order.function, order.max_runtime) == (
         spec.collaboration,
         spec.study,
         spec.image,
         spec.function,
+        max_runtime,
     ) and [(each.organization, each.node, each.datasets) for each in order.targets] == wanted
 
 

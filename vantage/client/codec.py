@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import uuid
 from collections.abc import Callable, Iterable, Mapping, MutableMapping, Sequence
 from contextlib import AsyncExitStack
@@ -20,7 +21,7 @@ from vantage.client.asking import DEFAULT_TIMEOUT, OwnOrder, delegation_of, sign
 from vantage.client.authorities import Authorities
 from vantage.client.caller import Caller
 from vantage.client.keyring import Keyring
-from vantage.client.models import Failure, Question, Result, Run, RunState, Target, Task
+from vantage.client.models import Failure, OnFailure, Question, Result, Run, RunState, Target, Task
 from vantage.client.opening import value_of
 from vantage.client.packing import Given, Packer
 from vantage.client.payloads import Payloads
@@ -104,6 +105,7 @@ class Codec:
             spec.study = full_study(question.study, spec.collaboration, field="study")
         if question.timeout is not None:
             spec.timeout.FromTimedelta(question.timeout)
+        _set_course(spec, question)
         given = [_given(each, question) for each in chosen]
         bound = await self._who()
         if bound is None:
@@ -331,6 +333,21 @@ def _fetch(caller: Caller) -> Callable[[str, Sequence[str]], Any]:
             request.page_token = page.next_page_token
 
     return fetch
+
+
+def _set_course(spec: task_pb2.TaskSpec, question: Question) -> None:
+    """How the task is to go on, and when it is to end."""
+    spec.quorum = question.quorum
+    if question.on_failure is OnFailure.CANCEL_REST:
+        spec.on_failure = task_pb2.ON_FAILURE_CANCEL_REST
+    if question.max_attempts is not None:
+        if question.max_attempts < 1:
+            raise error(Reason.INVALID_ARGUMENT, "max_attempts must be at least 1", field="max_attempts")
+        spec.max_attempts = question.max_attempts
+    if question.max_runtime is not None:
+        if question.max_runtime <= timedelta(0):
+            raise error(Reason.INVALID_ARGUMENT, "max_runtime must be above zero", field="max_runtime")
+        spec.max_runtime.FromSeconds(math.ceil(question.max_runtime.total_seconds()))
 
 
 def _target(target: Target, common: Mapping[str, str]) -> task_pb2.Target:

@@ -90,6 +90,8 @@ def run(message: task_pb2.Run) -> models.Run:
         node_online=message.node_online,
         progress=message.progress,
         statement=message.statement,
+        last_failure=failure(message.last_failure) if message.HasField("last_failure") else None,
+        retry_time=moment(message.retry_time),
     )
 
 
@@ -118,7 +120,17 @@ def task(message: task_pb2.Task) -> models.Task:
         last_sequence=message.last_sequence,
         study=spec.study,
         order=spec.order,
+        quorum=spec.quorum,
+        on_failure=_on_failure(spec.on_failure),
+        max_runtime=spec.max_runtime.ToTimedelta() if spec.HasField("max_runtime") else None,
+        max_attempts=spec.max_attempts,
+        detached=spec.detached,
     )
+
+
+def _on_failure(number: int) -> models.OnFailure:
+    cancel_rest = number == task_pb2.ON_FAILURE_CANCEL_REST
+    return models.OnFailure.CANCEL_REST if cancel_rest else models.OnFailure.CONTINUE
 
 
 def event(message: task_pb2.TaskEvent) -> models.Event | None:

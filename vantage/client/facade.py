@@ -31,6 +31,7 @@ from vantage.client.models import (
     LoginSession,
     Member,
     Node,
+    OnFailure,
     Organization,
     OrganizationTrust,
     Permission,
@@ -1010,6 +1011,10 @@ class Tasks:
         study: str = "",
         delegate: Delegate | bool = True,
         files: Mapping[str, Any] | None = None,
+        quorum: int = 0,
+        on_failure: OnFailure = OnFailure.CONTINUE,
+        max_runtime: timedelta | None = None,
+        max_attempts: int | None = None,
     ) -> TaskHandle:
         """Ask organizations to run a function of an image. The task is durable when this returns.
 
@@ -1033,6 +1038,12 @@ class Tasks:
             files: data parameter of the function -> what it reads in place of a dataset of the node: a file of yours
                 (.csv, .parquet, .arrow; any other for a parameter that takes a path), a ``pandas.DataFrame`` or a
                 ``pyarrow.Table``. They travel like the arguments, sealed to the nodes, of any size.
+            quorum: how many answers suffice: the runs that are open then are cancelled, with QUORUM_REACHED, and the
+                task succeeds; 0 for all.
+            on_failure: whether the others go on when an organization gives no answer.
+            max_runtime: of the algorithm in one run, in whole seconds; for as long as the nodes allow when None.
+            max_attempts: how often a run is given to a node, 1 to 10, when nodes are lost or something around the
+                algorithm does not work; the server's, 3, when None.
 
         Raises:
             InvalidArgumentError: something is not as it must be; ORGANIZATION_NOT_MEMBER, IMAGE_NOT_BY_DIGEST,
@@ -1057,6 +1068,10 @@ class Tasks:
                     study,
                     delegate,
                     files,
+                    quorum,
+                    on_failure,
+                    max_runtime,
+                    max_attempts,
                 )
             ),
             self._loop,

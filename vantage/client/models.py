@@ -18,9 +18,9 @@ class TaskState(StrEnum):
     ACTIVE = "ACTIVE"
     """At least one run has not ended."""
     SUCCEEDED = "SUCCEEDED"
-    """All runs succeeded."""
+    """All runs succeeded, or as many as the quorum asks for."""
     FAILED = "FAILED"
-    """All runs ended, at least one without success."""
+    """All runs ended, and fewer succeeded than had to."""
     CANCELLED = "CANCELLED"
     """Cancelled before all runs ended."""
     EXPIRED = "EXPIRED"
@@ -60,6 +60,13 @@ class RunState(StrEnum):
     def ended(self) -> bool:
         """Whether nothing can happen any more."""
         return self not in (RunState.QUEUED, RunState.ASSIGNED, RunState.RUNNING, RunState.UNKNOWN)
+
+
+class OnFailure(StrEnum):
+    """What becomes of the other runs when one ends without a result."""
+
+    CONTINUE = "CONTINUE"
+    CANCEL_REST = "CANCEL_REST"
 
 
 @dataclass(frozen=True)
@@ -112,6 +119,8 @@ class Run:
         node: that has or had it, or empty.
         state: where it is in its life.
         attempt: how many times it was given to a node.
+        last_failure: why the attempt before failed or was lost, while it has not ended.
+        retry_time: when it is tried again, while it waits for that.
         content: the unopened result, when there is one and you may read it.
         failure: why there is no result.
         assign_time: when it was first given to a node.
@@ -135,6 +144,8 @@ class Run:
     node_online: bool = False
     progress: float = 0.0
     statement: bytes = field(default=b"", repr=False)
+    last_failure: Failure | None = None
+    retry_time: datetime | None = None
 
 
 @dataclass(frozen=True)
@@ -177,6 +188,11 @@ class Task:
         last_sequence: of its latest event.
         study: collaborations/{collaboration}/studies/{study}, or empty.
         order: what the asker has signed; empty for a task without.
+        quorum: how many answers suffice; 0 for all.
+        on_failure: what becomes of the other runs when one ends without a result.
+        max_runtime: of the algorithm in one run; None for as long as the nodes allow.
+        max_attempts: how often a run is given to a node.
+        detached: whether a subtask goes on when the run that asked for it ends.
     """
 
     name: str
@@ -195,6 +211,11 @@ class Task:
     last_sequence: int = 0
     study: str = ""
     order: bytes = field(default=b"", repr=False)
+    quorum: int = 0
+    on_failure: OnFailure = OnFailure.CONTINUE
+    max_runtime: timedelta | None = None
+    max_attempts: int = 0
+    detached: bool = False
 
 
 @dataclass(frozen=True)
@@ -275,6 +296,10 @@ class Question:
     study: str = ""
     delegate: Delegate | bool = True
     files: Mapping[str, Any] = field(default_factory=dict)
+    quorum: int = 0
+    on_failure: OnFailure = OnFailure.CONTINUE
+    max_runtime: timedelta | None = None
+    max_attempts: int | None = None
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from vantage.client.codec import Codec, check_task, own_id
 from vantage.client.handles import AsyncTaskHandle, follow
 from vantage.client.images import AsyncImages
 from vantage.client.many import Batch
-from vantage.client.models import Answer, Delegate, Event, Question, Target, Task, TaskState
+from vantage.client.models import Answer, Delegate, Event, OnFailure, Question, Target, Task, TaskState
 from vantage.client.short_names import full
 from vantage.common.declaration import Function, validate_arguments
 from vantage.common.errors import Reason, VantageError, error
@@ -50,6 +50,10 @@ class AsyncTasks:
         study: str = "",
         delegate: Delegate | bool = True,
         files: Mapping[str, Any] | None = None,
+        quorum: int = 0,
+        on_failure: OnFailure = OnFailure.CONTINUE,
+        max_runtime: timedelta | None = None,
+        max_attempts: int | None = None,
     ) -> AsyncTaskHandle:
         """Ask organizations to run a function of an image. The task is durable when this returns.
 
@@ -73,6 +77,12 @@ class AsyncTasks:
             files: data parameter of the function -> what it reads in place of a dataset of the node: a file of yours
                 (.csv, .parquet, .arrow; any other for a parameter that takes a path), a ``pandas.DataFrame`` or a
                 ``pyarrow.Table``. They travel like the arguments, sealed to the nodes, of any size.
+            quorum: how many answers suffice: the runs that are open then are cancelled, with QUORUM_REACHED, and the
+                task succeeds; 0 for all.
+            on_failure: whether the others go on when an organization gives no answer.
+            max_runtime: of the algorithm in one run, in whole seconds; for as long as the nodes allow when None.
+            max_attempts: how often a run is given to a node, 1 to 10, when nodes are lost or something around the
+                algorithm does not work; the server's, 3, when None.
 
         Raises:
             InvalidArgumentError: something is not as it must be; ORGANIZATION_NOT_MEMBER, IMAGE_NOT_BY_DIGEST,
@@ -94,6 +104,10 @@ class AsyncTasks:
             study=study,
             delegate=delegate,
             files=files or {},
+            quorum=quorum,
+            on_failure=on_failure,
+            max_runtime=max_runtime,
+            max_attempts=max_attempts,
         )
         return await self._ask(question, own_id(request_id))
 

@@ -155,6 +155,9 @@ class Reason(Enum):
     TASK_EXPIRED = 206
     TOO_MANY_SUBTASKS = 207
     MEMBERSHIP_SUSPENDED = 208
+    QUORUM_REACHED = 209
+    QUORUM_MISSED = 210
+    OTHER_RUN_FAILED = 211
     # Payloads.
     PAYLOAD_TOO_LARGE = 300
     PAYLOAD_DIGEST_MISMATCH = 301
@@ -340,6 +343,9 @@ _GROUPS: dict[_Row, tuple[Reason, ...]] = {
     _row(RunError, "ABORTED"): (
         Reason.TASK_CANCELLED,
         Reason.TASK_EXPIRED,
+        Reason.QUORUM_REACHED,
+        Reason.QUORUM_MISSED,
+        Reason.OTHER_RUN_FAILED,
         Reason.ALGORITHM_FAILED,
         Reason.ALGORITHM_CRASHED,
         Reason.NO_RESULT,

@@ -55,6 +55,7 @@ class RunContext:
         image: image by digest.
         token: what each call must carry.
         order: the signed order that the run obeys, in whose name it may ask others; None for an unsigned task.
+        attempt: number of the attempt, from 1.
     """
 
     run: str
@@ -70,6 +71,7 @@ class RunContext:
     image: str
     token: str
     order: GivenOrder | None = None
+    attempt: int = 1
 
     @property
     def task(self) -> str:

@@ -198,6 +198,7 @@ class Intake:
             image=spec.image,
             token=secrets.token_urlsafe(32),
             order=given,
+            attempt=assign.lease.attempt,
         )
 
     def _bound(self, parameter: str, name: str) -> BoundDataset:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import sqlite3
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -26,9 +25,12 @@ _MANY = 10_000
 """Beyond so many the book looks for entries that it may forget."""
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS taken_order (
-  id TEXT PRIMARY KEY, run TEXT NOT NULL, root TEXT NOT NULL, expires REAL NOT NULL, done INTEGER NOT NULL DEFAULT 0
+  id TEXT PRIMARY KEY, run TEXT NOT NULL, root TEXT NOT NULL, expires REAL NOT NULL, done INTEGER NOT NULL DEFAULT 0,
+  begun INTEGER NOT NULL DEFAULT 1
 ) STRICT
 """
+_MAX_BEGUN = 10
+"""How often an order is begun, answered or not: the server decides about attempts, and is not trusted with it."""
 
 
 @dataclass(frozen=True)
@@ -50,10 +52,12 @@ class _Taken:
     root: str
     expires: datetime
     done: bool
+    begun: int = 1
 
 
 class OrderBook:
-    """Which orders were taken, in the journal's database: an order is begun for one run and answered once."""
+    """Which orders were taken, in the journal's database: an order is for one run, begun a few times at most, and
+    answered once."""
 
     def __init__(self, journal: Journal, taken: dict[str, _Taken], clock: Clock) -> None:
         self._journal = journal
@@ -68,7 +72,7 @@ class OrderBook:
             ConfigurationError: the journal is not usable.
         """
         try:
-            await journal.write(lambda database: database.execute(SCHEMA))
+            await journal.write(_prepare)
             return cls(journal, await asyncio.to_thread(_load, path), clock)
         except sqlite3.Error as problem:
             raise error(
@@ -102,14 +106,21 @@ class OrderBook:
                     Reason.ORDER_EXCEEDS_PARENT,
                     f"the order at the top allows {verified.max_tasks} subtasks, and as many were taken here",
                 )
+        if known is not None and known.begun >= _MAX_BEGUN:
+            raise error(
+                Reason.ORDER_REPLAYED,
+                f"the order was begun {_MAX_BEGUN} times here and never answered: ask again with a new order",
+                order=order.id,
+            )
         # As long as the one at the top, under which it counts.
         expires = verified.root_expires + _REMEMBER
-        self._taken[key] = _Taken(run, verified.root, expires, False)
-        values = (key, run, verified.root, expires.timestamp())
+        begun = known.begun + 1 if known is not None else 1
+        self._taken[key] = _Taken(run, verified.root, expires, False, begun)
+        values = (key, run, verified.root, expires.timestamp(), begun)
         try:
             await self._journal.write(
                 lambda database: database.execute(
-                    "INSERT OR REPLACE INTO taken_order (id, run, root, expires) VALUES (?, ?, ?, ?)", values
+                    "INSERT OR REPLACE INTO taken_order (id, run, root, expires, begun) VALUES (?, ?, ?, ?, ?)", values
                 )
             )
         except sqlite3.Error as problem:
@@ -124,8 +135,8 @@ class OrderBook:
     def answered(self, order: Order) -> bool:
         """Note that the run of an order has its answer; False when another attempt of it had one already.
 
-        It is written with the commit that holds the answer, or one before: what has begun and was not answered when the
-        process dies is answered by the next.
+        It is written with the commit that holds the answer, or one before; whoever lets bytes of the answer leave ahead
+        of that commit waits for ``settle``.
         """
         key = _key(order)
         known = self._taken.get(key)
@@ -136,6 +147,24 @@ class OrderBook:
         known.done = True
         self._journal.later(lambda database: database.execute("UPDATE taken_order SET done = 1 WHERE id = ?", (key,)))
         return True
+
+    async def settle(self) -> None:
+        """Wait until what was noted is durable.
+
+        Raises:
+            RunError: SCRATCH_UNAVAILABLE: it cannot be.
+        """
+        try:
+            await self._journal.write(lambda database: None)
+        except sqlite3.Error as problem:
+            raise error(
+                Reason.SCRATCH_UNAVAILABLE, "the node cannot write its journal, its disk may be full: ask its admin"
+            ) from problem
+
+    def is_answered(self, order: Order) -> bool:
+        """Whether the run of an order has its answer."""
+        known = self._taken.get(_key(order))
+        return known is not None and known.done
 
     def _forget_old(self) -> None:
         now = self._clock.now()
@@ -189,10 +218,18 @@ class OrderGate:
         """The run has its answer: see ``OrderBook.answered``."""
         return self._book.answered(given.verified.order)
 
-    def lost(self, assign: pb.Assign) -> None:
-        """A run that a former process began has its answer: that nobody knows how it ended."""
-        with contextlib.suppress(VantageError):
-            self._book.answered(Order.decode(dsse.peek(assign.spec.order)))
+    async def settle(self) -> None:
+        """Wait until answers are noted for good: see ``OrderBook.settle``."""
+        await self._book.settle()
+
+    def is_answered(self, assign: pb.Assign) -> bool:
+        """Whether the order of a run that a former process began has its answer; True when that cannot be told."""
+        if not assign.spec.order:
+            return False
+        try:
+            return self._book.is_answered(Order.decode(dsse.peek(assign.spec.order)))
+        except VantageError:
+            return True
 
 
 def compare(verified: VerifiedOrder, assign: pb.Assign) -> OrderTarget:
@@ -282,8 +319,15 @@ def _mismatch(field: str) -> VantageError:
     )
 
 
+def _prepare(database: sqlite3.Connection) -> None:
+    database.execute(SCHEMA)
+    columns = {row[1] for row in database.execute("PRAGMA table_info(taken_order)")}
+    if "begun" not in columns:  # of an earlier release
+        database.execute("ALTER TABLE taken_order ADD COLUMN begun INTEGER NOT NULL DEFAULT 1")
+
+
 def _load(path: Path) -> dict[str, _Taken]:
     with sqlite3.connect(path) as database:
-        rows = database.execute("SELECT id, run, root, expires, done FROM taken_order").fetchall()
+        rows = database.execute("SELECT id, run, root, expires, done, begun FROM taken_order").fetchall()
     database.close()
-    return {row[0]: _Taken(row[1], row[2], datetime.fromtimestamp(row[3], UTC), bool(row[4])) for row in rows}
+    return {row[0]: _Taken(row[1], row[2], datetime.fromtimestamp(row[3], UTC), bool(row[4]), row[5]) for row in rows}

@@ -129,11 +129,11 @@ class Reporter:
         message.start_time.FromDatetime(self._clock.now())
         self._journal.say(lease.lease_id, pb.ConnectRequest(started=message))
 
-    async def refused(self, lease: pb.Lease, problem: VantageError) -> None:
-        """The node will not run it."""
+    async def refused(self, lease: pb.Lease, problem: VantageError, *, retryable: bool = False) -> None:
+        """The node will not run it; ``retryable``: it would if it got it once more."""
         failure = failure_of(problem)
         statement = self._attestor.statement(lease, "refused", self._clock.now(), failure=failure)
-        message = pb.Refused(lease=lease, failure=failure, statement=statement)
+        message = pb.Refused(lease=lease, failure=failure, statement=statement, retryable=retryable)
         await self._journal.finish(lease.lease_id, pb.ConnectRequest(refused=message))
 
     async def succeeded(self, lease: pb.Lease, result: types_pb2.Payload) -> None:
@@ -142,11 +142,12 @@ class Reporter:
         statement = self._attestor.statement(lease, "succeeded", now, result=result)
         await self._complete(pb.Completed(lease=lease, result=result, statement=statement), now)
 
-    async def failed(self, lease: pb.Lease, problem: VantageError) -> None:
-        """There is no result."""
+    async def failed(self, lease: pb.Lease, problem: VantageError, *, retryable: bool = False) -> None:
+        """There is no result; ``retryable``: there was no answer either, and the node would run it once more."""
         now, failure = self._clock.now(), failure_of(problem)
         statement = self._attestor.statement(lease, "failed", now, failure=failure)
-        await self._complete(pb.Completed(lease=lease, failure=failure, statement=statement), now)
+        message = pb.Completed(lease=lease, failure=failure, statement=statement, retryable=retryable)
+        await self._complete(message, now)
 
     async def cancelled(self, lease: pb.Lease, reason: str) -> None:
         """The run was stopped."""

@@ -15,6 +15,7 @@ from vantage.api.node.v1 import node_session_service_pb2 as pb
 from vantage.api.types.v1 import types_pb2
 from vantage.common.clock import Clock
 from vantage.common.errors import Reason, VantageError, error
+from vantage.common.retries import MENDABLE
 from vantage.node.audit import NodeAudit
 from vantage.node.config import NodeConfig
 from vantage.node.door import StoredResult
@@ -44,6 +45,7 @@ class _Active:
     Attributes:
         stop: why it is being stopped: a reason to report, or None when nothing is to be said.
         given: the order that was taken for it, if it has one.
+        answered: whether the algorithm has answered: what happens from then on, happens to its answer.
     """
 
     lease: pb.Lease
@@ -51,6 +53,7 @@ class _Active:
     stopping: bool = False
     stop: str | None = None
     given: GivenOrder | None = None
+    answered: bool = False
 
 
 @dataclass(frozen=True)
@@ -162,7 +165,7 @@ class Runner:
         left = self._journal.unfinished()
         for entry in left:
             if entry.started:
-                self._tools.gate.lost(entry.assign)
+                answered = self._tools.gate.is_answered(entry.assign)
                 self._tools.audit.ended(entry.assign.lease, Reason.NODE_LOST.name)
                 await self._reporter.failed(
                     entry.assign.lease,
@@ -170,6 +173,7 @@ class Runner:
                         Reason.NODE_LOST,
                         f"{self._config.identity.name} was restarted while the algorithm ran: ask again",
                     ),
+                    retryable=not answered,
                 )
             else:
                 self._begin(entry.assign, self._run)
@@ -241,7 +245,7 @@ class Runner:
         try:
             await self._journal.accept(assign)
         except VantageError as problem:
-            await self._reporter.refused(assign.lease, problem)
+            await self._reporter.refused(assign.lease, problem, retryable=problem.reason in MENDABLE)
             return
         await self._run(assign, active)
 
@@ -263,21 +267,26 @@ class Runner:
                 except VantageError as problem:
                     log.info("run refused", extra={"run": lease.run, "reason": problem.reason.name})
                     self._tools.audit.decided(assign, problem)
-                    await self._reporter.refused(lease, problem)
+                    await self._reporter.refused(lease, problem, retryable=problem.reason in MENDABLE)
                     return
                 active.given = order.context.order
                 self._tools.audit.decided(assign, None)
                 self._reporter.accepted(lease)
-                outcome = await self._answer(order)
+                outcome, around = await self._answer(order, active)
         except TimeoutError:
             if not deadline.expired():
                 raise
-            outcome = error(Reason.TASK_EXPIRED, "the task's time ended before the algorithm had answered")
+            outcome, around = (
+                error(Reason.TASK_EXPIRED, "the task's time ended before the algorithm had answered"),
+                False,
+            )
         if isinstance(outcome, VantageError):
-            self._answered(active)
+            retryable = around and not active.answered and outcome.reason in MENDABLE
+            if not retryable:
+                self._answered(active)
             log.info("run failed", extra={"run": lease.run, "reason": outcome.reason.name})
             self._tools.audit.ended(lease, outcome.reason.name)
-            await self._reporter.failed(lease, outcome)
+            await self._reporter.failed(lease, outcome, retryable=retryable)
         else:
             await self._reporter.succeeded(lease, outcome)
 
@@ -286,25 +295,29 @@ class Runner:
         if active.given is not None:
             self._tools.gate.answered(active.given)
 
-    async def _answer(self, order: Order) -> types_pb2.Payload | VantageError:
-        """Run the algorithm and hand over its result; nothing of the run is left on disk when this returns."""
+    async def _answer(self, order: Order, active: _Active) -> tuple[types_pb2.Payload | VantageError, bool]:
+        """Run the algorithm and hand over its result; nothing of the run is left on disk when this returns.
+
+        Returns:
+            The result or why there is none, and for the latter whether the cause lies around the algorithm.
+        """
         try:
             outcome = await self._execute(order)
+            active.answered = True
             if isinstance(outcome, VantageError):
-                return outcome
+                return outcome, False
             if order.recipients:
                 outcome = await self._tools.sealer.seal_result(outcome, order.recipients)
             given = order.context.order
             if given is not None and not self._tools.gate.answered(given):
-                return error(
-                    Reason.ORDER_REPLAYED, "another attempt of this run has answered: an order is answered once"
-                )
+                replayed = "another attempt of this run has answered: an order is answered once"
+                return error(Reason.ORDER_REPLAYED, replayed), False
             # Before the first byte leaves, also of an upload.
             self._tools.audit.leaves(order.assign.lease, outcome)
             await self._tools.audit.settle()
-            return await self._deliver(order.assign.lease, outcome, sealed=bool(order.recipients))
+            return await self._deliver(order.assign.lease, outcome, sealed=bool(order.recipients)), False
         except VantageError as problem:
-            return problem
+            return problem, True
         finally:
             self._tools.subtasks.forget(order.context)
             await self._clear(order.assign.lease)
@@ -347,13 +360,18 @@ class Runner:
         return outcome
 
     def _time_limit(self, order: Order) -> tuple[float, str]:
-        """Seconds that the algorithm may run, and who says so."""
-        signed = order.context.order.verified.order.max_runtime if order.context.order is not None else None
-        allowed = self._config.limits.max_runtime
-        return (allowed, "node") if signed is None or allowed <= signed else (signed, "order")
+        """Seconds that the algorithm may run, and who says so: the shortest limit counts."""
+        limits: list[tuple[float, str]] = [(self._config.limits.max_runtime, "node")]
+        if order.context.order is not None and order.context.order.verified.order.max_runtime is not None:
+            limits.append((order.context.order.verified.order.max_runtime, "order"))
+        if order.assign.spec.HasField("max_runtime"):
+            limits.append((max(order.assign.spec.max_runtime.ToTimedelta().total_seconds(), 0), "task"))
+        return min(limits, key=lambda limit: limit[0])
 
     async def _deliver(self, lease: pb.Lease, result: StoredResult, *, sealed: bool) -> types_pb2.Payload:
         if result.size > self._settings.max_inline_bytes:
+            # An answer inline is sent when the journal has it. This one leaves earlier: nothing may leave twice.
+            await self._tools.gate.settle()
             return await self._tools.payloads.upload(result, lease.lease_id, sealed=sealed)
         content = result.content
         if isinstance(content, Path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import uuid
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping, Sequence
 from datetime import timedelta
@@ -124,6 +125,7 @@ class SubtaskOrders:
             study=above.study,
         )
         spec.timeout.FromTimedelta(left)
+        set_course(spec, request)
         sealed_to = [(each.organization, each.node) for each in request.targets if each.HasField("arguments")]
         found = iter(await self._directory.of_all(context.collaboration, sealed_to))
         targets = []
@@ -171,7 +173,7 @@ class SubtaskOrders:
             function=request.function,
             targets=tuple(targets),
             recipients=(recipient,),
-            max_runtime=above.max_runtime,
+            max_runtime=_shorter(request, above.max_runtime),
             created=now,
             # The server ends the task a moment later than this is made; never later than what is above.
             expires=min(now + left + timedelta(minutes=5), above.expires),
@@ -312,3 +314,19 @@ class SubtaskOrders:
             token = page.next_page_token
             if not token:
                 return found
+
+
+def set_course(spec: task_pb2.TaskSpec, request: algorithm_pb.RunSubtaskRequest) -> None:
+    """How the subtask is to go on and when it is to end, as the algorithm asks; the server narrows that."""
+    spec.quorum, spec.on_failure = request.quorum, request.on_failure
+    spec.max_attempts, spec.detached = request.max_attempts, request.detached
+    if request.HasField("max_runtime"):
+        spec.max_runtime.CopyFrom(request.max_runtime)
+
+
+def _shorter(request: algorithm_pb.RunSubtaskRequest, above: int | None) -> int | None:
+    """Seconds that a run of the subtask may take: what the algorithm asks for, at most what the order above says."""
+    if not request.HasField("max_runtime"):
+        return above
+    wanted = math.ceil(request.max_runtime.ToTimedelta().total_seconds())
+    return wanted if above is None else min(wanted, above)

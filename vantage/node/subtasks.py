@@ -24,7 +24,7 @@ from vantage.common.sealing import create_identity
 from vantage.node.audit import NodeAudit
 from vantage.node.connection import Connection
 from vantage.node.door import RunContext
-from vantage.node.subtask_orders import SubtaskOrders
+from vantage.node.subtask_orders import SubtaskOrders, set_course
 
 log = logging.getLogger(__name__)
 
@@ -206,25 +206,25 @@ class Subtasks:
         timeout.FromTimedelta(left)
         if request.HasField("timeout") and request.timeout.ToTimedelta() < left:
             timeout = request.timeout
-        # Ids are the algorithm's: tied to the run, so that one run cannot attach to what another has created.
-        request_id = str(uuid.uuid5(uuid.UUID(own), context.run))
+        # Ids are the algorithm's: tied to the run, so that one run cannot attach to what another has created, and to
+        # the attempt, with which its subtasks end.
+        request_id = str(uuid.uuid5(uuid.UUID(own), f"{context.run} {context.attempt}"))
         leaves = partial(self._leaves, context.run, request.function)
         if context.order is not None:
             spec = await self._orders.spec(context, context.order, request, timeout.ToTimedelta(), leaves, answer_key)
             return task_service_pb2.RunTaskRequest(request_id=request_id, spec=spec)
         await leaves(request.targets)
-        return task_service_pb2.RunTaskRequest(
-            request_id=request_id,
-            spec=task_pb2.TaskSpec(
-                collaboration=context.collaboration,
-                title=request.title,
-                image=context.image,
-                function=request.function,
-                targets=request.targets,
-                timeout=timeout,
-                parent_run=context.run,
-            ),
+        spec = task_pb2.TaskSpec(
+            collaboration=context.collaboration,
+            title=request.title,
+            image=context.image,
+            function=request.function,
+            targets=request.targets,
+            timeout=timeout,
+            parent_run=context.run,
         )
+        set_course(spec, request)
+        return task_service_pb2.RunTaskRequest(request_id=request_id, spec=spec)
 
     async def _leaves(self, run: str, function: str, targets: Iterable[task_pb2.Target]) -> None:
         """Before the first byte leaves, also of an upload, it is in the audit log."""

@@ -97,6 +97,7 @@ from vantage.server.services.organizations import Organizations
 from vantage.server.services.payload_collection import PayloadCollection
 from vantage.server.services.payloads import Payloads
 from vantage.server.services.proofs import Proofs
+from vantage.server.services.retries import Retries
 from vantage.server.services.roles import Roles
 from vantage.server.services.sessions import Sessions
 from vantage.server.services.studies import Studies
@@ -233,6 +234,7 @@ class Server:
         )
         self.audit = Audit(database, self.data, clock)
         self.tasks = Tasks(commits, clock, bus)
+        self.retries = Retries(commits, clock)
         self.sessions = Sessions(
             commits,
             clock,
@@ -318,6 +320,7 @@ class Server:
         await self.audit.start()
         await self.tasks.start()
         await self.sessions.start()
+        await self.retries.start()
         await self.relaying.start()
         await self.payload_collection.start()
         await server.start()
@@ -361,6 +364,7 @@ class Server:
         if self.metrics is not None:
             await self.metrics.stop()
         await self.relaying.stop()
+        await self.retries.stop()
         await self.sessions.stop()
         await self.tasks.stop()
         await self._server.stop(self.config.stop_grace_seconds)

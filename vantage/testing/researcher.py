@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -38,6 +38,7 @@ class Researcher:
         to: Sequence[str] = ("clara",),
         datasets: Mapping[str, str] | None = None,
         timeout: float = 90,
+        max_attempts: int = 0,
     ) -> task_service_pb2.RunTaskRequest:
         """The request that asks organizations to run a function."""
         payload = types_pb2.Payload(
@@ -50,6 +51,7 @@ class Researcher:
             collaboration=self._collaboration,
             image=image,
             function=function,
+            max_attempts=max_attempts,
             targets=[
                 task_pb2.Target(organization=f"organizations/{each}", arguments=payload, datasets=bound) for each in to
             ],
@@ -57,9 +59,14 @@ class Researcher:
         spec.timeout.FromTimedelta(timedelta(seconds=timeout))
         return task_service_pb2.RunTaskRequest(request_id=str(uuid.uuid4()), spec=spec)
 
+    async def follow(self, request: task_service_pb2.RunTaskRequest) -> AsyncIterator[task_pb2.TaskEvent]:
+        """Ask, and tell what happens until the task has ended."""
+        async for each in self._tasks.RunTask(request, metadata=self.metadata):
+            yield each.event
+
     async def events(self, request: task_service_pb2.RunTaskRequest) -> list[task_pb2.TaskEvent]:
         """Ask, and return everything that happens until the task has ended."""
-        return [each.event async for each in self._tasks.RunTask(request, metadata=self.metadata)]
+        return [each async for each in self.follow(request)]
 
     async def ask(self, image: str, function: str, arguments: Mapping[str, Any] | None = None, **more: Any) -> Any:
         """Ask one organization (clara, unless ``to`` says otherwise) and return its run as it ended."""

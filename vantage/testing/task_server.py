@@ -40,6 +40,7 @@ from vantage.server.rpc.tasks import TaskServicer
 from vantage.server.services.commits import Commits
 from vantage.server.services.payload_collection import PayloadCollection
 from vantage.server.services.payloads import Payloads
+from vantage.server.services.retries import Retries
 from vantage.server.services.sessions import Sessions
 from vantage.server.services.tasks import Tasks
 from vantage.server.storage import schema, task_schema  # noqa: F401  # the tables join the metadata
@@ -157,6 +158,7 @@ class Network:
         self.bus = Bus()
         self.commits = Commits(self.database)
         self.tasks = Tasks(self.commits, self.clock, self.bus)
+        self.retries = Retries(self.commits, self.clock)
         self.sessions = Sessions(self.commits, self.clock, self.bus, self.session_settings)
         self.collection = PayloadCollection(self.database, self.store, self.clock)
         self.payloads = Payloads(
@@ -167,6 +169,7 @@ class Network:
         await self.relaying.start()
         await self.tasks.start()
         await self.sessions.start()
+        await self.retries.start()
         self.server = grpc.aio.server(interceptors=[As()], options=CHANNEL_OPTIONS)
         task_service_pb2_grpc.add_TaskServiceServicer_to_server(
             TaskServicer(self.tasks, self.sessions, LIMIT), self.server
@@ -183,6 +186,7 @@ class Network:
             await channel.close()
         self._channels = []
         await self.relaying.stop()
+        await self.retries.stop()
         await self.sessions.stop()
         await self.tasks.stop()
         await self.server.stop(1)
@@ -213,10 +217,19 @@ class Network:
         return ScriptedNode(self.channel(), as_(name), sync=self.sync)
 
     def advance(self, by: timedelta) -> None:
-        """Move the clock, and let what waits for a moment look at it."""
+        """Let time pass, and let what waits for a moment look at the clock."""
         self.clock.advance(by)
+        self._wake()
+
+    def jump(self, by: timedelta) -> None:
+        """Set the time of day, as a time server does, and let what waits for a moment look at the clock."""
+        self.clock.jump(by)
+        self._wake()
+
+    def _wake(self) -> None:
         self.tasks.deadlines.wake()
         self.sessions.leases.wake()
+        self.retries.timers.wake()
         self.collection.timers.wake()
 
 

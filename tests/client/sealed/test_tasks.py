@@ -238,7 +238,7 @@ async def test_a_question_that_waits_long_for_a_connection_is_signed_anew_and_as
     transport = GrpcTransport(ServerAddress(hostile.address, tls=False))
     clara = network.nodes["clara"]
     # Behind the others' clocks at first, so that what is signed later is not from the future.
-    clock.advance(-WAIT)
+    clock.jump(-WAIT)
     async with AsyncClient(transport, identity=network.identity(), clock=clock) as client:
         await client.auth.login("rosa", PASSWORD)
         hostile.lose("RunTasks", lambda: clock.advance(WAIT), answer=answer)

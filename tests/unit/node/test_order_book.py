@@ -18,6 +18,11 @@ from vantage.testing.signers import NOW, order
 
 ALICE, BOB = "organizations/dora/users/alice", "organizations/dora/users/bob"
 NODE = "organizations/dora/nodes/dora-1"
+BEFORE = """
+CREATE TABLE taken_order (
+  id TEXT PRIMARY KEY, run TEXT NOT NULL, root TEXT NOT NULL, expires REAL NOT NULL, done INTEGER NOT NULL DEFAULT 0
+) STRICT
+"""
 
 
 @pytest.fixture
@@ -73,3 +78,29 @@ async def test_subtasks_count_for_as_long_as_the_order_at_the_top(
             await book.take(below(above, 3, max_tasks=2), "tasks/9/runs/1")
         assert caught.value.reason is Reason.ORDER_EXCEEDS_PARENT
         book = await OrderBook.open(journal, tmp_path / "journal.db", clock)
+
+
+async def test_an_order_is_begun_a_few_times_at_most_whoever_asks_for_it(journal: Journal, tmp_path: Path) -> None:
+    path = tmp_path / "journal.db"
+    # The table of an earlier release does not count yet.
+    await journal.write(lambda database: database.execute(BEFORE))
+    book = await OrderBook.open(journal, path, ManualClock(NOW))
+    for _ in range(6):
+        await book.take(root(ALICE), "tasks/1/runs/1")
+    book = await OrderBook.open(journal, path, ManualClock(NOW))
+    for _ in range(4):
+        await book.take(root(ALICE), "tasks/1/runs/1")
+    with pytest.raises(VantageError, match="begun 10 times") as caught:
+        await book.take(root(ALICE), "tasks/1/runs/1")
+    assert caught.value.reason is Reason.ORDER_REPLAYED
+    assert not book.is_answered(root(ALICE).order)
+
+
+async def test_an_answer_is_noted_for_good_before_it_leaves(journal: Journal, tmp_path: Path) -> None:
+    path = tmp_path / "journal.db"
+    book = await OrderBook.open(journal, path, ManualClock(NOW))
+    await book.take(root(ALICE), "tasks/1/runs/1")
+    assert book.answered(root(ALICE).order)
+    await book.settle()
+    book = await OrderBook.open(journal, path, ManualClock(NOW))
+    assert book.is_answered(root(ALICE).order)

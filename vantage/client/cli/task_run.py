@@ -88,6 +88,31 @@ UNVERIFIED = click.option(
 @click.option("--no-subtasks", is_flag=True, help="The algorithm may ask nobody in your name.")
 @click.option("--title", default="", help="For people.")
 @click.option("--timeout", type=DurationType(), metavar="DURATION", help="E.g. 90s, 30m, 12h; the server's without it.")
+@click.option(
+    "--max-runtime",
+    type=DurationType(),
+    metavar="DURATION",
+    help="How long the algorithm may take at each organization; as long as its node allows without it.",
+)
+@click.option(
+    "--quorum",
+    type=click.IntRange(1),
+    metavar="N",
+    help="So many answers suffice: the others are cancelled then. Without it all must answer.",
+)
+@click.option(
+    "--on-failure",
+    type=click.Choice(["continue", "cancel-rest"]),
+    default="continue",
+    show_default=True,
+    help="Whether the others go on when an organization gives no answer.",
+)
+@click.option(
+    "--max-attempts",
+    type=click.IntRange(1, 10),
+    metavar="N",
+    help="How often it is tried when nodes are lost or something around the algorithm does not work; 3 without it.",
+)
 @click.option("--request-id", metavar="UUID", help="Of an earlier call: attach to its task instead of asking again.")
 @click.option("--detach", is_flag=True, help="Do not wait: print the task's name.")
 @LOG
@@ -107,6 +132,10 @@ def run_task(
     no_subtasks: bool,
     title: str,
     timeout: timedelta | None,
+    max_runtime: timedelta | None,
+    quorum: int | None,
+    on_failure: str,
+    max_attempts: int | None,
     request_id: str | None,
     detach: bool,
     logs: bool,
@@ -115,10 +144,12 @@ def run_task(
 ) -> None:
     """Ask organizations to run a function of an image, and wait for the answers.
 
-    The exit code is 1 when an organization gives no answer. Ctrl-C ends the waiting, not the task.
+    The exit code is 1 when an organization gives no answer; with --quorum, when fewer give one. Ctrl-C ends the
+    waiting, not the task.
     """
     import uuid
 
+    from vantage.client import OnFailure
     from vantage.client.cli.progress import Transfers
 
     targets, common, sent = parse_targets(organizations, datasets, overrides, files)
@@ -145,6 +176,10 @@ def run_task(
                     study=study,
                     delegate=not no_subtasks,
                     files=sent,
+                    quorum=quorum or 0,
+                    on_failure=OnFailure[on_failure.replace("-", "_").upper()],
+                    max_runtime=max_runtime,
+                    max_attempts=max_attempts,
                 )
         except KeyboardInterrupt:
             raise click.exceptions.Abort(
@@ -156,7 +191,7 @@ def run_task(
             if not call.output.is_json:
                 call.output.note(f"attach with: vantage task watch {short(handle.name)}")
             return
-        wait(call, handle, transfers, logs=logs, quiet=quiet, save=save)
+        wait(call, handle, transfers, logs=logs, quiet=quiet, save=save, quorum=quorum or 0)
 
 
 def wait(
@@ -168,8 +203,9 @@ def wait(
     quiet: bool,
     save: Path | None,
     unverified: bool = False,
+    quorum: int | None = None,
 ) -> None:
-    """Show a task until it has ended, then its answers."""
+    """Show a task until it has ended, then its answers; ``quorum`` where it is known, not only the server's word."""
     from vantage.client.cli.answers import show
     from vantage.client.cli.progress import display, follow
 
@@ -184,7 +220,8 @@ def wait(
             f"interrupted: the task goes on; attach with 'vantage task watch {name}', end it with "
             f"'vantage task cancel {name}'"
         ) from None
-    show(call.output, handle.name, handle.state.name, results, save)
+    needed = handle.task.quorum if quorum is None else quorum
+    show(call.output, handle.name, handle.state.name, results, save, quorum=needed)
 
 
 def _only_collaboration(client: Client) -> str:

@@ -28,6 +28,8 @@ def _run_line(run: Run) -> str:
     from vantage.client.cli.progress import describe
 
     parts = [short(run.organization), describe(run)]
+    if run.attempt > 1:
+        parts.append(f"attempt {run.attempt}")
     if run.node:
         parts.append(f"at {short(run.node)}")
     if run.start_time is not None and run.finish_time is not None:
@@ -49,6 +51,10 @@ COLUMNS = (
     Column("CREATED", "create_time"),
     Column("DEADLINE", "deadline", wide=True),
     Column("FINISHED", "finish_time", wide=True),
+    Column("QUORUM", lambda item: item.quorum or "all", wide=True),
+    Column("ON FAILURE", "on_failure", wide=True),
+    Column("MAX RUNTIME", "max_runtime", wide=True),
+    Column("MAX ATTEMPTS", "max_attempts", wide=True),
     Column("RUNS", lambda item: "\n".join(_run_line(run) for run in item.runs), wide=True),
 )
 
@@ -140,7 +146,7 @@ def result(call: Call, name: str, save: Path | None, into: Path | None, sealed: 
             )
         with transfers.shown():
             results = client.tasks.attach(name).results(sealed=sealed, unverified=unverified, into=into)
-        show(call.output, found.name, found.state.name, results, save, sealed=sealed)
+        show(call.output, found.name, found.state.name, results, save, quorum=found.quorum, sealed=sealed)
 
 
 @command(task, "cancel", f"vantage task cancel {_ID}")

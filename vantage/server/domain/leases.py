@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import datetime
 from enum import Enum
 
 from vantage.server.domain.contents import Failure, Payload
@@ -18,6 +17,7 @@ class Report:
     Attributes:
         event: what happened, or None for a mere confirmation of the assignment.
         statement: what the node signed about it.
+        retryable: for a failure: whether the node would run another attempt, which may mend it.
     """
 
     lease: Lease
@@ -25,6 +25,7 @@ class Report:
     result: Payload | None = None
     failure: Failure | None = None
     statement: bytes = b""
+    retryable: bool = False
 
 
 class Verdict(Enum):
@@ -44,8 +45,11 @@ def judge(run: Run | None, node: str, report: Report) -> Verdict:
     """Decide whether a report changes a run.
 
     A report about another attempt than the latest, or by another node, is stale whatever it says. One that does not
-    happen in the run's state says what is known already, or what came too late: it has no effect.
+    happen in the run's state says what is known already, or what came too late: it has no effect. So does one about an
+    attempt whose failure sent the run back to the queue.
     """
+    if run is not None and run.attempt and not run.lease_id and (run.node, run.attempt) == (node, report.lease.attempt):
+        return Verdict.REPEATED
     if run is None or not holds(run, node, report.lease):
         return Verdict.STALE
     if report.event is None or next_state(run.state, report.event) is None:
@@ -98,16 +102,19 @@ def reconcile(node: str, claimed: Iterable[Lease], known: Iterable[Run]) -> Reco
 
 
 class LeaseBook:
-    """Which node holds what until when, in memory: renewing costs no commit. A restart gives everyone a full lease."""
+    """Which node holds what until when, in memory: renewing costs no commit. A restart gives everyone a full lease.
+
+    Moments are those of ``Clock.monotonic``: setting the time of day ends no lease, and prolongs none.
+    """
 
     def __init__(self) -> None:
-        self._nodes: dict[str, dict[str, tuple[Lease, datetime]]] = {}
+        self._nodes: dict[str, dict[str, tuple[Lease, float]]] = {}
 
-    def grant(self, node: str, lease: Lease, expires: datetime) -> None:
+    def grant(self, node: str, lease: Lease, expires: float) -> None:
         """Enter a lease, or set a new end."""
         self._nodes.setdefault(node, {})[lease.run] = (lease, expires)
 
-    def renew(self, node: str, leases: Iterable[Lease], expires: datetime) -> list[Lease]:
+    def renew(self, node: str, leases: Iterable[Lease], expires: float) -> list[Lease]:
         """Set a new end for the leases that are in the book and return those that are not."""
         held = self._nodes.get(node, {})
         unknown = []
@@ -132,10 +139,10 @@ class LeaseBook:
         """How many runs a node holds."""
         return len(self._nodes.get(node, ()))
 
-    def expired(self, node: str, now: datetime) -> list[Lease]:
+    def expired(self, node: str, now: float) -> list[Lease]:
         """Leases of a node whose end has passed."""
         return [lease for lease, expires in self._nodes.get(node, {}).values() if expires <= now]
 
-    def next_expiry(self, node: str) -> datetime | None:
+    def next_expiry(self, node: str) -> float | None:
         """When the first lease of a node ends."""
         return min((expires for _lease, expires in self._nodes.get(node, {}).values()), default=None)

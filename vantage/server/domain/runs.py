@@ -9,8 +9,10 @@ from enum import Enum, IntEnum
 from vantage.common.errors import Reason
 from vantage.server.domain.contents import Failure, Payload
 
-MAX_ATTEMPTS = 3
-"""How often a run is handed to a node before its loss is final."""
+DEFAULT_ATTEMPTS = 3
+"""How often a run is handed to a node before its loss is final, unless its task says otherwise."""
+MAX_ATTEMPTS = 10
+"""How often a task may let its runs be handed to a node."""
 
 
 class RunState(IntEnum):
@@ -46,6 +48,7 @@ class RunEvent(Enum):
     RESUME = "resume"
     LOSE = "lose"
     GIVE_UP = "give up"
+    RETRY = "retry"
     CANCEL = "cancel"
     EXPIRE = "expire"
     START = "start"
@@ -60,7 +63,11 @@ MAKERS: dict[RunEvent, tuple[Side, str]] = {
     RunEvent.RESUME: (Side.SERVER, "a node comes back with the latest lease of a run that went back to the queue"),
     RunEvent.LOSE: (Side.SERVER, "the lease ended without a sign of life: the run goes back to the queue"),
     RunEvent.GIVE_UP: (Side.SERVER, "the lease of the last attempt ended"),
-    RunEvent.CANCEL: (Side.SERVER, "the task, or the run that asked for it, ended early"),
+    RunEvent.RETRY: (
+        Side.SERVER,
+        "the attempt failed for a cause that another one may mend: the run goes back to the queue, for after a while",
+    ),
+    RunEvent.CANCEL: (Side.SERVER, "the task, or the run that asked for it, ended early, or needs no more answers"),
     RunEvent.EXPIRE: (Side.SERVER, "the task's deadline passed"),
     RunEvent.START: (Side.NODE, "the algorithm runs"),
     RunEvent.SUCCEED: (Side.NODE, "there is a result"),
@@ -77,6 +84,7 @@ TRANSITIONS: dict[tuple[RunState, RunEvent], RunState] = {
     (RunState.QUEUED, RunEvent.SUCCEED): RunState.SUCCEEDED,
     (RunState.QUEUED, RunEvent.FAIL): RunState.FAILED,
     (RunState.QUEUED, RunEvent.REFUSE): RunState.REFUSED,
+    (RunState.QUEUED, RunEvent.RETRY): RunState.QUEUED,
     (RunState.QUEUED, RunEvent.CANCEL): RunState.CANCELLED,
     (RunState.QUEUED, RunEvent.EXPIRE): RunState.EXPIRED,
     (RunState.ASSIGNED, RunEvent.START): RunState.RUNNING,
@@ -86,6 +94,7 @@ TRANSITIONS: dict[tuple[RunState, RunEvent], RunState] = {
     (RunState.ASSIGNED, RunEvent.STOP): RunState.CANCELLED,
     (RunState.ASSIGNED, RunEvent.LOSE): RunState.QUEUED,
     (RunState.ASSIGNED, RunEvent.GIVE_UP): RunState.FAILED,
+    (RunState.ASSIGNED, RunEvent.RETRY): RunState.QUEUED,
     (RunState.ASSIGNED, RunEvent.CANCEL): RunState.CANCELLED,
     (RunState.ASSIGNED, RunEvent.EXPIRE): RunState.EXPIRED,
     (RunState.RUNNING, RunEvent.SUCCEED): RunState.SUCCEEDED,
@@ -94,6 +103,7 @@ TRANSITIONS: dict[tuple[RunState, RunEvent], RunState] = {
     (RunState.RUNNING, RunEvent.STOP): RunState.CANCELLED,
     (RunState.RUNNING, RunEvent.LOSE): RunState.QUEUED,
     (RunState.RUNNING, RunEvent.GIVE_UP): RunState.FAILED,
+    (RunState.RUNNING, RunEvent.RETRY): RunState.QUEUED,
     (RunState.RUNNING, RunEvent.CANCEL): RunState.CANCELLED,
     (RunState.RUNNING, RunEvent.EXPIRE): RunState.EXPIRED,
 }
@@ -121,9 +131,13 @@ class Run:
         wanted_node: node that was asked for, or "" for any of the organization.
         node: node that has or had it, or "".
         attempt: how many times it was assigned.
-        lease_id: fencing token of the latest attempt, or "".
+        lease_id: fencing token of the latest attempt, or "" when there is none, or when it failed and there will be
+            another.
         subtasks: how many subtasks it created.
+        max_attempts: how many times it may be assigned.
+        failure: why there is no result; of a run that has not ended: why the attempt before failed or was lost.
         statement: what the node signed about the outcome; the server passes it on.
+        retry_time: until when it waits in the queue before it is tried again, or None.
     """
 
     name: str
@@ -143,6 +157,8 @@ class Run:
     start_time: datetime | None = None
     finish_time: datetime | None = None
     statement: bytes = b""
+    max_attempts: int = DEFAULT_ATTEMPTS
+    retry_time: datetime | None = None
 
     @property
     def lease(self) -> Lease:
@@ -169,13 +185,22 @@ def assigned(run: Run, node: str, lease_id: str, now: datetime) -> Run:
 
 def lost(run: Run, now: datetime) -> Run:
     """The run when its lease ended without a sign of life."""
-    if run.attempt < MAX_ATTEMPTS:
-        return replace(run, state=TRANSITIONS[run.state, RunEvent.LOSE])
+    if run.attempt < run.max_attempts:
+        failure = Failure(Reason.NODE_LOST.name, f"{run.node} was lost while it had the run")
+        return replace(run, state=TRANSITIONS[run.state, RunEvent.LOSE], failure=failure)
+    often = "once" if run.attempt == 1 else f"{run.attempt} times"
     failure = Failure(
         Reason.NODE_LOST.name,
-        f"the node was lost {run.attempt} times while it had the run: ask the admin of {run.organization} to look",
+        f"the node was lost {often} while it had the run: ask the admin of {run.organization} to look",
     )
     return replace(run, state=TRANSITIONS[run.state, RunEvent.GIVE_UP], failure=failure, finish_time=now)
+
+
+def retried(run: Run, failure: Failure, retry_time: datetime) -> Run:
+    """The run when its attempt failed for a cause that another one may mend. The lease of the attempt is spent."""
+    return replace(
+        run, state=TRANSITIONS[run.state, RunEvent.RETRY], lease_id="", failure=failure, retry_time=retry_time
+    )
 
 
 def moved(
@@ -193,8 +218,10 @@ def moved(
         run,
         state=state,
         result=result,
-        failure=failure,
+        # While it is open: why there was an attempt before, which is no more once the attempt goes on after all.
+        failure=run.failure if event is RunEvent.START else failure,
         statement=statement,
+        retry_time=None,
         # A node in a hurry says only that it has succeeded.
         start_time=now if event is RunEvent.START else run.start_time or (now if event is RunEvent.SUCCEED else None),
         finish_time=None if state in OPEN else now,

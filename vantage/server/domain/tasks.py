@@ -10,9 +10,9 @@ from enum import IntEnum
 
 from vantage.common import names
 from vantage.common.errors import Reason, error
-from vantage.server.domain.contents import Payload
+from vantage.server.domain.contents import Failure, Payload
 from vantage.server.domain.membership import Standing
-from vantage.server.domain.runs import Lease, Run
+from vantage.server.domain.runs import DEFAULT_ATTEMPTS, MAX_ATTEMPTS, Lease, Run
 
 MAX_TARGETS = 1_000
 MAX_TITLE = 200
@@ -23,6 +23,7 @@ MAX_ORDER_BYTES = 2 * 1024 * 1024
 MAX_KEY_VERSIONS = 64
 DEFAULT_TIMEOUT = timedelta(hours=1)
 MAX_TIMEOUT = timedelta(days=30)
+MAX_RUNTIME = timedelta(days=30)
 MAX_DEPTH = 4
 """How deep subtasks of subtasks go; a task of a user has depth 0."""
 MAX_SUBTASKS = 1_000
@@ -41,6 +42,13 @@ class TaskState(IntEnum):
     FAILED = 3
     CANCELLED = 4
     EXPIRED = 5
+
+
+class OnFailure(IntEnum):
+    """What becomes of the other runs when one ends without a result; the numbers are those of the contract."""
+
+    CONTINUE = 1
+    CANCEL_REST = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +70,16 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class TaskSpec:
-    """What is asked. ``timeout`` is zero for the default, ``parent_run`` is "" for a task of a user."""
+    """What is asked.
+
+    Attributes:
+        timeout: zero for the default.
+        parent_run: "" for a task of a user.
+        quorum: how many answers suffice; 0 for all.
+        max_runtime: of the algorithm in one run; zero for as long as the node allows.
+        max_attempts: how often a run is handed to a node.
+        detached: whether a subtask goes on when its parent ends.
+    """
 
     collaboration: str
     title: str
@@ -74,6 +91,11 @@ class TaskSpec:
     order: bytes
     parent_orders: tuple[bytes, ...] = ()
     study: str = ""
+    quorum: int = 0
+    on_failure: OnFailure = OnFailure.CONTINUE
+    max_runtime: timedelta = timedelta(0)
+    max_attempts: int = DEFAULT_ATTEMPTS
+    detached: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,6 +172,21 @@ def validate_spec(spec: TaskSpec) -> None:
         if target.organization in seen:
             raise _invalid("spec.targets", f"names {target.organization} twice: each organization at most once")
         seen.add(target.organization)
+    _validate_course(spec)
+
+
+def _validate_course(spec: TaskSpec) -> None:
+    """How the task is to go on and when it is to end."""
+    if not 0 <= spec.quorum <= len(spec.targets):
+        raise _invalid(
+            "spec.quorum", f"must be at most {len(spec.targets)}, as many as are asked, or 0 for all of them"
+        )
+    if not timedelta(0) <= spec.max_runtime <= MAX_RUNTIME or spec.max_runtime % timedelta(seconds=1):
+        raise _invalid("spec.max_runtime", "must be whole seconds, at least one and at most 30 days, or absent")
+    if not 1 <= spec.max_attempts <= MAX_ATTEMPTS:
+        raise _invalid("spec.max_attempts", f"must be 1 to {MAX_ATTEMPTS}, or 0 for {DEFAULT_ATTEMPTS}")
+    if spec.detached and not spec.parent_run:
+        raise _invalid("spec.detached", "is for subtasks: a task of a user has no run to outlive")
 
 
 def _validate_target(target: Target) -> None:
@@ -237,16 +274,61 @@ def deadline_of(spec: TaskSpec, now: datetime, parent: datetime | None) -> datet
     return own if parent is None else min(own, parent)
 
 
-def final_state(open_runs: int, unsuccessful_runs: int, closing: TaskState | None) -> TaskState:
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """How the runs of a task stand.
+
+    Attributes:
+        open_runs: how many have not ended.
+        succeeded: how many ended with a result.
+        unsuccessful: how many ended without one.
+        quorum: how many results suffice; 0 for all.
+        on_failure: what becomes of the others when one ends without a result.
+    """
+
+    open_runs: int
+    succeeded: int
+    unsuccessful: int
+    quorum: int = 0
+    on_failure: OnFailure = OnFailure.CONTINUE
+
+
+_REACHED = Failure(
+    Reason.QUORUM_REACHED.name, "the answer was not needed any more: as many organizations have answered as were to"
+)
+_MISSED = Failure(
+    Reason.QUORUM_MISSED.name,
+    "too few organizations can answer for the quorum of the task: see why the others did not, or ask for fewer",
+)
+_OTHER_FAILED = Failure(
+    Reason.OTHER_RUN_FAILED.name,
+    "another organization gave no answer, and the task was to end then: see why that one did not",
+)
+
+
+def early_end(tally: Tally) -> tuple[TaskState, Failure] | None:
+    """How a task ends before all of its runs have, and what its open runs are left with; None while it goes on."""
+    if not tally.open_runs:
+        return None
+    if tally.quorum and tally.succeeded >= tally.quorum:
+        return TaskState.SUCCEEDED, _REACHED
+    if tally.quorum and tally.succeeded + tally.open_runs < tally.quorum:
+        return TaskState.FAILED, _MISSED
+    if tally.unsuccessful and tally.on_failure is OnFailure.CANCEL_REST:
+        return TaskState.FAILED, _OTHER_FAILED
+    return None
+
+
+def final_state(tally: Tally, closing: TaskState | None) -> TaskState:
     """State of a task from its runs.
 
     Args:
-        open_runs: how many have not ended.
-        unsuccessful_runs: how many ended without a result.
-        closing: CANCELLED or EXPIRED once somebody, or the clock, ended the task early.
+        tally: how its runs stand.
+        closing: the final state that somebody, the clock or the rules of the task chose before all runs had ended.
     """
-    if open_runs:
+    if tally.open_runs:
         return TaskState.ACTIVE
     if closing is not None:
         return closing
-    return TaskState.FAILED if unsuccessful_runs else TaskState.SUCCEEDED
+    missing = tally.succeeded < tally.quorum if tally.quorum else tally.unsuccessful
+    return TaskState.FAILED if missing else TaskState.SUCCEEDED

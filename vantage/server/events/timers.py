@@ -7,7 +7,7 @@ import contextlib
 import heapq
 import logging
 from collections.abc import Awaitable, Callable, Sequence
-from datetime import datetime, timedelta
+from datetime import timedelta
 
 from vantage.common.clock import Clock
 from vantage.common.errors import VantageError
@@ -19,18 +19,18 @@ _RETRY = timedelta(seconds=5)
 
 
 class Timers:
-    """Moments by key; a key has one at most.
+    """Moments by key; a key has one at most. Setting the time of day moves none of them.
 
     Args:
-        clock: tells the time.
+        clock: tells how time passes.
         fire: called with the keys whose moment has come; they are no longer set then.
     """
 
     def __init__(self, clock: Clock, fire: Callable[[Sequence[str]], Awaitable[None]]) -> None:
         self._clock = clock
         self._fire = fire
-        self._moments: dict[str, datetime] = {}
-        self._heap: list[tuple[datetime, str]] = []
+        self._moments: dict[str, float] = {}
+        self._heap: list[tuple[float, str]] = []
         self._changed = asyncio.Event()
 
     def __contains__(self, key: str) -> bool:
@@ -39,8 +39,9 @@ class Timers:
     def __len__(self) -> int:
         return len(self._moments)
 
-    def set(self, key: str, moment: datetime) -> None:
-        """Set or move a key's moment."""
+    def set(self, key: str, after: timedelta) -> None:
+        """Set or move a key's moment: so long after now, at once when it is not above zero."""
+        moment = self._clock.monotonic() + max(after.total_seconds(), 0.0)
         self._moments[key] = moment
         heapq.heappush(self._heap, (moment, key))
         self._compact()  # a key that is moved again and again leaves its former moments behind
@@ -68,7 +69,7 @@ class Timers:
             if due := self._due():
                 await self._try(due)
                 continue
-            delay = (self._heap[0][0] - self._clock.now()).total_seconds() if self._heap else None
+            delay = self._heap[0][0] - self._clock.monotonic() if self._heap else None
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(delay):
                     await self._changed.wait()
@@ -84,10 +85,10 @@ class Timers:
             log.exception("timers failed, will try again", extra={"keys": len(due)})
         for key in due:
             if key not in self._moments:
-                self.set(key, self._clock.now() + _RETRY)
+                self.set(key, _RETRY)
 
     def _due(self) -> list[str]:
-        now = self._clock.now()
+        now = self._clock.monotonic()
         due = []
         while self._heap:
             moment, key = self._heap[0]

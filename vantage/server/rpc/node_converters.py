@@ -74,7 +74,11 @@ def node_message_from_proto(message: pb.ConnectRequest, limit: int) -> NodeMessa
             failure = _failure(message.refused.failure)
             lease = lease_from_proto(message.refused.lease)
             statement = _statement(message.refused.statement)
-            return Reported(message.sequence, Report(lease, RunEvent.REFUSE, failure=failure, statement=statement))
+            retryable = message.refused.retryable
+            return Reported(
+                message.sequence,
+                Report(lease, RunEvent.REFUSE, failure=failure, statement=statement, retryable=retryable),
+            )
         case "started":
             return Reported(message.sequence, Report(lease_from_proto(message.started.lease), RunEvent.START))
         case "completed":
@@ -110,7 +114,8 @@ def _completed(message: pb.Completed, limit: int) -> Report:
                 return Report(lease, RunEvent.FAIL, failure=Failure(reason.name, problem.message))
         case "failure":
             failure = _failure(message.failure)
-            return Report(lease, RunEvent.FAIL, failure=failure, statement=_statement(message.statement))
+            statement = _statement(message.statement)
+            return Report(lease, RunEvent.FAIL, failure=failure, statement=statement, retryable=message.retryable)
         case "cancelled":
             failure = bounded_failure(
                 message.cancelled.reason or Reason.NODE_STOPPING.name, "the node stopped the run", {}

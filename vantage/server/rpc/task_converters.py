@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from datetime import UTC, datetime, timedelta
-from typing import Protocol, assert_never
+from typing import Literal, Protocol, assert_never
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
@@ -12,9 +12,9 @@ from vantage.api.task.v1 import task_pb2
 from vantage.api.types.v1 import types_pb2
 from vantage.common.errors import Reason, VantageError, error
 from vantage.server.domain.contents import Failure, Payload, inline_payload, referenced_payload
-from vantage.server.domain.runs import Run
+from vantage.server.domain.runs import DEFAULT_ATTEMPTS, OPEN, Run
 from vantage.server.domain.task_events import Event, RunLogged, RunMoved, RunProgressed, TaskEnded
-from vantage.server.domain.tasks import Target, Task, TaskSpec
+from vantage.server.domain.tasks import OnFailure, Target, Task, TaskSpec
 from vantage.server.services.tasks import Item, Snapshot
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -95,12 +95,6 @@ def spec_from_proto(message: task_pb2.TaskSpec, limit: int) -> TaskSpec:
     Raises:
         VantageError: see ``payload_from_proto``.
     """
-    timeout = timedelta(0)
-    if message.HasField("timeout"):
-        seconds = min(max(message.timeout.seconds, -1), _MAX_TIMEOUT_SECONDS)
-        timeout = timedelta(seconds=seconds, microseconds=message.timeout.nanos // 1_000)
-        if timeout <= timedelta(0):
-            raise error(Reason.INVALID_ARGUMENT, "spec.timeout must be above zero, or absent", field="spec.timeout")
     return TaskSpec(
         message.collaboration,
         message.title,
@@ -118,11 +112,37 @@ def spec_from_proto(message: task_pb2.TaskSpec, limit: int) -> TaskSpec:
             )
             for target in message.targets
         ),
-        timeout,
+        _limit(message, "timeout"),
         message.parent_run,
         message.order,
         study=message.study,
+        quorum=message.quorum,
+        on_failure=_on_failure(message.on_failure),
+        max_runtime=_limit(message, "max_runtime"),
+        max_attempts=message.max_attempts or DEFAULT_ATTEMPTS,
+        detached=message.detached,
     )
+
+
+def _limit(message: task_pb2.TaskSpec, field: Literal["timeout", "max_runtime"]) -> timedelta:
+    """A time limit; zero when there is none."""
+    if not message.HasField(field):
+        return timedelta(0)
+    value = message.timeout if field == "timeout" else message.max_runtime
+    seconds = min(max(value.seconds, -1), _MAX_TIMEOUT_SECONDS)
+    limit = timedelta(seconds=seconds, microseconds=value.nanos // 1_000)
+    if limit <= timedelta(0):
+        raise error(Reason.INVALID_ARGUMENT, f"spec.{field} must be above zero, or absent", field=f"spec.{field}")
+    return limit
+
+
+def _on_failure(number: int) -> OnFailure:
+    try:
+        return OnFailure(number or OnFailure.CONTINUE)
+    except ValueError:
+        raise error(
+            Reason.INVALID_ARGUMENT, "spec.on_failure is not one that this server knows", field="spec.on_failure"
+        ) from None
 
 
 def spec_to_proto(spec: TaskSpec, *, arguments: bool) -> task_pb2.TaskSpec:
@@ -136,7 +156,13 @@ def spec_to_proto(spec: TaskSpec, *, arguments: bool) -> task_pb2.TaskSpec:
         order=spec.order,
         parent_orders=spec.parent_orders,
         study=spec.study,
+        quorum=spec.quorum,
+        on_failure=int(spec.on_failure),  # type: ignore[arg-type]  # the number is the contract's
+        max_attempts=spec.max_attempts,
+        detached=spec.detached,
     )
+    if spec.max_runtime:
+        message.max_runtime.FromTimedelta(spec.max_runtime)
     if spec.timeout:
         message.timeout.FromTimedelta(spec.timeout)
     for target in spec.targets:
@@ -162,7 +188,10 @@ def run_to_proto(run: Run, collaboration: str, liveness: Liveness) -> task_pb2.R
     if run.result is not None:
         message.result.CopyFrom(payload_to_proto(run.result))
     if run.failure is not None:
-        message.failure.CopyFrom(failure_to_proto(run.failure))
+        told = message.last_failure if run.state in OPEN else message.failure
+        told.CopyFrom(failure_to_proto(run.failure))
+    if run.retry_time is not None:
+        message.retry_time.CopyFrom(time_to_proto(run.retry_time))
     if run.assign_time is not None:
         message.assign_time.CopyFrom(time_to_proto(run.assign_time))
     if run.start_time is not None:

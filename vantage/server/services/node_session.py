@@ -7,7 +7,6 @@ import contextlib
 import logging
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
-from datetime import timedelta
 from typing import Protocol, assert_never
 
 from vantage.common.clock import Clock
@@ -94,6 +93,7 @@ class NodeSession:
         self.outbox = Outbox()
         self.instance_id = ""
         self.heard = clock.now()
+        self.heard_at = clock.monotonic()
         self._board = board
         self._commits = commits
         self._clock = clock
@@ -129,7 +129,7 @@ class NodeSession:
         async with asyncio.TaskGroup() as workers:
             helpers: list[asyncio.Task[None]] = []
             async for message in incoming:
-                self.heard = self._clock.now()
+                self.heard, self.heard_at = self._clock.now(), self._clock.monotonic()
                 self._state, effect = step(self._state, message)
                 if isinstance(effect, Open):
                     await self._open(effect.hello)
@@ -194,7 +194,7 @@ class NodeSession:
 
     async def _renew(self, leases: tuple[Lease, ...]) -> None:
         now = self._clock.now()
-        expires = now + timedelta(seconds=self._settings.lease_seconds)
+        expires = self._clock.monotonic() + self._settings.lease_seconds
         revoked: list[Lease] = []
         # Known leases cost no look at the database.
         if unknown := self._board.book.renew(self.node.name, leases, expires):

@@ -49,7 +49,7 @@ class PayloadCollection:
         """Take up what a former process left, and collect from now on."""
         now = self._clock.now()
         for name, created, removing in await self._database.read(payload_store.unused):
-            self.timers.set(name, now if removing else created + self._grace)
+            self.timers.set(name, timedelta(0) if removing else created + self._grace - now)
         self._running = asyncio.create_task(self.timers.run(), name="payload collection")
 
     async def stop(self) -> None:
@@ -72,7 +72,7 @@ class PayloadCollection:
             yield
         finally:
             self._held.discard(name)
-            self.timers.set(name, self._clock.now() + self._grace)
+            self.timers.set(name, self._grace)
 
     async def _collect(self, due: Sequence[str]) -> None:
         # What is held now gets its next moment when it is let go.

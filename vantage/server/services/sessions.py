@@ -96,7 +96,7 @@ class Sessions:
     async def start(self) -> None:
         """Take up what a former process left: every node that holds runs gets a full lease to come back."""
         self._presence = await self._commits.database.read(presence_store.load)
-        expires = self._clock.now() + timedelta(seconds=self.settings.lease_seconds)
+        expires = self._clock.monotonic() + self.settings.lease_seconds
         for node in await self._commits.database.read(run_store.nodes_with_leases):
             for run in await self._commits.database.read(partial(run_store.leased_to, node=node)):
                 self.book.grant(node, run.lease, expires)
@@ -216,9 +216,9 @@ class Sessions:
             return
         moments = [] if (expiry := self.book.next_expiry(node)) is None else [expiry]
         if (session := self._open.get(node)) is not None and not session.outbox.ended:
-            moments.append(session.heard + timedelta(seconds=self.settings.lease_seconds))
+            moments.append(session.heard_at + self.settings.lease_seconds)
         if moments:
-            self.leases.set(node, min(moments))
+            self.leases.set(node, timedelta(seconds=min(moments) - self._clock.monotonic()))
 
     def push(self, node: str, message: OpenRelay) -> bool:
         """Send the broker's message on a node's session; False when it has none."""
@@ -261,15 +261,15 @@ class Sessions:
             await self._commits.database.write(partial(presence_store.seen, node=node, at=now))
 
     async def _lose(self, due: Sequence[str]) -> None:
-        now = self._clock.now()
+        now, moment = self._clock.now(), self._clock.monotonic()
         for node in due:
             session = self._open.get(node)
-            if session is not None and now - session.heard >= timedelta(seconds=self.settings.lease_seconds):
+            if session is not None and moment - session.heard_at >= self.settings.lease_seconds:
                 # The connection is half open, or the node hangs: online is who gives signs of life. Before the leases,
                 # whose runs would otherwise be handed to this session again.
                 log.warning("silent session ended", extra={"node": node, "instance": session.instance_id})
                 session.outbox.end()
-            if expired := self.book.expired(node, now):
+            if expired := self.book.expired(node, moment):
                 log.warning("leases ended without a sign of life", extra={"node": node, "runs": len(expired)})
                 await self._commits.commit(lifecycle.lose, node, expired, now)
                 for lease in expired:
@@ -284,7 +284,7 @@ class Sessions:
             self._progress.pop(lease.run, None)
             if (session := self._open.get(node)) is not None:
                 session.released()
-        expires = self._clock.now() + timedelta(seconds=self.settings.lease_seconds)
+        expires = self._clock.monotonic() + self.settings.lease_seconds
         for node, lease in changes.granted:
             self.book.grant(node, lease, expires)
             self._watch(node)

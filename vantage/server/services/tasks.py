@@ -67,8 +67,9 @@ class Tasks:
 
     async def start(self) -> None:
         """Take up the deadlines of the tasks that a former process left, and keep them from now on."""
+        now = self._clock.now()
         for name, deadline in await self._database.read(task_store.active_tasks):
-            self.deadlines.set(name, deadline)
+            self.deadlines.set(name, deadline - now)
         self._watch_clock = asyncio.create_task(self.deadlines.run(), name="task deadlines")
 
     async def stop(self) -> None:
@@ -228,8 +229,9 @@ class Tasks:
         await self._commits.commit(task_queries.expire_tasks, due, self._clock.now())
 
     def _on_changes(self, changes: Changes) -> None:
+        now = self._clock.now()
         for name, deadline in changes.created:
-            self.deadlines.set(name, deadline)
+            self.deadlines.set(name, deadline - now)
         for event in changes.events:
             if not isinstance(event.body, RunMoved):
                 self.deadlines.cancel(event.task)

@@ -13,7 +13,8 @@ from vantage.server.domain import audit
 from vantage.server.domain.contents import Failure, Payload
 from vantage.server.domain.leases import Reconciliation, Report, Verdict, judge, reconcile
 from vantage.server.domain.principals import NodePrincipal
-from vantage.server.domain.runs import OPEN, Lease, Run, RunEvent, assigned, moved
+from vantage.server.domain.retries import is_retried, wait_before
+from vantage.server.domain.runs import OPEN, Lease, Run, RunEvent, assigned, moved, retried
 from vantage.server.domain.tasks import Target, TaskSpec, Work
 from vantage.server.storage import audit_store, payload_store, run_store, study_store, task_store
 from vantage.server.storage.lifecycle import Changes, advance
@@ -60,7 +61,7 @@ def apply_reports(
                 pass
     steps = [(before, runs[name]) for name, before in first.items()]
     advance(connection, changes, steps, now)
-    entries = [_outcome(node, after, now) for _before, after in steps if after.state not in OPEN]
+    entries = [_outcome(node, after, now) for _before, after in steps if after.state not in OPEN or after.retry_time]
     audit_store.append(connection, [*entries, *(_ignored(node, lease, now) for lease in stale)])
     return stale
 
@@ -71,7 +72,8 @@ def _outcome(node: str, run: Run, now: datetime) -> audit.Entry:
     if run.result is not None:
         details |= {"result_digest": run.result.digest, "result_bytes": str(run.result.size)}
     reason = "" if run.failure is None else run.failure.reason
-    return _entry(f"run.{run.state.name.lower()}", audit.Verdict.ALLOWED, reason, node, run.name, now, details)
+    what = "retried" if run.retry_time else run.state.name.lower()
+    return _entry(f"run.{what}", audit.Verdict.ALLOWED, reason, node, run.name, now, details)
 
 
 def _ignored(node: str, lease: Lease, now: datetime) -> audit.Entry:
@@ -98,6 +100,8 @@ def _uploaded(connection: Connection, node: str, reports: Iterable[Report]) -> d
 
 def _moved(run: Run, event: RunEvent, report: Report, uploaded: dict[str, tuple[int, str]], now: datetime) -> Run:
     result = report.result
+    if is_retried(run, report) and report.failure is not None:
+        return retried(run, report.failure, now + wait_before(run.attempt))
     if result is None or result.reference is None:
         return moved(run, event, now, result=result, failure=report.failure, statement=report.statement)
     if result.reference not in uploaded:
@@ -158,6 +162,7 @@ def _work(connection: Connection, taken: Sequence[tuple[Row[tuple[object, ...]],
             row.signed_order,
             task_store.unpack(row.parent_orders),
             row.study,
+            max_runtime=row.max_runtime * _MICROSECOND,
         )
         work.append(
             Work(

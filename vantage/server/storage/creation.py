@@ -195,6 +195,7 @@ def _build(
             target.organization,
             target.node,
             datasets=target.datasets,
+            max_attempts=spec.max_attempts,
         )
         for position, target in enumerate(spec.targets)
     )
@@ -263,8 +264,14 @@ def _inherit(spec: TaskSpec, parent: _Parent) -> TaskSpec:
         )
     # The orders above are the server's to add: it has them, and the nodes check them.
     above = (*parent.task.spec.parent_orders, parent.task.spec.order) if spec.order else ()
+    limits = [each.max_runtime for each in (spec, parent.task.spec) if each.max_runtime]
     return replace(
-        spec, collaboration=parent.task.spec.collaboration, study=parent.task.spec.study, parent_orders=above
+        spec,
+        collaboration=parent.task.spec.collaboration,
+        study=parent.task.spec.study,
+        parent_orders=above,
+        max_runtime=min(limits, default=spec.max_runtime),
+        max_attempts=min(spec.max_attempts, parent.task.spec.max_attempts),
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from sqlalchemy import Connection
@@ -12,7 +12,7 @@ from vantage.common.errors import Reason
 from vantage.server.domain.contents import Failure
 from vantage.server.domain.runs import LEASED, OPEN, Lease, Run, RunEvent, RunState, lost, moved
 from vantage.server.domain.task_events import Event, RunMoved, TaskEnded
-from vantage.server.domain.tasks import TaskState, Work, final_state
+from vantage.server.domain.tasks import TaskState, Work, early_end, final_state
 from vantage.server.storage import event_store, run_store, task_store
 from vantage.server.storage.task_schema import RESULT
 
@@ -35,6 +35,11 @@ class Vacancy:
     node: str
 
 
+def vacancy(run: Run) -> Vacancy:
+    """What a queued run waits for."""
+    return Vacancy(run.organization, run.wanted_node)
+
+
 @dataclass(slots=True)
 class Changes:
     """What a unit of work did, for those who must know after the commit.
@@ -43,6 +48,7 @@ class Changes:
         events: in the order of their sequences within each task.
         created: new tasks with their deadlines.
         queued: runs that wait for a node again; new ones are announced when their unit is submitted.
+        held: runs that wait for a while before they are tried again.
         granted: leases that began, or that their nodes confirmed.
         assigned: what must be sent to nodes.
         released: leases that ended, with their nodes.
@@ -52,6 +58,7 @@ class Changes:
     events: list[Event] = field(default_factory=list)
     created: list[tuple[str, datetime]] = field(default_factory=list)
     queued: set[Vacancy] = field(default_factory=set)
+    held: list[Run] = field(default_factory=list)
     granted: list[tuple[str, Lease]] = field(default_factory=list)
     assigned: list[tuple[str, Work]] = field(default_factory=list)
     released: list[tuple[str, Lease]] = field(default_factory=list)
@@ -78,18 +85,20 @@ def advance(connection: Connection, changes: Changes, steps: Sequence[tuple[Run,
         events.append(Event(after.task, head.last_sequence, now, RunMoved(after)))
         if before.state in LEASED and after.state not in LEASED:
             changes.released.append((before.node, before.lease))
-        if after.state is RunState.QUEUED:
-            changes.queued.add(Vacancy(after.organization, after.wanted_node))
+        if after.retry_time is not None:
+            changes.held.append(after)
+        elif after.state is RunState.QUEUED:
+            changes.queued.add(vacancy(after))
         if after.state not in OPEN:
             head.open_runs -= 1
             if after.state is RunState.SUCCEEDED:
                 head.succeeded += 1
             else:
                 head.unsuccessful += 1
-            if after.subtasks:
-                parents.append(after.name)
+        if after.subtasks and _attempt_ended(before, after):
+            parents.append(after.name)
     for head in heads.values():
-        head.state = final_state(head.open_runs, head.unsuccessful, head.closing)
+        head.state = final_state(head.tally, head.closing)
         if head.state is not TaskState.ACTIVE:
             head.last_sequence += 1
             head.finished = now
@@ -103,9 +112,18 @@ def advance(connection: Connection, changes: Changes, steps: Sequence[tuple[Run,
     event_store.append(connection, events)
     changes.events.extend(events)
     if parents:
-        # A child outlives neither the failure nor the success of the run that waits for it.
+        # A child outlives neither the failure nor the success of the run that waits for it, nor the attempt that asked.
         children = task_store.active_children(connection, parents)
         close(connection, changes, children, TaskState.CANCELLED, ORPHANED, now)
+    for head in heads.values():
+        if head.closing is None and (end := early_end(head.tally)) is not None:
+            close(connection, changes, [head.name], *end, now)
+
+
+def _attempt_ended(before: Run, after: Run) -> bool:
+    """Whether nobody is at work any more on the attempt that asked for the run's subtasks. A run that merely went back
+    to the queue may be at work still, and be taken up again by the node that had it."""
+    return after.state not in OPEN or not after.lease_id or after.attempt != before.attempt
 
 
 def close(
@@ -122,7 +140,7 @@ def close(
         connection: of the unit of work.
         changes: what is done is added here.
         tasks: which; those that have ended are left alone.
-        state: CANCELLED or EXPIRED.
+        state: that they end in: CANCELLED, EXPIRED, or what the rules of the task say.
         failure: what their open runs are left with.
         now: the time of the events.
     """
@@ -133,7 +151,7 @@ def close(
     for head in active:
         head.closing = state
     task_store.update_heads(connection, active)
-    event = RunEvent.CANCEL if state is TaskState.CANCELLED else RunEvent.EXPIRE
+    event = RunEvent.EXPIRE if state is TaskState.EXPIRED else RunEvent.CANCEL
     steps = []
     for run in run_store.open_runs_of(connection, [head.name for head in active]):
         steps.append((run, moved(run, event, now, failure=failure)))
@@ -164,3 +182,15 @@ def lose(connection: Connection, changes: Changes, node: str, leases: Iterable[L
             if after.state not in OPEN:
                 changes.revoked.append((node, run.lease, Reason.NODE_LOST.name))
     advance(connection, changes, steps, now)
+
+
+def release(connection: Connection, changes: Changes, names: Iterable[str]) -> None:
+    """Let runs be tried again that have waited long enough; harmless for those that have ended meanwhile."""
+    waiting = [
+        replace(run, retry_time=None)
+        for run in run_store.get_runs(connection, names).values()
+        if run.state is RunState.QUEUED and run.retry_time is not None
+    ]
+    if waiting:
+        run_store.update_runs(connection, waiting)
+    changes.queued |= {vacancy(run) for run in waiting}

@@ -34,6 +34,7 @@ _UPDATE = (
         start_time=bindparam("b_start_time"),
         finish_time=bindparam("b_finish_time"),
         statement=bindparam("b_statement"),
+        retry_time=bindparam("b_retry_time"),
     )
 )
 _COUNT_SUBTASKS = (
@@ -55,6 +56,7 @@ _OPEN_AT = (
     .with_for_update()
 )
 _LEASED_TO = select(run).where(run.c.node == bindparam("wanted"), text("state IN (2, 3)")).with_for_update()
+_HELD = select(run).where(text("state = 1"), run.c.retry_time.is_not(None))
 _NODES_WITH_LEASES = select(run.c.node).where(text("state IN (2, 3)")).distinct()
 _INLINE_SO_FAR = func.sum(case((content.c.inline.is_not(None), content.c.size), else_=0)).over(order_by=content.c.run)
 _RESULTS: Select[Any] = select(
@@ -81,6 +83,7 @@ _WORK = (
         task.c.creator_organization,
         task.c.deadline,
         task.c.study,
+        task.c.max_runtime,
         content.c.media_type,
         content.c.sealing,
         content.c.inline,
@@ -96,6 +99,7 @@ _CLAIMABLE = (
     _WORK.where(
         run.c.organization == bindparam("organization"),
         text("run.state = 1"),
+        run.c.retry_time.is_(None),
         run.c.wanted_node.in_(["", bindparam("node")]),
         run.c.collaboration.in_(bindparam("collaborations", expanding=True)),
         # Looked at in the transaction: what the node's session remembers may be older than a suspension.
@@ -130,6 +134,7 @@ def insert_runs(connection: Connection, collaboration_of: dict[str, str], runs: 
                 "state": int(each.state),
                 "attempt": each.attempt,
                 "lease_id": each.lease_id,
+                "max_attempts": each.max_attempts,
             }
             for each in runs
         ],
@@ -177,6 +182,7 @@ def update_runs(connection: Connection, runs: Iterable[Run]) -> None:
                 "b_start_time": each.start_time,
                 "b_finish_time": each.finish_time,
                 "b_statement": each.statement or None,
+                "b_retry_time": each.retry_time,
             }
             for each in runs
         ],
@@ -219,6 +225,11 @@ def open_runs_at(connection: Connection, organization: str, collaboration: str) 
 def leased_to(connection: Connection, node: str) -> list[Run]:
     """Runs that a node holds, locked."""
     return [build_run(row) for row in connection.execute(_LEASED_TO, {"wanted": node})]
+
+
+def held(connection: Connection) -> list[Run]:
+    """Runs that wait in the queue before they are tried again."""
+    return [build_run(row) for row in connection.execute(_HELD)]
 
 
 def nodes_with_leases(connection: Connection) -> list[str]:
@@ -283,4 +294,6 @@ def build_run(row: Row[tuple[object, ...]], result: Payload | None = None) -> Ru
         row.start_time,
         row.finish_time,
         row.statement or b"",
+        row.max_attempts,
+        row.retry_time,
     )

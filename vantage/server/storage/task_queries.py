@@ -30,8 +30,8 @@ def read_list(connection: Connection, reach: Reach, listing: Listing, before: st
 
 
 def cancel_task(connection: Connection, changes: Changes, name: str, now: datetime) -> Task | None:
-    """Cancel a task with its descendants, and return it; harmless when it has ended."""
-    close(connection, changes, [name], TaskState.CANCELLED, CANCELLED, now)
+    """Cancel a task with all its descendants, and return it; harmless when they have ended."""
+    close(connection, changes, task_store.active_from(connection, name), TaskState.CANCELLED, CANCELLED, now)
     return read_task(connection, name)
 
 

@@ -49,6 +49,11 @@ task = Table(
     Column("open_runs", Integer, nullable=False),
     Column("succeeded_runs", Integer, nullable=False),
     Column("unsuccessful_runs", Integer, nullable=False),
+    Column("quorum", Integer, nullable=False, server_default="0"),
+    Column("on_failure", Integer, nullable=False, server_default="1"),
+    Column("max_runtime", BigInteger, nullable=False, server_default="0"),
+    Column("max_attempts", Integer, nullable=False, server_default="3"),
+    Column("detached", Boolean, nullable=False, server_default=false()),
     UniqueConstraint("creator", "request_id"),
 )
 Index(
@@ -58,7 +63,7 @@ Index(
     postgresql_where=text("parent_run <> ''"),
 )
 Index("ix_task_active", task.c.deadline, sqlite_where=text("state = 1"), postgresql_where=text("state = 1"))
-"""``closing`` is the final state that a cancel or the clock chose; the three counts save reading the runs."""
+"""``closing`` is the final state that was chosen before all runs had ended; the three counts save reading the runs."""
 
 run = Table(
     "run",
@@ -82,8 +87,12 @@ run = Table(
     Column("start_time", Instant, nullable=True),
     Column("finish_time", Instant, nullable=True),
     Column("statement", LargeBinary, nullable=True),
+    Column("max_attempts", Integer, nullable=False, server_default="3"),
+    Column("retry_time", Instant, nullable=True),
     UniqueConstraint("task", "position"),
 )
+"""``retry_time``: the run waits in the queue and is handed to nobody until a timer takes this away; the moment itself
+is for people, and for the next process."""
 Index(
     "ix_run_queued",
     run.c.organization,

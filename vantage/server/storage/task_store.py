@@ -8,13 +8,13 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from sqlalchemy import Connection, Row, bindparam, insert, or_, select, tuple_, update
+from sqlalchemy import Connection, Row, bindparam, insert, or_, select, text, tuple_, update
 from sqlalchemy.sql import ColumnElement
 
 from vantage.server.domain.membership import Standing
 from vantage.server.domain.permissions import Reach
 from vantage.server.domain.runs import Run
-from vantage.server.domain.tasks import Target, Task, TaskSpec, TaskState
+from vantage.server.domain.tasks import OnFailure, Tally, Target, Task, TaskSpec, TaskState
 from vantage.server.storage import schema
 from vantage.server.storage.reach_filter import in_reach
 from vantage.server.storage.task_schema import run, task
@@ -24,7 +24,7 @@ _MICROSECOND = timedelta(microseconds=1)
 
 @dataclass(slots=True)
 class Head:
-    """What changes of a task while its runs move."""
+    """What changes of a task while its runs move, and by what rules."""
 
     name: str
     state: TaskState
@@ -33,7 +33,14 @@ class Head:
     open_runs: int
     succeeded: int
     unsuccessful: int
+    quorum: int = 0
+    on_failure: OnFailure = OnFailure.CONTINUE
     finished: datetime | None = None
+
+    @property
+    def tally(self) -> Tally:
+        """How its runs stand."""
+        return Tally(self.open_runs, self.succeeded, self.unsuccessful, self.quorum, self.on_failure)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +64,8 @@ _HEADS = select(
     task.c.open_runs,
     task.c.succeeded_runs,
     task.c.unsuccessful_runs,
+    task.c.quorum,
+    task.c.on_failure,
 )
 _HEADS_LOCKED = _HEADS.where(task.c.name.in_(bindparam("wanted", expanding=True))).with_for_update()
 _UPDATE = (
@@ -80,7 +89,23 @@ _MEMBERS = select(schema.member.c.organization, schema.member.c.state).where(
 )
 _ACTIVE = select(task.c.name, task.c.deadline).where(task.c.state == int(TaskState.ACTIVE))
 _CHILDREN = select(task.c.name).where(
-    task.c.parent_run.in_(bindparam("wanted", expanding=True)), task.c.state == int(TaskState.ACTIVE)
+    task.c.parent_run.in_(bindparam("wanted", expanding=True)),
+    task.c.state == int(TaskState.ACTIVE),
+    task.c.detached.is_(False),
+)
+_ABOVE = select(task.c.name).where(task.c.name == bindparam("wanted")).cte("lineage", recursive=True)
+_LINEAGE = _ABOVE.union(
+    select(task.c.name)
+    .select_from(_ABOVE)
+    .join(run, run.c.task == _ABOVE.c.name)
+    # As in the index, which would not be used without.
+    .join(task, (task.c.parent_run == run.c.name) & text("task.parent_run <> ''"))
+)
+_ACTIVE_BELOW = (
+    select(task.c.name)
+    .join(_LINEAGE, _LINEAGE.c.name == task.c.name)
+    .where(task.c.state == int(TaskState.ACTIVE))
+    .order_by(task.c.name)
 )
 
 
@@ -116,6 +141,11 @@ def insert_tasks(connection: Connection, tasks: Sequence[tuple[Task, str, bytes]
                 "open_runs": len(each.runs),
                 "succeeded_runs": 0,
                 "unsuccessful_runs": 0,
+                "quorum": each.spec.quorum,
+                "on_failure": int(each.spec.on_failure),
+                "max_runtime": each.spec.max_runtime // _MICROSECOND,
+                "max_attempts": each.spec.max_attempts,
+                "detached": each.spec.detached,
             }
             for each, request_id, content_hash in tasks
         ],
@@ -155,6 +185,8 @@ def lock_heads(connection: Connection, names: Iterable[str]) -> dict[str, Head]:
             row.open_runs,
             row.succeeded_runs,
             row.unsuccessful_runs,
+            row.quorum,
+            OnFailure(row.on_failure),
         )
         for row in connection.execute(_HEADS_LOCKED, {"wanted": sorted(names)})
     }
@@ -191,8 +223,13 @@ def active_tasks(connection: Connection) -> list[tuple[str, datetime]]:
 
 
 def active_children(connection: Connection, runs: Iterable[str]) -> list[str]:
-    """Tasks that these runs created and that have not ended."""
+    """Tasks that these runs created, that have not ended and that end with them."""
     return list(connection.execute(_CHILDREN, {"wanted": list(runs)}).scalars())
+
+
+def active_from(connection: Connection, name: str) -> list[str]:
+    """A task and all its descendants, as far as they have not ended; also below ended ones, and detached ones."""
+    return list(connection.execute(_ACTIVE_BELOW, {"wanted": name}).scalars())
 
 
 def list_tasks(
@@ -240,6 +277,11 @@ def build_task(row: Row[tuple[object, ...]], runs: Sequence[Run]) -> Task:
         found["signed_order"],
         unpack(found["parent_orders"]),
         found["study"],
+        found["quorum"],
+        OnFailure(found["on_failure"]),
+        found["max_runtime"] * _MICROSECOND,
+        found["max_attempts"],
+        found["detached"],
     )
     return Task(
         found["name"],

@@ -7,8 +7,18 @@ from pathlib import Path
 import pytest
 
 from vantage.api.task.v1 import task_pb2
-from vantage.server.domain.runs import MAKERS, MAX_ATTEMPTS, OPEN, TRANSITIONS, RunEvent, RunState, Side, next_state
-from vantage.server.domain.tasks import TaskState, final_state
+from vantage.server.domain.runs import (
+    DEFAULT_ATTEMPTS,
+    MAKERS,
+    MAX_ATTEMPTS,
+    OPEN,
+    TRANSITIONS,
+    RunEvent,
+    RunState,
+    Side,
+    next_state,
+)
+from vantage.server.domain.tasks import OnFailure, Tally, TaskState, early_end, final_state
 
 PAGE = Path(__file__).parents[4] / "docs" / "states.md"
 
@@ -29,7 +39,7 @@ def test_the_page_shows_the_table() -> None:
     page = PAGE.read_text()
     assert events_table() in page
     assert transitions_table() in page
-    assert f"at most {MAX_ATTEMPTS} times" in page
+    assert f"at most {DEFAULT_ATTEMPTS} times, or as often as its task says, up to {MAX_ATTEMPTS}" in page
 
 
 def test_final_states_are_final_and_open_ones_can_be_ended() -> None:
@@ -70,4 +80,26 @@ def test_numbers_are_those_of_the_contract() -> None:
 def test_a_task_follows_its_runs(
     open_runs: int, unsuccessful: int, closing: TaskState | None, state: TaskState
 ) -> None:
-    assert final_state(open_runs, unsuccessful, closing) is state
+    assert final_state(Tally(open_runs, 3, unsuccessful), closing) is state
+
+
+@pytest.mark.parametrize(
+    ("tally", "end", "state"),
+    [
+        (Tally(1, 2, 0, quorum=2), (TaskState.SUCCEEDED, "QUORUM_REACHED"), TaskState.ACTIVE),
+        (Tally(1, 1, 1, quorum=2), None, TaskState.ACTIVE),
+        (Tally(1, 0, 2, quorum=2), (TaskState.FAILED, "QUORUM_MISSED"), TaskState.ACTIVE),
+        (Tally(0, 2, 1, quorum=2), None, TaskState.SUCCEEDED),
+        (Tally(0, 1, 2, quorum=2), None, TaskState.FAILED),
+        (Tally(2, 1, 0, quorum=3), None, TaskState.ACTIVE),
+        (Tally(1, 1, 1), None, TaskState.ACTIVE),
+        (Tally(1, 1, 1, 0, OnFailure.CANCEL_REST), (TaskState.FAILED, "OTHER_RUN_FAILED"), TaskState.ACTIVE),
+        (Tally(1, 2, 1, 2, OnFailure.CANCEL_REST), (TaskState.SUCCEEDED, "QUORUM_REACHED"), TaskState.ACTIVE),
+        (Tally(2, 1, 1, 2, OnFailure.CANCEL_REST), (TaskState.FAILED, "OTHER_RUN_FAILED"), TaskState.ACTIVE),
+        (Tally(1, 2, 0, 0, OnFailure.CANCEL_REST), None, TaskState.ACTIVE),
+    ],
+)
+def test_a_task_ends_early_by_its_rules(tally: Tally, end: tuple[TaskState, str] | None, state: TaskState) -> None:
+    found = early_end(tally)
+    assert (None if found is None else (found[0], found[1].reason)) == end
+    assert final_state(tally, None) is state

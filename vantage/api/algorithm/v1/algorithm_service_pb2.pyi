@@ -743,6 +743,11 @@ class RunSubtaskRequest(_message.Message):
     TIMEOUT_FIELD_NUMBER: _builtins.int
     TITLE_FIELD_NUMBER: _builtins.int
     AFTER_SEQUENCE_FIELD_NUMBER: _builtins.int
+    QUORUM_FIELD_NUMBER: _builtins.int
+    ON_FAILURE_FIELD_NUMBER: _builtins.int
+    MAX_RUNTIME_FIELD_NUMBER: _builtins.int
+    MAX_ATTEMPTS_FIELD_NUMBER: _builtins.int
+    DETACHED_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """UUID; the same value never creates a second subtask."""
     function: _builtins.str
@@ -751,6 +756,14 @@ class RunSubtaskRequest(_message.Message):
     """For people."""
     after_sequence: _builtins.int
     """Stream only events after this one (attach again)."""
+    quorum: _builtins.int
+    """As in TaskSpec."""
+    on_failure: _task_pb2.OnFailure.ValueType
+    """As in TaskSpec."""
+    max_attempts: _builtins.int
+    """As in TaskSpec; at most that of the run's own task."""
+    detached: _builtins.bool
+    """Whether the subtask goes on when the run ends; nobody then reads its answers."""
     @_builtins.property
     def targets(self) -> _containers.RepeatedCompositeFieldContainer[_task_pb2.Target]:
         """Whom to ask, with arguments. Collaboration and image are those of the run."""
@@ -758,6 +771,10 @@ class RunSubtaskRequest(_message.Message):
     @_builtins.property
     def timeout(self) -> _duration_pb2.Duration:
         """Time limit of the subtask; at most what is left of the run's own."""
+
+    @_builtins.property
+    def max_runtime(self) -> _duration_pb2.Duration:
+        """As in TaskSpec; at most that of the run's own task."""
 
     def __init__(
         self,
@@ -768,10 +785,15 @@ class RunSubtaskRequest(_message.Message):
         timeout: _duration_pb2.Duration | None = ...,
         title: _builtins.str = ...,
         after_sequence: _builtins.int = ...,
+        quorum: _builtins.int = ...,
+        on_failure: _task_pb2.OnFailure.ValueType = ...,
+        max_runtime: _duration_pb2.Duration | None = ...,
+        max_attempts: _builtins.int = ...,
+        detached: _builtins.bool = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["timeout", b"timeout"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["max_runtime", b"max_runtime", "timeout", b"timeout"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["after_sequence", b"after_sequence", "function", b"function", "request_id", b"request_id", "targets", b"targets", "timeout", b"timeout", "title", b"title"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after_sequence", b"after_sequence", "detached", b"detached", "function", b"function", "max_attempts", b"max_attempts", "max_runtime", b"max_runtime", "on_failure", b"on_failure", "quorum", b"quorum", "request_id", b"request_id", "targets", b"targets", "timeout", b"timeout", "title", b"title"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

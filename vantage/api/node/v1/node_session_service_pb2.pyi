@@ -544,7 +544,9 @@ class CancelRun(_message.Message):
     LEASE_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
     reason: _builtins.str
-    """Why: TASK_CANCELLED or TASK_EXPIRED."""
+    """Why: TASK_CANCELLED, TASK_EXPIRED, QUORUM_REACHED, QUORUM_MISSED, OTHER_RUN_FAILED, ORGANIZATION_NOT_MEMBER or
+    NODE_LOST.
+    """
     @_builtins.property
     def lease(self) -> Global___Lease:
         """The attempt."""
@@ -624,8 +626,13 @@ class Refused(_message.Message):
     LEASE_FIELD_NUMBER: _builtins.int
     FAILURE_FIELD_NUMBER: _builtins.int
     STATEMENT_FIELD_NUMBER: _builtins.int
+    RETRYABLE_FIELD_NUMBER: _builtins.int
     statement: _builtins.bytes
     """The node's signed statement about the outcome, as in Run."""
+    retryable: _builtins.bool
+    """Whether the node would take the run on if it got it once more: nothing is wrong with what is asked, and the cause may
+    pass. The server decides, by the reason and the attempts that are left; without this the refusal is final.
+    """
     @_builtins.property
     def lease(self) -> Global___Lease:
         """The attempt."""
@@ -640,10 +647,11 @@ class Refused(_message.Message):
         lease: Global___Lease | None = ...,
         failure: _types_pb2.Failure | None = ...,
         statement: _builtins.bytes = ...,
+        retryable: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["failure", b"failure", "lease", b"lease"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["failure", b"failure", "lease", b"lease", "statement", b"statement"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["failure", b"failure", "lease", b"lease", "retryable", b"retryable", "statement", b"statement"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -757,8 +765,11 @@ class Completed(_message.Message):
     CANCELLED_FIELD_NUMBER: _builtins.int
     FINISH_TIME_FIELD_NUMBER: _builtins.int
     STATEMENT_FIELD_NUMBER: _builtins.int
+    RETRYABLE_FIELD_NUMBER: _builtins.int
     statement: _builtins.bytes
     """The node's signed statement about the outcome, as in Run; for a result or a failure."""
+    retryable: _builtins.bool
+    """As in Refused, for a failure: the algorithm has not answered, and its order may be run once more."""
     @_builtins.property
     def lease(self) -> Global___Lease:
         """The attempt."""
@@ -788,10 +799,11 @@ class Completed(_message.Message):
         cancelled: Global___Cancelled | None = ...,
         finish_time: _timestamp_pb2.Timestamp | None = ...,
         statement: _builtins.bytes = ...,
+        retryable: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["cancelled", b"cancelled", "failure", b"failure", "finish_time", b"finish_time", "lease", b"lease", "outcome", b"outcome", "result", b"result"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cancelled", b"cancelled", "failure", b"failure", "finish_time", b"finish_time", "lease", b"lease", "outcome", b"outcome", "result", b"result", "statement", b"statement"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cancelled", b"cancelled", "failure", b"failure", "finish_time", b"finish_time", "lease", b"lease", "outcome", b"outcome", "result", b"result", "retryable", b"retryable", "statement", b"statement"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_outcome: _TypeAlias = _typing.Literal["result", "failure", "cancelled"]  # noqa: Y015
     _WhichOneofArgType_outcome: _TypeAlias = _typing.Literal["outcome", b"outcome"]  # noqa: Y015

@@ -27,17 +27,19 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from vantage.api.types.v1 import types_pb2 as vantage_dot_api_dot_types_dot_v1_dot_types__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1evantage/api/task/v1/task.proto\x12\x13vantage.api.task.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a vantage/api/types/v1/types.proto\"4\n\x0e\x44\x61tasetBinding\x12\x11\n\tparameter\x18\x01 \x01(\t\x12\x0f\n\x07\x64\x61taset\x18\x02 \x01(\t\"\xcc\x01\n\x06Target\x12\x14\n\x0corganization\x18\x01 \x01(\t\x12\x0c\n\x04node\x18\x02 \x01(\t\x12\x30\n\targuments\x18\x03 \x01(\x0b\x32\x1d.vantage.api.types.v1.Payload\x12\x35\n\x08\x64\x61tasets\x18\x04 \x03(\x0b\x32#.vantage.api.task.v1.DatasetBinding\x12\x35\n\x0ckey_versions\x18\x05 \x03(\x0b\x32\x1f.vantage.api.task.v1.KeyVersion\"-\n\nKeyVersion\x12\x0e\n\x06holder\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x03\"\xf4\x01\n\x08TaskSpec\x12\x15\n\rcollaboration\x18\x01 \x01(\t\x12\r\n\x05title\x18\x02 \x01(\t\x12\r\n\x05image\x18\x03 \x01(\t\x12\x10\n\x08\x66unction\x18\x04 \x01(\t\x12,\n\x07targets\x18\x05 \x03(\x0b\x32\x1b.vantage.api.task.v1.Target\x12*\n\x07timeout\x18\x06 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x12\n\nparent_run\x18\x07 \x01(\t\x12\r\n\x05order\x18\x08 \x01(\x0c\x12\x15\n\rparent_orders\x18\n \x03(\x0c\x12\r\n\x05study\x18\x0c \x01(\t\"\xd0\x02\n\x04Task\x12\x0c\n\x04name\x18\x01 \x01(\t\x12+\n\x04spec\x18\x02 \x01(\x0b\x32\x1d.vantage.api.task.v1.TaskSpec\x12-\n\x05state\x18\x03 \x01(\x0e\x32\x1e.vantage.api.task.v1.TaskState\x12\x0f\n\x07\x63reator\x18\x04 \x01(\t\x12/\n\x0b\x63reate_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x64\x65\x61\x64line\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x66inish_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12&\n\x04runs\x18\x08 \x03(\x0b\x32\x18.vantage.api.task.v1.Run\x12\x15\n\rlast_sequence\x18\t \x01(\x03\"\xa1\x03\n\x03Run\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x14\n\x0corganization\x18\x02 \x01(\t\x12\x0c\n\x04node\x18\x03 \x01(\t\x12,\n\x05state\x18\x04 \x01(\x0e\x32\x1d.vantage.api.task.v1.RunState\x12\x0f\n\x07\x61ttempt\x18\x05 \x01(\x05\x12-\n\x06result\x18\x06 \x01(\x0b\x32\x1d.vantage.api.types.v1.Payload\x12.\n\x07\x66\x61ilure\x18\x07 \x01(\x0b\x32\x1d.vantage.api.types.v1.Failure\x12/\n\x0b\x61ssign_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nstart_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x66inish_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x13\n\x0bnode_online\x18\x0b \x01(\x08\x12\x10\n\x08progress\x18\x0c \x01(\x01\x12\x11\n\tstatement\x18\r \x01(\x0c\"\x9f\x03\n\tTaskEvent\x12\x10\n\x08sequence\x18\x01 \x01(\x03\x12(\n\x04time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x35\n\x08snapshot\x18\x03 \x01(\x0b\x32!.vantage.api.task.v1.TaskSnapshotH\x00\x12\x36\n\x0brun_changed\x18\x04 \x01(\x0b\x32\x1f.vantage.api.task.v1.RunChangedH\x00\x12\x38\n\x0crun_finished\x18\x05 \x01(\x0b\x32 .vantage.api.task.v1.RunFinishedH\x00\x12:\n\rtask_finished\x18\x06 \x01(\x0b\x32!.vantage.api.task.v1.TaskFinishedH\x00\x12\x38\n\x0crun_progress\x18\x07 \x01(\x0b\x32 .vantage.api.task.v1.RunProgressH\x00\x12.\n\x07run_log\x18\x08 \x01(\x0b\x32\x1b.vantage.api.task.v1.RunLogH\x00\x42\x07\n\x05\x65vent\"7\n\x0cTaskSnapshot\x12\'\n\x04task\x18\x01 \x01(\x0b\x32\x19.vantage.api.task.v1.Task\"3\n\nRunChanged\x12%\n\x03run\x18\x01 \x01(\x0b\x32\x18.vantage.api.task.v1.Run\"4\n\x0bRunFinished\x12%\n\x03run\x18\x01 \x01(\x0b\x32\x18.vantage.api.task.v1.Run\"j\n\x0cTaskFinished\x12-\n\x05state\x18\x01 \x01(\x0e\x32\x1e.vantage.api.task.v1.TaskState\x12\x16\n\x0esucceeded_runs\x18\x02 \x01(\x05\x12\x13\n\x0b\x66\x61iled_runs\x18\x03 \x01(\x05\"S\n\x0bRunProgress\x12\x0b\n\x03run\x18\x01 \x01(\t\x12\x14\n\x0corganization\x18\x02 \x01(\t\x12\x10\n\x08\x66raction\x18\x03 \x01(\x01\x12\x0f\n\x07message\x18\x04 \x01(\t\"Q\n\x06RunLog\x12\x0b\n\x03run\x18\x01 \x01(\t\x12\x14\n\x0corganization\x18\x02 \x01(\t\x12\r\n\x05lines\x18\x03 \x03(\t\x12\x15\n\rdropped_lines\x18\x04 \x01(\x03*\xa1\x01\n\tTaskState\x12\x1a\n\x16TASK_STATE_UNSPECIFIED\x10\x00\x12\x15\n\x11TASK_STATE_ACTIVE\x10\x01\x12\x18\n\x14TASK_STATE_SUCCEEDED\x10\x02\x12\x15\n\x11TASK_STATE_FAILED\x10\x03\x12\x18\n\x14TASK_STATE_CANCELLED\x10\x04\x12\x16\n\x12TASK_STATE_EXPIRED\x10\x05*\xe0\x01\n\x08RunState\x12\x19\n\x15RUN_STATE_UNSPECIFIED\x10\x00\x12\x14\n\x10RUN_STATE_QUEUED\x10\x01\x12\x16\n\x12RUN_STATE_ASSIGNED\x10\x02\x12\x15\n\x11RUN_STATE_RUNNING\x10\x03\x12\x17\n\x13RUN_STATE_SUCCEEDED\x10\x04\x12\x14\n\x10RUN_STATE_FAILED\x10\x05\x12\x15\n\x11RUN_STATE_REFUSED\x10\x06\x12\x17\n\x13RUN_STATE_CANCELLED\x10\x07\x12\x15\n\x11RUN_STATE_EXPIRED\x10\x08\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1evantage/api/task/v1/task.proto\x12\x13vantage.api.task.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a vantage/api/types/v1/types.proto\"4\n\x0e\x44\x61tasetBinding\x12\x11\n\tparameter\x18\x01 \x01(\t\x12\x0f\n\x07\x64\x61taset\x18\x02 \x01(\t\"\xcc\x01\n\x06Target\x12\x14\n\x0corganization\x18\x01 \x01(\t\x12\x0c\n\x04node\x18\x02 \x01(\t\x12\x30\n\targuments\x18\x03 \x01(\x0b\x32\x1d.vantage.api.types.v1.Payload\x12\x35\n\x08\x64\x61tasets\x18\x04 \x03(\x0b\x32#.vantage.api.task.v1.DatasetBinding\x12\x35\n\x0ckey_versions\x18\x05 \x03(\x0b\x32\x1f.vantage.api.task.v1.KeyVersion\"-\n\nKeyVersion\x12\x0e\n\x06holder\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x03\"\x90\x03\n\x08TaskSpec\x12\x15\n\rcollaboration\x18\x01 \x01(\t\x12\r\n\x05title\x18\x02 \x01(\t\x12\r\n\x05image\x18\x03 \x01(\t\x12\x10\n\x08\x66unction\x18\x04 \x01(\t\x12,\n\x07targets\x18\x05 \x03(\x0b\x32\x1b.vantage.api.task.v1.Target\x12*\n\x07timeout\x18\x06 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x12\n\nparent_run\x18\x07 \x01(\t\x12\r\n\x05order\x18\x08 \x01(\x0c\x12\x15\n\rparent_orders\x18\n \x03(\x0c\x12\r\n\x05study\x18\x0c \x01(\t\x12\x0e\n\x06quorum\x18\r \x01(\x05\x12\x32\n\non_failure\x18\x0e \x01(\x0e\x32\x1e.vantage.api.task.v1.OnFailure\x12.\n\x0bmax_runtime\x18\x0f \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x14\n\x0cmax_attempts\x18\x10 \x01(\x05\x12\x10\n\x08\x64\x65tached\x18\x11 \x01(\x08\"\xd0\x02\n\x04Task\x12\x0c\n\x04name\x18\x01 \x01(\t\x12+\n\x04spec\x18\x02 \x01(\x0b\x32\x1d.vantage.api.task.v1.TaskSpec\x12-\n\x05state\x18\x03 \x01(\x0e\x32\x1e.vantage.api.task.v1.TaskState\x12\x0f\n\x07\x63reator\x18\x04 \x01(\t\x12/\n\x0b\x63reate_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x64\x65\x61\x64line\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x66inish_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12&\n\x04runs\x18\x08 \x03(\x0b\x32\x18.vantage.api.task.v1.Run\x12\x15\n\rlast_sequence\x18\t \x01(\x03\"\x86\x04\n\x03Run\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x14\n\x0corganization\x18\x02 \x01(\t\x12\x0c\n\x04node\x18\x03 \x01(\t\x12,\n\x05state\x18\x04 \x01(\x0e\x32\x1d.vantage.api.task.v1.RunState\x12\x0f\n\x07\x61ttempt\x18\x05 \x01(\x05\x12-\n\x06result\x18\x06 \x01(\x0b\x32\x1d.vantage.api.types.v1.Payload\x12.\n\x07\x66\x61ilure\x18\x07 \x01(\x0b\x32\x1d.vantage.api.types.v1.Failure\x12/\n\x0b\x61ssign_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nstart_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x66inish_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x13\n\x0bnode_online\x18\x0b \x01(\x08\x12\x10\n\x08progress\x18\x0c \x01(\x01\x12\x11\n\tstatement\x18\r \x01(\x0c\x12\x33\n\x0clast_failure\x18\x0e \x01(\x0b\x32\x1d.vantage.api.types.v1.Failure\x12.\n\nretry_time\x18\x0f \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x9f\x03\n\tTaskEvent\x12\x10\n\x08sequence\x18\x01 \x01(\x03\x12(\n\x04time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x35\n\x08snapshot\x18\x03 \x01(\x0b\x32!.vantage.api.task.v1.TaskSnapshotH\x00\x12\x36\n\x0brun_changed\x18\x04 \x01(\x0b\x32\x1f.vantage.api.task.v1.RunChangedH\x00\x12\x38\n\x0crun_finished\x18\x05 \x01(\x0b\x32 .vantage.api.task.v1.RunFinishedH\x00\x12:\n\rtask_finished\x18\x06 \x01(\x0b\x32!.vantage.api.task.v1.TaskFinishedH\x00\x12\x38\n\x0crun_progress\x18\x07 \x01(\x0b\x32 .vantage.api.task.v1.RunProgressH\x00\x12.\n\x07run_log\x18\x08 \x01(\x0b\x32\x1b.vantage.api.task.v1.RunLogH\x00\x42\x07\n\x05\x65vent\"7\n\x0cTaskSnapshot\x12\'\n\x04task\x18\x01 \x01(\x0b\x32\x19.vantage.api.task.v1.Task\"3\n\nRunChanged\x12%\n\x03run\x18\x01 \x01(\x0b\x32\x18.vantage.api.task.v1.Run\"4\n\x0bRunFinished\x12%\n\x03run\x18\x01 \x01(\x0b\x32\x18.vantage.api.task.v1.Run\"j\n\x0cTaskFinished\x12-\n\x05state\x18\x01 \x01(\x0e\x32\x1e.vantage.api.task.v1.TaskState\x12\x16\n\x0esucceeded_runs\x18\x02 \x01(\x05\x12\x13\n\x0b\x66\x61iled_runs\x18\x03 \x01(\x05\"S\n\x0bRunProgress\x12\x0b\n\x03run\x18\x01 \x01(\t\x12\x14\n\x0corganization\x18\x02 \x01(\t\x12\x10\n\x08\x66raction\x18\x03 \x01(\x01\x12\x0f\n\x07message\x18\x04 \x01(\t\"Q\n\x06RunLog\x12\x0b\n\x03run\x18\x01 \x01(\t\x12\x14\n\x0corganization\x18\x02 \x01(\t\x12\r\n\x05lines\x18\x03 \x03(\t\x12\x15\n\rdropped_lines\x18\x04 \x01(\x03*\\\n\tOnFailure\x12\x1a\n\x16ON_FAILURE_UNSPECIFIED\x10\x00\x12\x17\n\x13ON_FAILURE_CONTINUE\x10\x01\x12\x1a\n\x16ON_FAILURE_CANCEL_REST\x10\x02*\xa1\x01\n\tTaskState\x12\x1a\n\x16TASK_STATE_UNSPECIFIED\x10\x00\x12\x15\n\x11TASK_STATE_ACTIVE\x10\x01\x12\x18\n\x14TASK_STATE_SUCCEEDED\x10\x02\x12\x15\n\x11TASK_STATE_FAILED\x10\x03\x12\x18\n\x14TASK_STATE_CANCELLED\x10\x04\x12\x16\n\x12TASK_STATE_EXPIRED\x10\x05*\xe0\x01\n\x08RunState\x12\x19\n\x15RUN_STATE_UNSPECIFIED\x10\x00\x12\x14\n\x10RUN_STATE_QUEUED\x10\x01\x12\x16\n\x12RUN_STATE_ASSIGNED\x10\x02\x12\x15\n\x11RUN_STATE_RUNNING\x10\x03\x12\x17\n\x13RUN_STATE_SUCCEEDED\x10\x04\x12\x14\n\x10RUN_STATE_FAILED\x10\x05\x12\x15\n\x11RUN_STATE_REFUSED\x10\x06\x12\x17\n\x13RUN_STATE_CANCELLED\x10\x07\x12\x15\n\x11RUN_STATE_EXPIRED\x10\x08\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'vantage.api.task.v1.task_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_TASKSTATE']._serialized_start=2327
-  _globals['_TASKSTATE']._serialized_end=2488
-  _globals['_RUNSTATE']._serialized_start=2491
-  _globals['_RUNSTATE']._serialized_end=2715
+  _globals['_ONFAILURE']._serialized_start=2583
+  _globals['_ONFAILURE']._serialized_end=2675
+  _globals['_TASKSTATE']._serialized_start=2678
+  _globals['_TASKSTATE']._serialized_end=2839
+  _globals['_RUNSTATE']._serialized_start=2842
+  _globals['_RUNSTATE']._serialized_end=3066
   _globals['_DATASETBINDING']._serialized_start=154
   _globals['_DATASETBINDING']._serialized_end=206
   _globals['_TARGET']._serialized_start=209
@@ -45,23 +47,23 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_KEYVERSION']._serialized_start=415
   _globals['_KEYVERSION']._serialized_end=460
   _globals['_TASKSPEC']._serialized_start=463
-  _globals['_TASKSPEC']._serialized_end=707
-  _globals['_TASK']._serialized_start=710
-  _globals['_TASK']._serialized_end=1046
-  _globals['_RUN']._serialized_start=1049
-  _globals['_RUN']._serialized_end=1466
-  _globals['_TASKEVENT']._serialized_start=1469
-  _globals['_TASKEVENT']._serialized_end=1884
-  _globals['_TASKSNAPSHOT']._serialized_start=1886
-  _globals['_TASKSNAPSHOT']._serialized_end=1941
-  _globals['_RUNCHANGED']._serialized_start=1943
-  _globals['_RUNCHANGED']._serialized_end=1994
-  _globals['_RUNFINISHED']._serialized_start=1996
-  _globals['_RUNFINISHED']._serialized_end=2048
-  _globals['_TASKFINISHED']._serialized_start=2050
-  _globals['_TASKFINISHED']._serialized_end=2156
-  _globals['_RUNPROGRESS']._serialized_start=2158
-  _globals['_RUNPROGRESS']._serialized_end=2241
-  _globals['_RUNLOG']._serialized_start=2243
-  _globals['_RUNLOG']._serialized_end=2324
+  _globals['_TASKSPEC']._serialized_end=863
+  _globals['_TASK']._serialized_start=866
+  _globals['_TASK']._serialized_end=1202
+  _globals['_RUN']._serialized_start=1205
+  _globals['_RUN']._serialized_end=1723
+  _globals['_TASKEVENT']._serialized_start=1726
+  _globals['_TASKEVENT']._serialized_end=2141
+  _globals['_TASKSNAPSHOT']._serialized_start=2143
+  _globals['_TASKSNAPSHOT']._serialized_end=2198
+  _globals['_RUNCHANGED']._serialized_start=2200
+  _globals['_RUNCHANGED']._serialized_end=2251
+  _globals['_RUNFINISHED']._serialized_start=2253
+  _globals['_RUNFINISHED']._serialized_end=2305
+  _globals['_TASKFINISHED']._serialized_start=2307
+  _globals['_TASKFINISHED']._serialized_end=2413
+  _globals['_RUNPROGRESS']._serialized_start=2415
+  _globals['_RUNPROGRESS']._serialized_end=2498
+  _globals['_RUNLOG']._serialized_start=2500
+  _globals['_RUNLOG']._serialized_end=2581
 # @@protoc_insertion_point(module_scope)

@@ -22,6 +22,30 @@ else:
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class _OnFailure:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _OnFailureEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_OnFailure.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    ON_FAILURE_UNSPECIFIED: _OnFailure.ValueType  # 0
+    """As CONTINUE."""
+    ON_FAILURE_CONTINUE: _OnFailure.ValueType  # 1
+    """They go on."""
+    ON_FAILURE_CANCEL_REST: _OnFailure.ValueType  # 2
+    """They are cancelled (OTHER_RUN_FAILED), and the task fails."""
+
+class OnFailure(_OnFailure, metaclass=_OnFailureEnumTypeWrapper):
+    """What becomes of the other runs of a task when one ends without a result."""
+
+ON_FAILURE_UNSPECIFIED: OnFailure.ValueType  # 0
+"""As CONTINUE."""
+ON_FAILURE_CONTINUE: OnFailure.ValueType  # 1
+"""They go on."""
+ON_FAILURE_CANCEL_REST: OnFailure.ValueType  # 2
+"""They are cancelled (OTHER_RUN_FAILED), and the task fails."""
+Global___OnFailure: _TypeAlias = OnFailure  # noqa: Y015
+
 class _TaskState:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -32,9 +56,9 @@ class _TaskStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_TaskState.V
     TASK_STATE_ACTIVE: _TaskState.ValueType  # 1
     """At least one run has not ended."""
     TASK_STATE_SUCCEEDED: _TaskState.ValueType  # 2
-    """All runs succeeded."""
+    """All runs succeeded, or as many as the quorum asks for."""
     TASK_STATE_FAILED: _TaskState.ValueType  # 3
-    """All runs ended, at least one without success."""
+    """All runs ended, and fewer succeeded than had to."""
     TASK_STATE_CANCELLED: _TaskState.ValueType  # 4
     """Cancelled before all runs ended."""
     TASK_STATE_EXPIRED: _TaskState.ValueType  # 5
@@ -47,9 +71,9 @@ TASK_STATE_UNSPECIFIED: TaskState.ValueType  # 0
 TASK_STATE_ACTIVE: TaskState.ValueType  # 1
 """At least one run has not ended."""
 TASK_STATE_SUCCEEDED: TaskState.ValueType  # 2
-"""All runs succeeded."""
+"""All runs succeeded, or as many as the quorum asks for."""
 TASK_STATE_FAILED: TaskState.ValueType  # 3
-"""All runs ended, at least one without success."""
+"""All runs ended, and fewer succeeded than had to."""
 TASK_STATE_CANCELLED: TaskState.ValueType  # 4
 """Cancelled before all runs ended."""
 TASK_STATE_EXPIRED: TaskState.ValueType  # 5
@@ -216,6 +240,11 @@ class TaskSpec(_message.Message):
     ORDER_FIELD_NUMBER: _builtins.int
     PARENT_ORDERS_FIELD_NUMBER: _builtins.int
     STUDY_FIELD_NUMBER: _builtins.int
+    QUORUM_FIELD_NUMBER: _builtins.int
+    ON_FAILURE_FIELD_NUMBER: _builtins.int
+    MAX_RUNTIME_FIELD_NUMBER: _builtins.int
+    MAX_ATTEMPTS_FIELD_NUMBER: _builtins.int
+    DETACHED_FIELD_NUMBER: _builtins.int
     collaboration: _builtins.str
     """collaborations/{collaboration}."""
     title: _builtins.str
@@ -235,6 +264,21 @@ class TaskSpec(_message.Message):
     """collaborations/{collaboration}/studies/{study}, or empty. All targets must be part of it; nodes and the algorithm see
     its organizations only. A subtask stays in the study of its parent.
     """
+    quorum: _builtins.int
+    """How many answers suffice, at most as many as there are targets; 0 for all of them. Once so many runs have succeeded,
+    the others are cancelled (QUORUM_REACHED) and the task succeeds; once so many cannot succeed any more, the others are
+    cancelled (QUORUM_MISSED) and it fails. Decided by the server, and not part of the order.
+    """
+    on_failure: Global___OnFailure.ValueType
+    """What becomes of the other runs when one ends without a result. Decided by the server, and not part of the order."""
+    max_attempts: _builtins.int
+    """How often a run is handed to a node before its loss, or a failure that another attempt may mend, is final: 1 to 10,
+    0 for 3. That of a subtask is at most its parent's.
+    """
+    detached: _builtins.bool
+    """For subtasks: whether the task goes on when the run that asked for it ends. Its deadline is the parent's all the same,
+    and cancelling a task above it cancels it, too.
+    """
     @_builtins.property
     def targets(self) -> _containers.RepeatedCompositeFieldContainer[Global___Target]:
         """Organizations that are asked, 1 to 1,000, each at most once."""
@@ -246,6 +290,13 @@ class TaskSpec(_message.Message):
     @_builtins.property
     def parent_orders(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
         """For subtasks: the orders above this one, from the user's down. Set by the server; the nodes verify them."""
+
+    @_builtins.property
+    def max_runtime(self) -> _duration_pb2.Duration:
+        """How long the algorithm of one run may take, waiting for a node and fetching the image not included; whole seconds, at
+        most 30 days; absent for as long as the node allows. The nodes see to it: the shortest of this, of the order's
+        max_runtime and of their own limit counts. That of a subtask is at most its parent's.
+        """
 
     def __init__(
         self,
@@ -260,10 +311,15 @@ class TaskSpec(_message.Message):
         order: _builtins.bytes = ...,
         parent_orders: _abc.Iterable[_builtins.bytes] | None = ...,
         study: _builtins.str = ...,
+        quorum: _builtins.int = ...,
+        on_failure: Global___OnFailure.ValueType = ...,
+        max_runtime: _duration_pb2.Duration | None = ...,
+        max_attempts: _builtins.int = ...,
+        detached: _builtins.bool = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["timeout", b"timeout"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["max_runtime", b"max_runtime", "timeout", b"timeout"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["collaboration", b"collaboration", "function", b"function", "image", b"image", "order", b"order", "parent_orders", b"parent_orders", "parent_run", b"parent_run", "study", b"study", "targets", b"targets", "timeout", b"timeout", "title", b"title"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["collaboration", b"collaboration", "detached", b"detached", "function", b"function", "image", b"image", "max_attempts", b"max_attempts", "max_runtime", b"max_runtime", "on_failure", b"on_failure", "order", b"order", "parent_orders", b"parent_orders", "parent_run", b"parent_run", "quorum", b"quorum", "study", b"study", "targets", b"targets", "timeout", b"timeout", "title", b"title"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -352,6 +408,8 @@ class Run(_message.Message):
     NODE_ONLINE_FIELD_NUMBER: _builtins.int
     PROGRESS_FIELD_NUMBER: _builtins.int
     STATEMENT_FIELD_NUMBER: _builtins.int
+    LAST_FAILURE_FIELD_NUMBER: _builtins.int
+    RETRY_TIME_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """tasks/{task}/runs/{run}."""
     organization: _builtins.str
@@ -361,7 +419,7 @@ class Run(_message.Message):
     state: Global___RunState.ValueType
     """Where it is in its life."""
     attempt: _builtins.int
-    """How many times it was assigned."""
+    """How many times it was assigned; at most TaskSpec.max_attempts."""
     node_online: _builtins.bool
     """Whether a node that can take it is connected; says why a queued run waits."""
     progress: _builtins.float
@@ -390,6 +448,14 @@ class Run(_message.Message):
     def finish_time(self) -> _timestamp_pb2.Timestamp:
         """When it ended."""
 
+    @_builtins.property
+    def last_failure(self) -> _types_pb2.Failure:
+        """Why the attempt before this one failed or was lost, for a run that has not ended."""
+
+    @_builtins.property
+    def retry_time(self) -> _timestamp_pb2.Timestamp:
+        """When it is tried again, for a queued run whose last attempt failed; absent for one that waits for a node only."""
+
     def __init__(
         self,
         *,
@@ -406,10 +472,12 @@ class Run(_message.Message):
         node_online: _builtins.bool = ...,
         progress: _builtins.float = ...,
         statement: _builtins.bytes = ...,
+        last_failure: _types_pb2.Failure | None = ...,
+        retry_time: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["assign_time", b"assign_time", "failure", b"failure", "finish_time", b"finish_time", "result", b"result", "start_time", b"start_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["assign_time", b"assign_time", "failure", b"failure", "finish_time", b"finish_time", "last_failure", b"last_failure", "result", b"result", "retry_time", b"retry_time", "start_time", b"start_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["assign_time", b"assign_time", "attempt", b"attempt", "failure", b"failure", "finish_time", b"finish_time", "name", b"name", "node", b"node", "node_online", b"node_online", "organization", b"organization", "progress", b"progress", "result", b"result", "start_time", b"start_time", "state", b"state", "statement", b"statement"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["assign_time", b"assign_time", "attempt", b"attempt", "failure", b"failure", "finish_time", b"finish_time", "last_failure", b"last_failure", "name", b"name", "node", b"node", "node_online", b"node_online", "organization", b"organization", "progress", b"progress", "result", b"result", "retry_time", b"retry_time", "start_time", b"start_time", "state", b"state", "statement", b"statement"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
