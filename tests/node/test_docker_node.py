@@ -10,13 +10,17 @@ from pathlib import Path
 
 import pytest
 
+from vantage.api.node.v1 import registry_service_pb2 as registry_pb
 from vantage.common import cosign, oci, pki
+from vantage.common.clock import SystemClock
+from vantage.common.errors import Reason, error
 from vantage.common.image_signing import sign_image
+from vantage.server.registry_certificate import pull_tokens
 from vantage.testing.engine import BASE_IMAGE, docker_client, leftovers
 from vantage.testing.layered_images import Build, Layer, push_build
 from vantage.testing.proxy import Proxy
-from vantage.testing.registry import Registry
-from vantage.testing.station import Station, assign, send
+from vantage.testing.registry import Registry, TokenTrust
+from vantage.testing.station import NODE, Station, assign, send
 
 pytestmark = pytest.mark.docker
 
@@ -156,3 +160,38 @@ async def test_images_that_do_not_arrive_end_their_own_runs_and_no_others(
             assert failures[huge.lease_id].reason == "IMAGE_TOO_LARGE"
             assert str(64 * mebibyte) in failures[huge.lease_id].message
     assert list((station.directory / "data" / "images").iterdir()) == []
+
+
+async def test_a_registry_that_trusts_the_server_is_asked_with_its_tokens(station: Station, tmp_path: Path) -> None:
+    tokens = pull_tokens(tmp_path, SystemClock())
+    with Registry(tmp_path / "registry") as filling:
+        pushed = await push_build(filling.address, "algorithms/x", Build([Layer.of({"x": os.urandom(20)})], BAD))
+        async with oci.connect(filling.address, "algorithms/x", oci.RegistryAccess()) as connection:
+            await sign_image(connection, pushed, AUTHOR)
+    trust = TokenTrust(tmp_path / "registry.crt", "vantage", "test", "https://vantage.invalid/token")
+    trust_author(station.directory)
+    with Registry(tmp_path / "registry", tokens=trust) as registry:
+        station.settings |= {
+            "executor": "docker",
+            "allow_unsandboxed": False,
+            "policy": {"images": [{"repository": "**", "keys": ["author.pub"]}]},
+            "registries": [{"address": registry.address, "server_tokens": True}],
+        }
+        image = f"{registry.address}/algorithms/x@{pushed.digest}"
+        async with station.running():
+            session = await station.session()
+            # What its server does not give, the node has not.
+            station.server.script("GetPullToken", error(Reason.NOT_FOUND, "the server gives no tokens for this"))
+            send(session, assign("f", "{}", image=image))
+            refused = (await session.receive("refused")).refused.failure
+            assert (refused.reason, "gives no tokens" in refused.message) == ("REGISTRY_UNAVAILABLE", True)
+            token = tokens.issue(NODE, "vantage", "test", "algorithms/x")
+            answer = registry_pb.GetPullTokenResponse(token=token)
+            station.server.script("GetPullToken", answer, answer)  # for its signatures, and for the image
+            send(session, assign("f", "{}", image=image))
+            await session.receive("accepted")
+            await session.receive("completed")  # that it holds no program is another matter
+        question = registry_pb.GetPullTokenRequest(registry=registry.address, repository="algorithms/x")
+        assert station.server.calls["GetPullToken"] == [question] * 3
+        with docker_client() as engine:
+            engine.images.remove(f"{registry.address}/algorithms/x:{pushed.digest.replace(':', '-')}")

@@ -22,6 +22,11 @@ def is_registry(text: str) -> bool:
     return _HOST.fullmatch(text) is not None
 
 
+def is_repository(text: str) -> bool:
+    """Whether it is the path of a repository within its registry."""
+    return _REPOSITORY.fullmatch(text) is not None
+
+
 @dataclass(frozen=True)
 class ImageReference:
     """``REGISTRY/REPOSITORY@sha256:HEX``.
@@ -55,9 +60,9 @@ class ImageReference:
         registry, _, path = name.partition("/")
         if (
             not is_digest(digest)
-            or _HOST.fullmatch(registry) is None
+            or not is_registry(registry)
             or ("." not in registry and ":" not in registry and registry != "localhost")
-            or _REPOSITORY.fullmatch(path) is None
+            or not is_repository(path)
         ):
             raise error(
                 Reason.IMAGE_NOT_BY_DIGEST,

@@ -55,11 +55,16 @@ Publish = Callable[[], Coroutine[None, None, None]]
 
 @dataclass(frozen=True)
 class Parts:
-    """What depends on the executor: where code comes from, what runs it, how its local API is served."""
+    """What depends on the executor: where code comes from, what runs it, how its local API is served.
+
+    Attributes:
+        connected: is told of the way to the server, for what is asked there on behalf of the source.
+    """
 
     source: CodeSource
     executor: Executor
     serve: Serve
+    connected: Callable[[Connection], None] = lambda _connection: None
 
 
 @dataclass
@@ -131,6 +136,7 @@ class Agent:
 
             watch = renewal.Renewal(config.identity, identity, self._clock, self._say, renewed)
             connection = Connection(config.server, identity, self._clock, watch)
+            self._parts.connected(connection)
             journal = await Journal.open(config.data_dir / "journal.db")
             audit = NodeAudit(config.data_dir / AUDIT_FILE, identity.key, self._clock)
             audit.note("node.started", node=identity.name, server=config.server.address, instance=self._instance)

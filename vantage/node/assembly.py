@@ -22,7 +22,9 @@ def assemble(config: NodeConfig) -> Parts:
         return Parts(ModuleSource(config.process), executor, serve)
     from vantage.node.executor.docker import DockerExecutor
     from vantage.node.images.source import ImageSource
+    from vantage.node.images.tokens import ServerTokens
 
-    source = ImageSource(config)
+    tokens = ServerTokens()
+    source = ImageSource(config, tokens)
     engine = config.docker
-    return Parts(source, DockerExecutor(engine.host, config.data_dir, config.slots, engine.gpus), serve)
+    return Parts(source, DockerExecutor(engine.host, config.data_dir, config.slots, engine.gpus), serve, tokens.through)

@@ -182,6 +182,7 @@ class RegistrySection(_Section):
     insecure: bool = False
     ca: Path | None = None
     timeout: Seconds = 15
+    server_tokens: bool = False
     mirror: str | None = None
 
     @model_validator(mode="after")
@@ -193,6 +194,8 @@ class RegistrySection(_Section):
                 raise ValueError("mirror must be HOST[:PORT][/PREFIX]")
             if self.model_fields_set - {"address", "mirror"}:
                 raise ValueError("with a mirror the registry itself is not asked: the mirror has an entry of its own")
+        if self.server_tokens and self.username is not None:
+            raise ValueError("server_tokens: true contradicts username: remove one")
         if (self.username is None) != (self.password_file is None):
             raise ValueError("username and password_file go together")
         return self

@@ -42,7 +42,12 @@ from vantage.api.identity.v1 import (
     key_service_pb2,
     key_service_pb2_grpc,
 )
-from vantage.api.node.v1 import node_session_service_pb2, node_session_service_pb2_grpc
+from vantage.api.node.v1 import (
+    node_session_service_pb2,
+    node_session_service_pb2_grpc,
+    registry_service_pb2,
+    registry_service_pb2_grpc,
+)
 from vantage.api.payload.v1 import payload_service_pb2
 from vantage.api.relay.v1 import relay_broker_service_pb2, relay_service_pb2
 from vantage.api.task.v1 import task_service_pb2, task_service_pb2_grpc
@@ -64,6 +69,7 @@ from vantage.server.figures import Figures
 from vantage.server.metrics import Metrics
 from vantage.server.mutual import MutualTls
 from vantage.server.payloads.places import open_store
+from vantage.server.registry_certificate import pull_tokens
 from vantage.server.relaying import Relaying
 from vantage.server.rpc.admin.audit import AuditServicer
 from vantage.server.rpc.admin.collaborations import CollaborationServicer, MembershipServicer
@@ -79,6 +85,7 @@ from vantage.server.rpc.interceptors import Gate, rules_of
 from vantage.server.rpc.keys import KeyServicer
 from vantage.server.rpc.node_session import NodeSessionServicer
 from vantage.server.rpc.payloads import PayloadServicer
+from vantage.server.rpc.registries import RegistryServicer
 from vantage.server.rpc.tasks import TaskServicer
 from vantage.server.rpc.trust import TrustServicer
 from vantage.server.services.assertions import Assertions
@@ -97,6 +104,7 @@ from vantage.server.services.organizations import Organizations
 from vantage.server.services.payload_collection import PayloadCollection
 from vantage.server.services.payloads import Payloads
 from vantage.server.services.proofs import Proofs
+from vantage.server.services.registries import Registries
 from vantage.server.services.retries import Retries
 from vantage.server.services.roles import Roles
 from vantage.server.services.sessions import Sessions
@@ -130,6 +138,7 @@ SERVICES = tuple(
         trust_service_pb2,
         task_service_pb2,
         node_session_service_pb2,
+        registry_service_pb2,
         payload_service_pb2,
         relay_broker_service_pb2,
         relay_service_pb2,
@@ -300,6 +309,9 @@ class Server:
         task_service_pb2_grpc.add_TaskServiceServicer_to_server(TaskServicer(self.tasks, self.sessions, inline), server)
         self.node_sessions = NodeSessionServicer(self.sessions)
         node_session_service_pb2_grpc.add_NodeSessionServiceServicer_to_server(self.node_sessions, server)
+        registry_service_pb2_grpc.add_RegistryServiceServicer_to_server(
+            RegistryServicer(Registries(config.registries, pull_tokens(self.data, clock))), server
+        )
         add_payload_service(PayloadServicer(payloads), server)
         self.relaying = Relaying(self.data, config, clock, commits, self.sessions)
         self.relaying.add_to(server)

@@ -116,3 +116,23 @@ def show_relay_keys(data: Path) -> None:
         raise click.ClickException(f"{data} holds no server: run 'vantage server init' first") from None
     except VantageError as problem:
         raise click.ClickException(str(problem)) from None
+
+
+@server.command(
+    "registry-certificate",
+    epilog="\b\nExample:\n  vantage server registry-certificate --data /srv/vantage > vantage-tokens.crt",
+)
+@_DATA
+def show_registry_certificate(data: Path) -> None:
+    """Print the certificate by which a registry knows the tokens of this server ('rootcertbundle')."""
+    from vantage.common import pki
+    from vantage.common.clock import SystemClock
+    from vantage.common.errors import VantageError
+    from vantage.server.registry_certificate import pull_tokens
+
+    try:
+        click.echo(pki.to_pem(pull_tokens(data, SystemClock()).certificate), nl=False)
+    except OSError:
+        raise click.ClickException(f"{data} holds no server: run 'vantage server init' first") from None
+    except VantageError as problem:
+        raise click.ClickException(str(problem)) from None

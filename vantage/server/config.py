@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from vantage.common import names
 from vantage.common.errors import Reason, error
+from vantage.common.image_reference import is_registry
 from vantage.common.web import is_web_address
 from vantage.server.domain.identity_tokens import ALGORITHMS
 from vantage.server.relay.directory import RelayEntry
@@ -103,6 +104,31 @@ class ObjectStoreConfig(BaseModel):
         return value
 
 
+class RegistryEntry(BaseModel):
+    """A registry that trusts the tokens of this server (``auth: token``), for nodes to pull from.
+
+    Attributes:
+        address: ``HOST`` or ``HOST:PORT``, as images are named.
+        repositories: which of its repositories: patterns of paths, ``*`` within a segment and ``**`` for any.
+        service: what the registry calls itself (``auth.token.service``); its address unless given.
+        issuer: what the registry knows this server as (``auth.token.issuer``).
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    address: str
+    repositories: tuple[str, ...] = Field(min_length=1)
+    service: str | None = None
+    issuer: str = "vantage"
+
+    @field_validator("address")
+    @classmethod
+    def _host(cls, value: str) -> str:
+        if not is_registry(value):
+            raise ValueError("must be HOST or HOST:PORT, as images are named")
+        return value
+
+
 class ServerConfig(BaseModel):
     """Settings of a server; each has a default."""
 
@@ -131,6 +157,8 @@ class ServerConfig(BaseModel):
     trial: bool = False
     """One person plays everybody: root users answer invitations for organizations. Never for real data."""
     identity_provider: IdentityProviderConfig | None = None
+    registries: tuple[RegistryEntry, ...] = ()
+    """Registries from which nodes pull with tokens of this server."""
 
 
 def load_config(data: Path) -> ServerConfig:

@@ -23,6 +23,8 @@ from vantage.api.identity.v1 import key_service_pb2 as key_pb
 from vantage.api.identity.v1 import key_service_pb2_grpc as key_grpc
 from vantage.api.node.v1 import node_session_service_pb2 as pb
 from vantage.api.node.v1 import node_session_service_pb2_grpc as node_grpc
+from vantage.api.node.v1 import registry_service_pb2 as registry_pb
+from vantage.api.node.v1 import registry_service_pb2_grpc as registry_grpc
 from vantage.api.payload.v1 import payload_service_pb2 as payload_pb
 from vantage.api.payload.v1 import payload_service_pb2_grpc as payload_grpc
 from vantage.api.task.v1 import task_service_pb2 as task_pb
@@ -160,6 +162,7 @@ class ScriptedServer:
         key_grpc.add_KeyServiceServicer_to_server(_Keys(self), self._server)  # type: ignore[abstract]
         self._servicer = _Sessions(self)
         node_grpc.add_NodeSessionServiceServicer_to_server(self._servicer, self._server)
+        registry_grpc.add_RegistryServiceServicer_to_server(_Registries(self), self._server)
         payload_grpc.add_PayloadServiceServicer_to_server(_Payloads(self), self._server)
         task_grpc.add_TaskServiceServicer_to_server(_Tasks(self), self._server)  # type: ignore[abstract]
         port = self._server.add_insecure_port(self.address or "127.0.0.1:0")
@@ -290,6 +293,17 @@ class _Sessions(node_grpc.NodeSessionServiceServicer):
 def _token(context: Context) -> str:
     metadata = {key: str(value) for key, value in context.invocation_metadata() or ()}
     return metadata.get("authorization", "").removeprefix("Bearer ")
+
+
+class _Registries(registry_grpc.RegistryServiceServicer):
+    def __init__(self, server: ScriptedServer) -> None:
+        self._server = server
+
+    async def GetPullToken(
+        self, request: registry_pb.GetPullTokenRequest, context: Context
+    ) -> registry_pb.GetPullTokenResponse:
+        answer: registry_pb.GetPullTokenResponse = await self._server._answer("GetPullToken", request, context)
+        return answer
 
 
 class _Payloads(payload_grpc.PayloadServiceServicer):

@@ -24,6 +24,7 @@ from vantage.api.identity.v1 import auth_service_pb2 as auth_pb
 from vantage.api.identity.v1 import credential_service_pb2 as credential_pb
 from vantage.api.identity.v1 import key_service_pb2 as key_pb
 from vantage.api.node.v1 import node_session_service_pb2 as session_pb
+from vantage.api.node.v1 import registry_service_pb2 as registry_pb
 from vantage.api.payload.v1 import payload_service_pb2 as payload_pb
 from vantage.api.relay.v1 import relay_broker_service_pb2 as broker_pb
 from vantage.api.relay.v1 import relay_service_pb2 as relay_pb
@@ -262,6 +263,9 @@ REQUESTS: dict[str, Builder] = {
     "PayloadService.UploadPayload": _fixed(_upload),
     "PayloadService.GetUpload": _fixed(lambda _: payload_pb.GetUploadRequest(request_id=str(uuid.uuid4()))),
     "PayloadService.DownloadPayload": _named("payload", payload_pb.DownloadPayloadRequest),
+    "RegistryService.GetPullToken": _fixed(
+        lambda _: registry_pb.GetPullTokenRequest(registry="registry.example:5000", repository="summary")
+    ),
     "NodeSessionService.Connect": _fixed(
         lambda _: session_pb.ConnectRequest(hello=session_pb.Hello(instance_id=str(uuid.uuid4()), slots=1))
     ),

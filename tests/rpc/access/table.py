@@ -156,6 +156,8 @@ TABLE: dict[str, dict[str, str]] = {
     "PayloadService.DownloadPayload": dict.fromkeys(("root", "organization-admin", "researcher", "node"), "AHHHH"),
     # Sessions of nodes and relays.
     **_same(("NodeSessionService.Connect", "NodeSessionService.Sync"), {"node": "A"}),
+    # No registry is configured here.
+    "RegistryService.GetPullToken": {"node": "H"},
     "RelayBrokerService.OpenPair": {"node": "D"},
     "RelayBrokerService.WatchPeers": {"node": "D"},
     "RelayService.Open": {"anyone": "A"},

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from vantage.common.errors import Reason, error
-from vantage.common.registry_auth import RegistryAccess
+from vantage.common.registry_auth import RegistryAccess, Tokens
 from vantage.node.config import NodeConfig, RegistrySection
 
 
@@ -14,14 +14,15 @@ class RegistryAccesses:
 
     Args:
         config: the node's.
+        tokens: those of the server.
 
     Raises:
         ConfigurationError: a password file cannot be read.
     """
 
-    def __init__(self, config: NodeConfig) -> None:
+    def __init__(self, config: NodeConfig, tokens: Tokens | None = None) -> None:
         self._mirrors = {each.address: each.mirror for each in config.registries if each.mirror is not None}
-        self._own = {each.address: _access(each) for each in config.registries if each.mirror is None}
+        self._own = {each.address: _access(each, tokens) for each in config.registries if each.mirror is None}
 
     def __call__(self, registry: str) -> RegistryAccess:
         """How a registry is reached. Whatever an image is called, a mirror is asked with the credentials of its own."""
@@ -31,7 +32,7 @@ class RegistryAccesses:
         return replace(self._own.get(mirror.partition("/")[0], RegistryAccess()), mirror=mirror)
 
 
-def _access(section: RegistrySection) -> RegistryAccess:
+def _access(section: RegistrySection, tokens: Tokens | None) -> RegistryAccess:
     password = None
     if section.password_file is not None:
         try:
@@ -42,4 +43,11 @@ def _access(section: RegistrySection) -> RegistryAccess:
                 f"registries: cannot read {section.password_file}: {problem}",
                 path=str(section.password_file),
             ) from problem
-    return RegistryAccess(section.username, password, section.insecure, section.ca, patience=float(section.timeout))
+    return RegistryAccess(
+        section.username,
+        password,
+        section.insecure,
+        section.ca,
+        tokens=tokens if section.server_tokens else None,
+        patience=float(section.timeout),
+    )

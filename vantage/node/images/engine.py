@@ -85,7 +85,7 @@ class EngineImages:
         def look(client: docker.DockerClient) -> int:
             most = 0
             inspect: Any = client.api.inspect_image
-            for each in client.api.images(quiet=True, all=True):
+            for each in client.api.images(quiet=True):
                 try:
                     known = inspect(each)["RootFS"].get("Layers") or []
                 except ImageNotFound:  # removed in this moment

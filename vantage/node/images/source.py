@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from vantage.common.registry_auth import Tokens
 from vantage.node.config import NodeConfig
 from vantage.node.images.access import RegistryAccesses
 from vantage.node.images.puller import ImagePuller
@@ -15,13 +16,14 @@ class ImageSource:
 
     Args:
         config: the node's.
+        tokens: those of the server, for registries that trust it.
 
     Raises:
         VantageError: a key or a password file is not usable.
     """
 
-    def __init__(self, config: NodeConfig) -> None:
-        access = RegistryAccesses(config)
+    def __init__(self, config: NodeConfig, tokens: Tokens | None = None) -> None:
+        access = RegistryAccesses(config, tokens)
         self._verifier = ImageVerifier(load_rules(config.policy.images), access)
         self._puller = ImagePuller(config.docker.host, access, config.data_dir / "images", config.limits.max_image_size)
 
