@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import uuid
 from collections.abc import AsyncIterator
 from contextlib import aclosing
@@ -26,6 +27,7 @@ from vantage.node.connection import Connection
 from vantage.node.door import RunContext
 from vantage.node.identity import Identity
 from vantage.node.payloads import Payloads
+from vantage.node.release.terms import Terms
 from vantage.node.seal_keys import SealKeys
 from vantage.node.sealed import Sealer
 from vantage.node.subtask_orders import SubtaskOrders
@@ -281,3 +283,16 @@ async def test_arguments_are_in_the_audit_log_before_they_leave(
     with pytest.raises(VantageError, match="audit log"):
         await collect(subtasks, run, question())
     assert len(server.calls["RunTask"]) == 1
+
+
+async def test_arguments_leave_within_the_bounds_of_results(subtasks: Subtasks, server: ScriptedServer) -> None:
+    run = dataclasses.replace(context(), terms=Terms(max_bytes=100))
+    asked = question()
+    asked.targets[0].arguments.inline = b"x" * 101
+    with pytest.raises(VantageError, match="at most 100") as caught:
+        await collect(subtasks, run, asked)
+    assert caught.value.reason is Reason.RESULT_TOO_LARGE
+    assert "RunTask" not in server.calls
+    asked.targets[0].arguments.inline = b"x" * 100
+    server.script("RunTask", run_events((1, "snapshot"), (2, "task_finished")))
+    assert len(await collect(subtasks, run, asked)) == 2

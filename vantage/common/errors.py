@@ -196,6 +196,8 @@ class Reason(Enum):
     TOO_FEW_RECORDS = 610
     DATASET_UNREADABLE = 611
     NODE_LOST = 612
+    DISCLOSURE_REFUSED = 620
+    APPROVAL_DENIED = 621
     # Orders, sealing, signed results.
     ORDER_MISSING = 700
     ORDER_INVALID = 701
@@ -339,6 +341,8 @@ _GROUPS: dict[_Row, tuple[Reason, ...]] = {
         Reason.KEYS_INVALID,
         Reason.KEYS_STALE,
         Reason.PEERS_REFUSED,
+        Reason.DISCLOSURE_REFUSED,
+        Reason.APPROVAL_DENIED,
     ),
     _row(RunError, "ABORTED"): (
         Reason.TASK_CANCELLED,

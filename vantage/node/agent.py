@@ -30,6 +30,7 @@ from vantage.node.identity import Identity
 from vantage.node.journal import Journal
 from vantage.node.keeper import SessionKeeper
 from vantage.node.payloads import Payloads
+from vantage.node.release.examiner import Examiner
 from vantage.node.reporting import News, Reporter
 from vantage.node.run_door import Serve
 from vantage.node.runner import Runner, Tools
@@ -156,6 +157,7 @@ class Agent:
                 audit,
                 secrecy.gate,
                 secrecy.sealer,
+                Examiner(),
             )
             runner = Runner(config, journal, reporter, tools, self._clock)
             bundle = BundleKeeper(store, connection, lambda change: self._trust_changed(change, audit))

@@ -93,6 +93,10 @@ class NodeAudit:
             "run.result", **_run(lease), digest=result.digest, bytes=result.size, media_type=_cut(result.media_type)
         )
 
+    def blanked(self, lease: pb.Lease, parts: int) -> None:
+        """Parts of a result stay here, since they are about too few persons."""
+        self.note("run.blanked", **_run(lease), parts=parts)
+
     def asks(self, run: str, function: str, target: task_pb2.Target) -> None:
         """A run's question to another organization is going to leave, with its arguments as they are sent."""
         arguments = target.arguments

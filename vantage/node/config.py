@@ -136,10 +136,35 @@ class ImageRule(_Section):
         return self
 
 
+class ReleaseRule(_Section):
+    """What must hold before anything of a run leaves. Of several rules that fit a run, all count."""
+
+    repository: str = Field(default="**", min_length=1)
+    functions: tuple[str, ...] | None = None
+    datasets: frozenset[str] | None = None
+    max_result_bytes: Bytes | None = None
+    media_types: tuple[str, ...] | None = None
+    columns: tuple[Annotated[str, Field(min_length=1)], ...] | None = None
+    counts: tuple[Annotated[str, Field(min_length=1)], ...] = ()
+    minimum_count: int | None = Field(default=None, ge=2)
+    small_counts: Literal["refuse", "suppress"] = "refuse"
+    approval: Literal["none", "first_run", "every_result"] = "none"
+
+    @model_validator(mode="after")
+    def _complete(self) -> ReleaseRule:
+        if bool(self.counts) != (self.minimum_count is not None):
+            raise ValueError("counts says where the numbers are, minimum_count how large they must be: give both")
+        rules = (self.max_result_bytes, self.media_types, self.columns, self.minimum_count)
+        if self.approval == "none" and all(each is None for each in rules):
+            raise ValueError("the rule demands nothing: add e.g. counts and minimum_count, columns, or approval")
+        return self
+
+
 class PolicySection(_Section):
     """What the data owner allows. Nothing runs until a rule for images is added."""
 
     images: tuple[ImageRule, ...] = ()
+    release: tuple[ReleaseRule, ...] = Field(default=(), max_length=1000)
     organizations: tuple[OrganizationName, ...] | None = None
     users: tuple[UserName, ...] | None = None
     nodes: tuple[NodeName, ...] | None = None
@@ -251,6 +276,10 @@ class NodeConfig(_Section):
             raise ValueError("two entries of registries have the same address: leave one")
         if self.production and self.executor != "docker":
             raise ValueError("production: true needs a sandbox: executor: docker")
+        offered = {each.name for each in self.datasets}
+        for rule in self.policy.release:
+            if unknown := sorted((rule.datasets or set()) - offered):
+                raise ValueError(f"policy.release speaks of a dataset that there is not: {', '.join(unknown)}")
         seen: set[str] = set()
         for dataset in self.datasets:
             if dataset.name in seen:
@@ -296,6 +325,11 @@ def load(path: Path) -> NodeConfig:
     ]
     if config.server.ca is not None and not config.server.ca.is_file():
         problems.append(f"{source.place(('server', 'ca'))}: server.ca: there is no file {config.server.ca}")
+    problems += [
+        f"{source.place(('policy', 'release', index, 'approval'))}: approval: nobody can be asked yet"
+        for index, rule in enumerate(config.policy.release)
+        if rule.approval != "none"
+    ]
     if problems:
         raise error(Reason.CONFIGURATION_INVALID, "\n".join(problems), path=str(path))
     return config

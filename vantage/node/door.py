@@ -13,6 +13,7 @@ from vantage.api.algorithm.v1 import algorithm_service_pb2 as algorithm_pb
 from vantage.api.task.v1 import task_pb2
 from vantage.common.errors import VantageError
 from vantage.node.orders import GivenOrder
+from vantage.node.release.terms import FREE, Terms
 
 SOCKET_NAME = "api.sock"
 """File name of the local API's socket in its directory."""
@@ -54,6 +55,7 @@ class RunContext:
         deadline: when the run is ended.
         image: image by digest.
         token: what each call must carry.
+        terms: what must hold before anything of the run leaves.
         order: the signed order that the run obeys, in whose name it may ask others; None for an unsigned task.
         attempt: number of the attempt, from 1.
     """
@@ -71,6 +73,7 @@ class RunContext:
     image: str
     token: str
     order: GivenOrder | None = None
+    terms: Terms = FREE
     attempt: int = 1
 
     @property

@@ -21,6 +21,7 @@ from vantage.node.executor.base import Job, Limits
 from vantage.node.orders import GivenOrder, OrderGate
 from vantage.node.payloads import MAX_ARGUMENT_BYTES, Payloads
 from vantage.node.policy import JSON, decide_call, decide_request, decide_root
+from vantage.node.release.terms import terms_of
 from vantage.node.sealed import Sealer
 from vantage.node.sources import CodeSource, TrustedCode
 
@@ -181,6 +182,9 @@ class Intake:
             order = given.verified.order
             delegated = order.delegation.organizations if order.delegation is not None else ()
             organizations = delegated or tuple(each.organization for each in order.targets)
+        names = [each.dataset for each in spec.targets[0].datasets]
+        terms = terms_of(self._config.policy.release, spec.image.partition("@")[0], spec.function, names)
+        limit = self._config.limits.max_result_bytes
         return RunContext(
             run=assign.lease.run,
             function=spec.function,
@@ -193,12 +197,13 @@ class Intake:
             ),
             arguments=arguments.content or b"{}",
             arguments_media_type=arguments.media_type or JSON,
-            max_result_bytes=self._config.limits.max_result_bytes,
+            max_result_bytes=limit if terms.max_bytes is None else min(limit, terms.max_bytes),
             deadline=deadline_of(assign),
             image=spec.image,
             token=secrets.token_urlsafe(32),
             order=given,
             attempt=assign.lease.attempt,
+            terms=terms,
         )
 
     def _bound(self, parameter: str, name: str) -> BoundDataset:

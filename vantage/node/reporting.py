@@ -21,6 +21,7 @@ MAX_PROGRESS_TEXT = 200
 _LINES_PER_MESSAGE = 200
 _LINES_WAITING = 1_000
 _ANSWERS_WAITING = 1_000
+_LAST_WAITING = 1_000
 _GATHER_SECONDS = 0.1
 """News are gathered this long: a loop that prints in a hurry costs ten messages a second, not a million."""
 
@@ -42,6 +43,7 @@ class News:
         self._lines: dict[str, _Lines] = {}
         self._leases: dict[str, pb.Lease] = {}
         self._answers: deque[pb.RelayAnswer] = deque(maxlen=_ANSWERS_WAITING)
+        self._last: deque[pb.Progress] = deque(maxlen=_LAST_WAITING)
         self._timer: asyncio.TimerHandle | None = None
 
     def progress(self, lease: pb.Lease, fraction: float, message: str) -> None:
@@ -69,10 +71,11 @@ class News:
         self.ready.set()
 
     def forget(self, lease_id: str) -> None:
-        """The run ended; what is waiting is said with ``take`` before, or lost."""
-        self._leases.pop(lease_id, None)
-        self._progress.pop(lease_id, None)
+        """The run ended; lines that wait are lost, but what it said last is still said, at once or not at all."""
         self._lines.pop(lease_id, None)
+        lease, last = self._leases.pop(lease_id, None), self._progress.pop(lease_id, None)
+        if lease is not None and last is not None:
+            self._last.append(last)
 
     def take(self, lease_id: str | None = None) -> list[pb.ConnectRequest]:
         """What is to be said now, of one run or of all."""
@@ -80,6 +83,8 @@ class News:
         if lease_id is None:
             while self._answers:
                 messages.append(pb.ConnectRequest(relay_answer=self._answers.popleft()))
+            while self._last:
+                messages.append(pb.ConnectRequest(progress=self._last.popleft()))
         for each in [lease_id] if lease_id is not None else list(self._leases):
             lines = self._lines.get(each)
             if lines is not None and (lines.waiting or lines.dropped):

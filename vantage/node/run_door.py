@@ -95,15 +95,19 @@ class RunDoor:
     def line(self, text: str) -> None:
         """See ``Door``."""
         self.tail.append(text[:MAX_LINE])
-        if self._policy.allow_logs:
+        if self._policy.allow_logs and not self._context.terms.guarded:
             self._reporter.news.line(self._lease, text)
+
+    @property
+    def _messages_leave(self) -> bool:
+        return self._policy.allow_messages and not self._context.terms.guarded
 
     # RunCallbacks
 
     def progress(self, fraction: float, message: str) -> None:
         """See ``RunCallbacks``."""
         if self._policy.allow_progress:
-            shown = message if self._policy.allow_messages else ""
+            shown = message if self._messages_leave else ""
             self._reporter.news.progress(self._lease, fraction, shown)
 
     async def result(self, result: StoredResult) -> None:
@@ -129,7 +133,7 @@ class RunDoor:
 
     def failure(self, reason: str, message: str) -> None:
         """See ``RunCallbacks``."""
-        self.reported = author_failure(reason, message, allow_messages=self._policy.allow_messages)
+        self.reported = author_failure(reason, message, allow_messages=self._messages_leave)
 
     def subtask(self, request: algorithm_pb.RunSubtaskRequest) -> AsyncGenerator[task_pb2.TaskEvent, None]:
         """See ``RunCallbacks``."""
@@ -137,11 +141,22 @@ class RunDoor:
 
     async def dial(self, target: algorithm_pb.DialTarget) -> ByteStream:
         """See ``RunCallbacks``."""
+        if target.HasField("peer") or target.HasField("incoming"):
+            self._refuse_peers()
         return await self._outside.dial(target)
 
     def listen(self, label: str) -> AsyncGenerator[algorithm_pb.ListenResponse, None]:
         """See ``RunCallbacks``."""
+        self._refuse_peers()
         return self._outside.listen(label)
+
+    def _refuse_peers(self) -> None:
+        if self._context.terms.guarded:
+            raise error(
+                Reason.PEERS_REFUSED,
+                "what leaves of this run is looked at by the node (policy.release), and what it would tell its peers "
+                "cannot be: ask the node's admin",
+            )
 
     def peers(self) -> AsyncGenerator[algorithm_pb.WatchPeersResponse, None]:
         """See ``RunCallbacks``."""

@@ -25,6 +25,7 @@ from vantage.node.journal import Journal
 from vantage.node.orders import GivenOrder, OrderGate
 from vantage.node.outcomes import conclude
 from vantage.node.payloads import Payloads
+from vantage.node.release.examiner import Examiner
 from vantage.node.reporting import Reporter
 from vantage.node.run_door import RunDoor, Serve
 from vantage.node.sealed import Sealer, payload_of
@@ -71,6 +72,7 @@ class Tools:
         audit: what happened, for the node's admin.
         gate: decides about signed orders.
         sealer: opens arguments and seals results.
+        examiner: looks into results before they leave.
     """
 
     source: CodeSource
@@ -83,6 +85,7 @@ class Tools:
     audit: NodeAudit
     gate: OrderGate
     sealer: Sealer
+    examiner: Examiner
 
 
 class Runner:
@@ -306,6 +309,7 @@ class Runner:
             active.answered = True
             if isinstance(outcome, VantageError):
                 return outcome, False
+            outcome = await self._look_into(order, outcome)
             if order.recipients:
                 outcome = await self._tools.sealer.seal_result(outcome, order.recipients)
             given = order.context.order
@@ -321,6 +325,17 @@ class Runner:
         finally:
             self._tools.subtasks.forget(order.context)
             await self._clear(order.assign.lease)
+
+    async def _look_into(self, order: Order, result: StoredResult) -> StoredResult:
+        """What may leave of a result."""
+        lease, terms = order.assign.lease, order.context.terms
+        released, blanked = await self._tools.examiner.examine(terms, result, partial(self._make_directory, lease))
+        if blanked:
+            self._tools.audit.blanked(lease, blanked)
+            self._reporter.news.progress(
+                lease, 1.0, f"{blanked} parts of the result stay at the node: counts too small"
+            )
+        return released
 
     async def _execute(self, order: Order) -> StoredResult | VantageError:
         lease, policy = order.assign.lease, self._config.policy
@@ -353,7 +368,14 @@ class Runner:
                     raise
                 return error(Reason.TASK_EXPIRED, f"the algorithm ran longer than the {whose} allows ({seconds:g} s)")
         tail = ended.tail or tuple(door.tail)
-        outcome = conclude(ended, door.stored, door.reported, door.refused, tail, allow_logs=policy.allow_logs)
+        outcome = conclude(
+            ended,
+            door.stored,
+            door.reported,
+            door.refused,
+            tail,
+            allow_logs=policy.allow_logs and not order.context.terms.guarded,
+        )
         if isinstance(outcome, VantageError) and tail:
             # For the node's admin alone: this log stays at the node.
             log.info("last lines of a failed run", extra={"run": lease.run, "lines": list(tail)})

@@ -199,6 +199,7 @@ class Subtasks:
     async def _make(
         self, context: RunContext, request: algorithm_pb.RunSubtaskRequest, own: str, answer_key: str
     ) -> task_service_pb2.RunTaskRequest:
+        _check_size(context, request)
         left = context.deadline - self._clock.now()
         if left.total_seconds() <= 0:
             raise error(Reason.TASK_EXPIRED, "the run has no time left for a subtask")
@@ -231,3 +232,14 @@ class Subtasks:
         for target in targets:
             self._audit.asks(run, function, target)
         await self._audit.settle()
+
+
+def _check_size(context: RunContext, request: algorithm_pb.RunSubtaskRequest) -> None:
+    """The arguments of a question leave as a result does."""
+    limit = context.terms.max_bytes
+    largest = max((max(len(each.arguments.inline), each.arguments.size_bytes) for each in request.targets), default=0)
+    if limit is not None and largest > limit:
+        raise error(
+            Reason.RESULT_TOO_LARGE,
+            f"the arguments of a subtask have {largest} bytes, the node lets out at most {limit}",
+        )

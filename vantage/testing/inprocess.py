@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
-from vantage.common.errors import Reason, error
-from vantage.node.door import Door
+from vantage.api.algorithm.v1 import algorithm_service_pb2 as algorithm_pb
+from vantage.common.errors import Reason, VantageError, error
+from vantage.node.door import Door, StoredResult
 
 IN_PROCESS = True
 
@@ -32,6 +34,8 @@ DECLARATION = {
         "count": {"arguments": _arguments(), "data": [{"parameter": "table"}]},
         "hold": {"arguments": _arguments(gate=_TEXT)},
         "large": {"arguments": _arguments(size=_NUMBER)},
+        "nested": {"arguments": _arguments(depth=_NUMBER)},
+        "whisper": {"arguments": _arguments()},
         "talk": {"arguments": _arguments(lines=_NUMBER)},
         "nothing": {"arguments": _arguments()},
         "crash": {"arguments": _arguments()},
@@ -87,6 +91,27 @@ async def hold(gate: str) -> dict[str, str]:
 async def large(size: float) -> bytes:
     """That many bytes."""
     return bytes(int(size))
+
+
+async def nested(depth: float, door: Door) -> None:
+    """Lists in lists, that deep, which is more than a parser may bear."""
+    content = b"[" * int(depth) + b"]" * int(depth)
+    digest = f"sha256:{hashlib.sha256(content).hexdigest()}"
+    await door.callbacks.result(StoredResult("application/json", content, len(content), digest))
+
+
+async def whisper(door: Door) -> dict[str, str]:
+    """What peers can be told: why not."""
+    said = {}
+    try:
+        await door.callbacks.dial(algorithm_pb.DialTarget(peer=algorithm_pb.PeerTarget(label="a")))
+    except VantageError as problem:
+        said["dial"] = problem.message
+    try:
+        await anext(door.callbacks.listen("a"))
+    except VantageError as problem:
+        said["listen"] = problem.message
+    return said
 
 
 async def talk(lines: float, door: Door) -> dict[str, int]:
