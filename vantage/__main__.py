@@ -50,7 +50,7 @@ COMMANDS = {
     "collaboration": _client("collaborations", "collaboration", "Organizations that agreed to compute together."),
     "completion": _client("completion", "completion", "Print a script that completes commands in your shell."),
     "export": _client("network", "export", "Print what the server has, as far as you see it, for 'vantage apply'."),
-    "image": _client("images", "image", "Sign, verify and look at algorithm images."),
+    "image": _client("image_commands", "image", "Sign, verify, review and move algorithm images."),
     "key": _client("keys", "key", "Keys that sign what you ask and open what is answered."),
     "login": _client("login", "login", "Log in with a password, or at an identity provider."),
     "logout": _client("login", "logout", "End the session."),

@@ -296,11 +296,28 @@ class Registry:
 
 @asynccontextmanager
 async def connect(registry: str, path: str, access: RegistryAccess) -> AsyncIterator[Registry]:
-    """Open a repository of a registry, or of the mirror that stands in for it.
+    """Open a repository of a registry, or of the mirror or archive that stands in for it.
 
     Raises:
-        UnavailableError: REGISTRY_UNAVAILABLE, the file with its authority cannot be used.
+        UnavailableError: REGISTRY_UNAVAILABLE, the file with its authority, or the archive, cannot be read.
+        RefusedError: IMAGE_TAMPERED, the archive is none.
     """
+    if access.archive is not None:
+        from vantage.common.archive_transport import ArchiveTransport  # here: it uses this module
+
+        try:
+            transport = await asyncio.to_thread(ArchiveTransport, access.archive, registry)
+        except OSError as problem:
+            raise error(
+                Reason.REGISTRY_UNAVAILABLE,
+                f"{access.archive}, which stands in for {registry}, cannot be read: {problem.strerror}",
+                registry=registry,
+            ) from problem
+        async with httpx.AsyncClient(transport=transport) as client:
+            yield Registry(
+                client, f"http://{registry}/v2/{path}", Credentials(client, access, registry, path), registry
+            )
+        return
     host, _, prefix = (access.mirror or registry).partition("/")
     where = f"{prefix}/{path}" if prefix else path
     plain = access.insecure or (is_loopback(host) and access.ca is None)

@@ -77,10 +77,25 @@ async def attach(
         "artifactType": kind,
         "annotations": notes,
     }
-    entries = _descriptors(await _fallback(registry, digest))
-    index = {"schemaVersion": 2, "mediaType": INDEX_TYPES[0], "manifests": [*entries, entry]}
-    await registry.put_manifest(fallback_tag(digest), index)
+    await keep_listed(registry, digest, entry)
     return stored.digest
+
+
+async def keep_listed(registry: Registry, digest: str, entry: dict[str, Any]) -> None:
+    """Add a referrer to the index that stands in for the referrers API, unless it is in it.
+
+    Args:
+        registry: connection to the repository, with the right to push.
+        digest: what is referred to.
+        entry: descriptor of the referrer.
+
+    Raises:
+        UnavailableError: REGISTRY_UNAVAILABLE.
+    """
+    entries = _descriptors(await _fallback(registry, digest))
+    if all(each.get("digest") != entry["digest"] for each in entries):
+        index = {"schemaVersion": 2, "mediaType": INDEX_TYPES[0], "manifests": [*entries, entry]}
+        await registry.put_manifest(fallback_tag(digest), index)
 
 
 async def _fallback(registry: Registry, digest: str) -> dict[str, Any]:

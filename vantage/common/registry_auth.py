@@ -36,6 +36,7 @@ class RegistryAccess:
         ca: file with the authority of the registry's certificate, PEM; with it also a registry on loopback speaks TLS.
         tokens: gives bearer tokens, in place of those of the registry's own token service.
         mirror: ``HOST[:PORT][/PREFIX]`` that is asked in place of the registry. All else here is then about the mirror.
+        archive: file of images that is read in place of the registry (``vantage.common.image_archive``).
         patience: seconds without a byte until a connection is given up.
     """
 
@@ -45,6 +46,7 @@ class RegistryAccess:
     ca: Path | None = None
     tokens: Tokens | None = None
     mirror: str | None = None
+    archive: Path | None = None
     patience: float = 15.0
 
 

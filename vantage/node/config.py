@@ -209,16 +209,19 @@ class RegistrySection(_Section):
     timeout: Seconds = 15
     server_tokens: bool = False
     mirror: str | None = None
+    archive: Path | None = None
 
     @model_validator(mode="after")
     def _consistent(self) -> RegistrySection:
         if not is_registry(self.address):
             raise ValueError("address must be HOST or HOST:PORT, as images are named")
-        if self.mirror is not None:
-            if not is_registry(self.mirror.partition("/")[0]):
-                raise ValueError("mirror must be HOST[:PORT][/PREFIX]")
-            if self.model_fields_set - {"address", "mirror"}:
-                raise ValueError("with a mirror the registry itself is not asked: the mirror has an entry of its own")
+        if self.mirror is not None and not is_registry(self.mirror.partition("/")[0]):
+            raise ValueError("mirror must be HOST[:PORT][/PREFIX]")
+        replaced = {"address", "mirror", "archive"}
+        if (self.mirror or self.archive) and (self.model_fields_set - replaced or (self.mirror and self.archive)):
+            raise ValueError(
+                "with a mirror or archive the registry itself is not asked: a mirror has an entry of its own"
+            )
         if self.server_tokens and self.username is not None:
             raise ValueError("server_tokens: true contradicts username: remove one")
         if (self.username is None) != (self.password_file is None):
@@ -320,7 +323,11 @@ def load(path: Path) -> NodeConfig:
     problems += [
         f"{source.place(('registries', index, field))}: registries.{index}.{field}: there is no file {path}"
         for index, registry in enumerate(config.registries)
-        for field, path in (("password_file", registry.password_file), ("ca", registry.ca))
+        for field, path in (
+            ("password_file", registry.password_file),
+            ("ca", registry.ca),
+            ("archive", registry.archive),
+        )
         if path is not None and not path.is_file()
     ]
     if config.server.ca is not None and not config.server.ca.is_file():

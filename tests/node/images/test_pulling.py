@@ -14,6 +14,7 @@ import pytest
 import yaml
 from docker.errors import ImageNotFound
 
+from vantage.client.image_transfer import export_images
 from vantage.common import cosign, oci, pki
 from vantage.common.errors import Reason, VantageError
 from vantage.common.image_signing import sign_image
@@ -279,3 +280,39 @@ def test_a_mirror_is_asked_with_its_own_credentials(tmp_path: Path) -> None:
     assert accesses(NAMED) == RegistryAccess("clara", "secret", mirror="local:5000/copies", patience=3.0)
     assert accesses("local:5000") == RegistryAccess("clara", "secret", patience=3.0)
     assert accesses("elsewhere.example.org") == RegistryAccess()
+
+
+async def test_a_node_without_any_registry_runs_what_lies_in_a_file(place: Place, tmp_path: Path) -> None:
+    image = await place.push(Layer.of({"x": os.urandom(MEBIBYTE)}))
+    await place.sign(image)
+    other = await place.push(path="algorithms/other")
+
+    async def export(*images: ImageReference) -> None:
+        (tmp_path / "images.tar").unlink(missing_ok=True)
+        await export_images(
+            list(images), lambda registry, path: oci.connect(registry, path, OPEN), tmp_path / "images.tar", untold
+        )
+
+    await export(image)
+    source = place.source([{"address": place.registry.address, "archive": "images.tar"}])
+    place.registry.stop()
+    try:
+        await source.fetch(await source.trust(str(image), "summary"), quiet)
+        assert place.has(f"{image.repository}:{image.digest.replace(':', '-')}")
+        with pytest.raises(VantageError) as caught:
+            await source.trust(str(other), "summary")
+        assert caught.value.reason is Reason.IMAGE_NOT_FOUND
+        # Under the name of another repository it is not there, whatever the file holds.
+        with pytest.raises(VantageError) as caught:
+            await source.trust(f"{place.registry.address}/algorithms/other@{image.digest}", "summary")
+        assert caught.value.reason is Reason.IMAGE_NOT_FOUND
+    finally:
+        place.registry.start()
+    await export(image, other)  # the file may be replaced while the node runs
+    with pytest.raises(VantageError) as caught:
+        await source.trust(str(other), "summary")
+    assert caught.value.reason is Reason.IMAGE_UNSIGNED
+
+
+def untold(_blob: str, _passed: int, _size: int) -> None:
+    """Nobody is told."""

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @click.group()
 def image() -> None:
-    """Sign, verify and look at algorithm images."""
+    """Sign, verify, review and move algorithm images."""
 
 
 @command(image, "key", "vantage image key --out author", local=True)

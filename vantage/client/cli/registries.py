@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 Function = Callable[..., None]
 
 
-def registry_options(function: Function) -> Function:
-    """How the registry is reached; the function hands them on to ``access``."""
+def login_options(function: Function) -> Function:
+    """How a registry is reached; the function hands them on to ``access``."""
     for option in reversed(
         (
             click.option("--registry-user", metavar="NAME", help="User of the registry; else that of 'docker login'."),
@@ -31,15 +31,30 @@ def registry_options(function: Function) -> Function:
                 type=click.Path(exists=True, dir_okay=False, path_type=Path),
                 help="Authority of the registry's certificate, PEM.",
             ),
+        )
+    ):
+        function = option(function)
+    return function
+
+
+def registry_options(function: Function) -> Function:
+    """How the registry is reached that an image names, or what stands in for it; likewise for ``access``."""
+    for option in reversed(
+        (
             click.option(
                 "--registry-mirror",
                 metavar="HOST[:PORT][/PREFIX]",
                 help="Ask this registry in place of the one in the name; the other options are then about it.",
             ),
+            click.option(
+                "--archive",
+                type=click.Path(exists=True, dir_okay=False, path_type=Path),
+                help="Look into this file of 'vantage image export' in place of a registry.",
+            ),
         )
     ):
         function = option(function)
-    return function
+    return login_options(function)
 
 
 def access(
@@ -49,7 +64,8 @@ def access(
     registry_password_stdin: bool,
     registry_insecure: bool,
     registry_ca: Path | None,
-    registry_mirror: str | None,
+    registry_mirror: str | None = None,
+    archive: Path | None = None,
 ) -> RegistryAccess:
     """How to reach a registry, from the options or from Docker's configuration."""
     from vantage.common.oci import RegistryAccess
@@ -61,7 +77,7 @@ def access(
         )
     elif (stored := _docker_login((registry_mirror or registry).partition("/")[0])) is not None:
         user, password = stored
-    return RegistryAccess(user, password, registry_insecure, registry_ca, mirror=registry_mirror)
+    return RegistryAccess(user, password, registry_insecure, registry_ca, mirror=registry_mirror, archive=archive)
 
 
 def _docker_login(registry: str) -> tuple[str, str] | None:

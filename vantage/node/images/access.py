@@ -49,5 +49,6 @@ def _access(section: RegistrySection, tokens: Tokens | None) -> RegistryAccess:
         section.insecure,
         section.ca,
         tokens=tokens if section.server_tokens else None,
+        archive=section.archive,
         patience=float(section.timeout),
     )
