@@ -51,6 +51,11 @@ need_command() {
   command -v "$command" >/dev/null || need_apt "$@"
 }
 
+# need_postgresql: the programs of the PostgreSQL server, which Debian keeps out of the path. Nothing is started.
+need_postgresql() {
+  command -v initdb >/dev/null || compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null || need_apt postgresql
+}
+
 # --- Python ---------------------------------------------------------------------------------------------------------
 
 suitable_python() {

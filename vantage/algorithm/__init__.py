@@ -7,6 +7,7 @@
 """
 
 from vantage.algorithm.context import Context, Failure, SubtaskResult
+from vantage.algorithm.database import Database
 from vantage.algorithm.errors import AlgorithmError, TooFewRecordsError
 from vantage.algorithm.functions import DataFrame, declaration_of, function
 
@@ -14,6 +15,7 @@ __all__ = [
     "AlgorithmError",
     "Context",
     "DataFrame",
+    "Database",
     "Failure",
     "SubtaskResult",
     "TooFewRecordsError",

@@ -79,6 +79,9 @@ class Door(Protocol):
     def peers(self) -> Peers:
         """Talk to the other runs of the job."""
 
+    def forward(self, host: str, port: int) -> tuple[str, int]:
+        """Lead a port here to a host outside."""
+
 
 class Context:
     """Handed to a function that has a parameter of this type.
@@ -163,6 +166,21 @@ class Context:
             AlgorithmError: there is no node here that connects runs.
         """
         return self._door.peers()
+
+    def forward(self, host: str, port: int) -> tuple[str, int]:
+        """Connect with a host outside, for programs that know neither vantage nor HTTP proxies.
+
+        The function must declare the host (``@function(egress=["HOST:PORT"])``), and the node's policy allow it; HTTP
+        clients need nothing of this: they find a proxy in the environment (HTTP_PROXY, HTTPS_PROXY).
+
+        Returns:
+            Address and port here whose connections lead there. One that the node refuses is broken at once, and the
+            reason is printed.
+
+        Raises:
+            AlgorithmError: there is no node here.
+        """
+        return self._door.forward(host, port)
 
     async def subtask_async(
         self,

@@ -1,4 +1,4 @@
-"""Forwards TCP ports on 127.0.0.1, so that programs that know nothing of vantage talk to their peers."""
+"""Forwards TCP ports on 127.0.0.1, so that programs that know nothing of vantage talk to peers, datasets and hosts."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import asyncio
 import socket
 import struct
 import sys
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Any, Protocol
 
@@ -101,7 +101,7 @@ class Forwarder:
             print(f"nothing listens on port {self._port}: a peer's connection is closed", file=sys.stderr)
             await stream.close()
             return
-        await _join(stream, reader, writer)
+        await join(stream, reader, writer)
 
     async def _reach(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         """Connect to the program here; whoever calls bounds how long that is tried.
@@ -120,16 +120,24 @@ class Forwarder:
         assert task is not None  # noqa: S101  # a coroutine that runs has one
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-        try:
-            stream = await self._peers.connect(organization, self._label, timeout=self._timeout)
-        except PeerError as problem:
-            print(f"no connection to port {self._port} of {organization}: {problem.message}", file=sys.stderr)
-            _reset(writer)
-            return
-        await _join(stream, reader, writer)
+        opening = self._peers.connect(organization, self._label, timeout=self._timeout)
+        await lead(opening, f"port {self._port} of {organization}", reader, writer)
 
 
-async def _join(stream: Stream, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+async def lead(
+    opening: Awaitable[Stream], where: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+) -> None:
+    """Lead a TCP connection of a program here through a stream; a stream that cannot be opened breaks it."""
+    try:
+        stream = await opening
+    except PeerError as problem:
+        print(f"no connection to {where}: {problem.message}", file=sys.stderr)
+        _reset(writer)
+        return
+    await join(stream, reader, writer)
+
+
+async def join(stream: Stream, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     """Copy both ways until both have ended; when one breaks, the other is broken."""
 
     async def there() -> None:

@@ -5,17 +5,19 @@ from __future__ import annotations
 import inspect
 import re
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, TypeVar, get_type_hints, overload
 
 from vantage.algorithm.context import Context
+from vantage.algorithm.database import Database
 from vantage.algorithm.errors import AlgorithmError
 from vantage.algorithm.schema import convert, invalid, schema_of
 from vantage.common import declaration
 from vantage.common.errors import Reason
+from vantage.common.hosts import join_host, split_host
 
 if TYPE_CHECKING:
     from pandas import DataFrame as DataFrame
@@ -38,7 +40,7 @@ class Function:
 
     Attributes:
         hints: argument -> type.
-        data: data parameter -> "pandas", "arrow" or "path".
+        data: data parameter -> "pandas", "arrow", "path" or "database".
         context: the parameter that takes the context.
     """
 
@@ -69,29 +71,33 @@ def function(call: _Callable) -> _Callable: ...
 
 
 @overload
-def function(*, gpus: int = 0) -> Callable[[_Callable], _Callable]: ...
+def function(*, gpus: int = 0, egress: Sequence[str] = ()) -> Callable[[_Callable], _Callable]: ...
 
 
-def function(call: _Callable | None = None, *, gpus: int = 0) -> _Callable | Callable[[_Callable], _Callable]:
+def function(
+    call: _Callable | None = None, *, gpus: int = 0, egress: Sequence[str] = ()
+) -> _Callable | Callable[[_Callable], _Callable]:
     """Declare a function: researchers, and subtasks, may call it by its name.
 
     Its arguments and their JSON Schema come from the type hints, their descriptions from the docstring ("Args:"). A
-    parameter annotated ``Context`` gets the context; one annotated ``DataFrame`` (pandas), ``pyarrow.Table`` or
-    ``pathlib.Path`` is a data parameter and gets a dataset of the node.
+    parameter annotated ``Context`` gets the context; one annotated ``DataFrame`` (pandas), ``pyarrow.Table``,
+    ``pathlib.Path`` or ``Database`` is a data parameter and gets a dataset of the node.
 
     Args:
         call: the function; left out in ``@function(gpus=1)``.
         gpus: graphics processors that each run of it needs; nodes whose admins offer fewer refuse it.
+        egress: hosts that the function connects to, ``HOST:PORT``: ``@function(egress=["api.example.org:443"])``. Nodes
+            allow none unless their admin lists them.
 
     Returns:
         The function itself: it can still be called directly.
 
     Raises:
-        TypeError: an argument has no type hint, or one that JSON cannot carry.
+        TypeError: an argument has no type hint, or one that JSON cannot carry; or a host is malformed.
     """
 
     def declare(call: _Callable) -> _Callable:
-        setattr(call, _ATTRIBUTE, _describe(call, gpus))
+        setattr(call, _ATTRIBUTE, _describe(call, gpus, egress))
         return call
 
     return declare if call is None else declare(call)
@@ -152,7 +158,11 @@ def _unknown(name: str, known: Any) -> AlgorithmError:
     return AlgorithmError(f"{name!r} is not declared; declared are: {names}", reason=Reason.FUNCTION_UNKNOWN)
 
 
-def _describe(call: Callable[..., Any], gpus: int) -> Function:
+def _describe(call: Callable[..., Any], gpus: int, egress: Sequence[str]) -> Function:
+    try:
+        hosts = tuple(join_host(*split_host(each)) for each in egress)
+    except ValueError as problem:
+        raise TypeError(f"{call.__name__}: a host of egress {problem}") from None
     hints = get_type_hints(call)
     summary, descriptions = _read_docstring(inspect.getdoc(call) or "")
     arguments: dict[str, Any] = {}
@@ -193,6 +203,7 @@ def _describe(call: Callable[..., Any], gpus: int) -> Function:
         },
         data=tuple(declaration.DataParameter(name, descriptions.get(name, "")) for name in data),
         gpus=gpus,
+        egress=hosts,
     )
     return Function(call.__name__, call, arguments, data, context, declared)
 
@@ -203,6 +214,8 @@ def _data_kind(hint: Any) -> str | None:
         return "pandas"
     if hint is Path:
         return "path"
+    if hint is Database:
+        return "database"
     match getattr(hint, "__module__", "").partition(".")[0], getattr(hint, "__name__", ""):
         case "pandas", "DataFrame":
             return "pandas"

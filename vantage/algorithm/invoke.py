@@ -7,12 +7,14 @@ import errno
 import inspect
 import sys
 import traceback
+import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from vantage.algorithm.context import Context
+from vantage.algorithm.database import Database
 from vantage.algorithm.errors import AlgorithmError
 from vantage.algorithm.functions import Function
 from vantage.algorithm.schema import invalid
@@ -22,10 +24,19 @@ from vantage.common.errors import Reason, VantageError
 
 @dataclass(frozen=True)
 class Source:
-    """What a data parameter reads: a file, with its format ("csv", "parquet", "arrow", or "file" for any other)."""
+    """What a data parameter reads.
+
+    Attributes:
+        path: of the file or folder.
+        format: "csv", "parquet", "arrow", "excel", "folder", or "file" for any other; for a database its service's.
+        sheet: of a workbook; the first when empty.
+        database: for a dataset that is connected to.
+    """
 
     path: Path
     format: str
+    sheet: str = ""
+    database: Database | None = None
 
 
 @dataclass(frozen=True)
@@ -81,37 +92,55 @@ def failure_of(problem: Exception, where: str) -> AlgorithmError:
 
 
 def _load(parameter: str, source: Source, kind: str) -> Any:
+    if (kind == "database") != (source.database is not None):
+        what = "a database to connect to" if source.database is not None else f"a {source.format} file"
+        raise invalid(f"the parameter {parameter!r} cannot take {what}: bind another dataset")
+    if kind == "database":
+        return source.database
     if kind == "path":
         return source.path
     try:
-        match source.format, kind:
-            case "csv", "pandas":
-                import pandas as pd
-
-                return pd.read_csv(source.path)
-            case "parquet", "pandas":
-                import pandas as pd
-
-                return pd.read_parquet(source.path)
-            case "csv", "arrow":
-                import pyarrow.csv
-
-                return pyarrow.csv.read_csv(source.path)
-            case "parquet", "arrow":
-                import pyarrow.parquet
-
-                return pyarrow.parquet.read_table(source.path)
-            case "arrow", _:
-                table = _arrow(source.path)
-                return table if kind == "arrow" else table.to_pandas()
-    except (OSError, ValueError) as problem:
+        return _read(source, kind)
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as problem:
         # ParserError, UnicodeDecodeError and Arrow's errors are ValueErrors; their messages may quote the file.
         raise AlgorithmError(
             f"the dataset of {parameter!r} is not readable as {source.format} ({type(problem).__name__})",
             reason=Reason.DATASET_UNREADABLE,
         ) from None
+
+
+def _read(source: Source, kind: str) -> Any:
+    match source.format, kind:
+        case "csv", "pandas":
+            import pandas as pd
+
+            return pd.read_csv(source.path)
+        case "parquet", "pandas":
+            import pandas as pd
+
+            return pd.read_parquet(source.path)
+        case "csv", "arrow":
+            import pyarrow.csv
+
+            return pyarrow.csv.read_csv(source.path)
+        case "parquet", "arrow":
+            import pyarrow.parquet
+
+            return pyarrow.parquet.read_table(source.path)
+        case "arrow", _:
+            table = _arrow(source.path)
+            return table if kind == "arrow" else table.to_pandas()
+        case "excel", _:
+            import pandas as pd
+
+            frame = pd.read_excel(source.path, sheet_name=source.sheet or 0)
+            if kind == "pandas":
+                return frame
+            import pyarrow as pa
+
+            return pa.Table.from_pandas(frame, preserve_index=False)
     raise AlgorithmError(
-        f"{parameter!r} needs a table, and was given a file of the format {source.format!r}",
+        f"the function needs a table, and was given what is none: {source.format!r}",
         reason=Reason.DATASET_UNREADABLE,
     )
 

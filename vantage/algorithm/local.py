@@ -11,12 +11,14 @@ from types import ModuleType
 from typing import Any, NoReturn
 
 from vantage.algorithm.context import Context, Failure, Subtask, SubtaskResult
+from vantage.algorithm.database import Database
 from vantage.algorithm.errors import AlgorithmError
 from vantage.algorithm.functions import Function, described, find
 from vantage.algorithm.invoke import Source, failure_of, invoke
 from vantage.algorithm.schema import invalid
 from vantage.algorithm.values import decode
 from vantage.common.argument_files import FORMATS
+from vantage.common.data_questions import split_reference
 from vantage.common.declaration import validate_arguments
 
 Data = Mapping[str, Mapping[str, str | Path]]
@@ -37,8 +39,8 @@ def run(
     Args:
         function: declared function.
         arguments: JSON values.
-        data: organization -> dataset name -> file. A data parameter reads the dataset of its own name, unless a
-            subtask binds it to another.
+        data: organization -> dataset name -> file, folder, or URL of a database. A data parameter reads the dataset of
+            its own name, unless a subtask binds it to another.
         organization: where to run; the first of ``data`` when left out.
 
     Returns:
@@ -77,9 +79,10 @@ class _Network:
             raise invalid(f"{function.name}: {'; '.join(problems)}")
         sources = {}
         for parameter in function.data:
-            path = self._data.get(organization, {}).get(datasets.get(parameter, parameter))
+            name, _question = split_reference(datasets.get(parameter, parameter))
+            path = self._data.get(organization, {}).get(name)
             if path is not None:
-                sources[parameter] = Source(Path(path), FORMATS.get(Path(path).suffix, "csv"))
+                sources[parameter] = _source(path)
         context = Context(self, organization, tuple(self._data) or (organization,))
         answer = invoke(function, plain, sources, context)
         content = answer.content.read_bytes() if isinstance(answer.content, Path) else answer.content
@@ -90,6 +93,9 @@ class _Network:
 
     def peers(self) -> NoReturn:
         raise AlgorithmError("runs talk to each other through their nodes: there are none in the local runner")
+
+    def forward(self, host: str, port: int) -> tuple[str, int]:
+        return host, port  # as it is: here is no box
 
     def subtask(self, subtask: Subtask) -> list[SubtaskResult]:
         function = find(self._module, subtask.function)
@@ -119,3 +125,14 @@ class _Network:
 
 def _not_asked(organization: str, reason: str) -> SubtaskResult:
     return SubtaskResult(organization, failure=Failure(reason, "the subtask ended before this organization was asked"))
+
+
+def _source(place: str | Path) -> Source:
+    """A file or folder by its name, or a database by its URL."""
+    if "://" in str(place):
+        try:
+            return Source(Path(), "database", database=Database.at(str(place)))
+        except ValueError as problem:
+            raise invalid(str(problem)) from None
+    path = Path(place)
+    return Source(path, "folder" if path.is_dir() else (FORMATS | {".xlsx": "excel"}).get(path.suffix, "csv"))

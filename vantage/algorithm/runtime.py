@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import json
 import math
@@ -9,7 +10,7 @@ import os
 import signal
 import sys
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import grpc
 
 from vantage.algorithm.context import Context, Failure, Subtask, SubtaskResult
+from vantage.algorithm.database import Database
 from vantage.algorithm.errors import AlgorithmError
 from vantage.algorithm.functions import find
 from vantage.algorithm.invoke import Answer, Source, failure_of, invoke
@@ -25,9 +27,11 @@ from vantage.api.algorithm.v1 import algorithm_service_pb2 as pb
 from vantage.api.algorithm.v1 import algorithm_service_pb2_grpc
 from vantage.api.task.v1 import task_pb2
 from vantage.api.types.v1 import types_pb2
+from vantage.common.data_questions import KEY, split_references
 
 if TYPE_CHECKING:
     from vantage.algorithm.peers import Peers
+    from vantage.algorithm.ports import Ports
 
 CHUNK = 64 * 1024
 _MAX_MESSAGE = 16 * 1024 * 1024
@@ -54,7 +58,8 @@ def main(environment: Mapping[str, str]) -> int:
     with grpc.insecure_channel(f"unix:{environment['VANTAGE_SOCKET']}", options=options) as channel:
         door = GrpcDoor(channel, environment["VANTAGE_TOKEN"], f"unix:{environment['VANTAGE_SOCKET']}")
         try:
-            return _run(door, environment["VANTAGE_MODULE"])
+            with contextlib.closing(door):
+                return _run(door, environment["VANTAGE_MODULE"])
         except grpc.RpcError as problem:
             # Of the calls to the node itself: it cannot be told by another call.
             print(f"the node did not take it: {_text(problem)}", file=sys.stderr)
@@ -65,9 +70,11 @@ def _run(door: GrpcDoor, module: str) -> int:
     asked = door.context()
     try:
         arguments = json.loads(door.arguments() or b"{}")
+        # Before the module is imported: libraries look when they are.
+        os.environ.update(door.proxies(asked.egress))
         function = find(importlib.import_module(module), asked.function)
         organizations = [_short(each) for each in asked.organizations]
-        data = {each.parameter: Source(Path(each.path), each.format) for each in asked.datasets}
+        data = {each.parameter: door.source(each) for each in asked.datasets}
         answer = invoke(function, arguments, data, Context(door, _short(asked.organization), organizations))
     except grpc.RpcError:
         raise
@@ -101,6 +108,12 @@ class GrpcDoor:
         # The generated types know the asynchronous stub only; this is the synchronous one.
         self._stub: Any = algorithm_service_pb2_grpc.AlgorithmServiceStub(channel)  # type: ignore[arg-type]
         self._metadata = (("authorization", f"Bearer {token}"),)
+        self._ports: Ports | None = None
+
+    def close(self) -> None:
+        """End the ports, if there are any."""
+        if self._ports is not None:
+            self._ports.close()
 
     def context(self) -> pb.GetContextResponse:
         """What the node asks for."""
@@ -133,14 +146,52 @@ class GrpcDoor:
 
         return Peers(self._target, self._token)
 
+    def source(self, given: pb.ContextDataset) -> Source:
+        """A dataset as functions get it."""
+        path = Path(given.path)
+        if not given.HasField("connection"):
+            return Source(path, given.format, given.sheet)
+        leads = given.connection
+
+        def opening() -> tuple[str, int]:
+            target = pb.DialTarget(dataset=pb.DatasetTarget(parameter=given.parameter))
+            return self._open(target, f"the dataset {given.dataset}")
+
+        cdm = (leads.cdm_schema, leads.cdm_version)
+        return Source(path, given.format, database=Database.read(path, opening, leads.dialect, leads.database, cdm))
+
+    def forward(self, host: str, port: int) -> tuple[str, int]:
+        """See ``Door``."""
+        return self._open(pb.DialTarget(host=pb.HostTarget(host=host, port=port)), f"{host}:{port}")
+
+    def proxies(self, hosts: Sequence[str]) -> dict[str, str]:
+        """Environment of a proxy that leads to these hosts; empty when there are none."""
+        if not hosts:
+            return {}
+        url = f"http://127.0.0.1:{self._own_ports().proxy()}"
+        names = ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY")
+        return dict.fromkeys(names, url) | dict.fromkeys(("no_proxy", "NO_PROXY"), "localhost,127.0.0.1")
+
+    def _open(self, target: pb.DialTarget, where: str) -> tuple[str, int]:
+        return "127.0.0.1", self._own_ports().open(target, where)
+
+    def _own_ports(self) -> Ports:
+        from vantage.algorithm.ports import Ports  # here, since most algorithms have none
+
+        if self._ports is None:
+            self._ports = Ports(self._target, self._token)
+        return self._ports
+
     def subtask(self, subtask: Subtask) -> list[SubtaskResult]:
         """See ``Door``: one stream, attached again to the same subtask when it breaks."""
+        names, questions = split_references(subtask.datasets)
+        arguments = {**subtask.arguments, KEY: questions} if questions else subtask.arguments
         payload = types_pb2.Payload(
             media_type="application/json",
             sealing=types_pb2.SEALING_NONE,
-            inline=json.dumps(subtask.arguments, separators=(",", ":")).encode(),
+            inline=json.dumps(arguments, separators=(",", ":")).encode(),
         )
-        bindings = [task_pb2.DatasetBinding(parameter=p, dataset=name) for p, name in subtask.datasets.items()]
+        bindings = [task_pb2.DatasetBinding(parameter=p, dataset=name) for p, name in names.items()]
         asked = [_short(each) for each in subtask.organizations]
         request = pb.RunSubtaskRequest(
             request_id=str(uuid.uuid4()),

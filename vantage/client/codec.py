@@ -23,11 +23,12 @@ from vantage.client.caller import Caller
 from vantage.client.keyring import Keyring
 from vantage.client.models import Failure, OnFailure, Question, Result, Run, RunState, Target, Task
 from vantage.client.opening import value_of
-from vantage.client.packing import Given, Packer
+from vantage.client.packing import Packer, given_of
 from vantage.client.payloads import Payloads
 from vantage.client.short_names import full, full_node, full_study
 from vantage.common import dsse, names
 from vantage.common.attestation import verify_result
+from vantage.common.data_questions import split_references
 from vantage.common.errors import NotFoundError, PermissionDeniedError, Reason, VantageError, error
 from vantage.common.recipients import KeyDirectory, Recipients
 from vantage.common.statements import Order
@@ -106,7 +107,7 @@ class Codec:
         if question.timeout is not None:
             spec.timeout.FromTimedelta(question.timeout)
         _set_course(spec, question)
-        given = [_given(each, question) for each in chosen]
+        given = given_of(chosen, question)
         bound = await self._who()
         if bound is None:
             await self._packer.plain(spec, given)
@@ -359,14 +360,10 @@ def _target(target: Target, common: Mapping[str, str]) -> task_pb2.Target:
     return task_pb2.Target(
         organization=organization,
         node=node,
-        datasets=[task_pb2.DatasetBinding(parameter=parameter, dataset=name) for parameter, name in bound.items()],
-    )
-
-
-def _given(target: Target, question: Question) -> Given:
-    return Given(
-        target.arguments if target.arguments is not None else question.arguments,
-        target.files if target.files is not None else question.files,
+        datasets=[
+            task_pb2.DatasetBinding(parameter=parameter, dataset=name)
+            for parameter, name in split_references(bound)[0].items()
+        ],
     )
 
 

@@ -1028,7 +1028,8 @@ class Tasks:
             collaboration: within which is asked.
             organizations: who is asked; any node of each.
             targets: who is asked, where nodes, arguments or datasets differ; in addition to ``organizations``.
-            datasets: data parameter of the function -> dataset of the node.
+            datasets: data parameter of the function -> dataset of the node; one that answers queries as
+                ``NAME:QUERY?PARAMETER=VALUE&...``, of which the server learns the name alone.
             title: for people.
             timeout: time limit of the whole task, waiting included; the server's when None.
             request_id: UUID; the same one never creates a second task, but attaches to the first.

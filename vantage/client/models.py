@@ -156,7 +156,8 @@ class Target:
         organization: organizations/{organization}, or its last part.
         node: organizations/{organization}/nodes/{node} or its last part; empty for any node of the organization.
         arguments: for this organization in place of the task's: a dictionary, or a file with a JSON object.
-        datasets: for this organization in place of the task's: data parameter of the function -> dataset of the node.
+        datasets: for this organization in place of the task's: data parameter of the function -> dataset of the node,
+            as in ``run``.
         files: for this organization in place of the task's: data parameter of the function -> file or table of yours.
     """
 

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import hashlib
 import io
+import json
 import shutil
 import tempfile
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
@@ -16,11 +17,13 @@ from typing import Any, BinaryIO
 
 from vantage.api.task.v1 import task_pb2
 from vantage.api.types.v1 import types_pb2
+from vantage.client.models import Question, Target
 from vantage.client.payloads import Payloads
 from vantage.client.values import JSON, encode_arguments, write_table
 from vantage.common import argument_files, sealing
 from vantage.common.argument_files import Archive, ArgumentFile
 from vantage.common.bound_arguments import line_of
+from vantage.common.data_questions import KEY, split_references
 from vantage.common.errors import Reason, error
 from vantage.common.recipients import Recipients
 from vantage.common.sealing import MAX_RECIPIENTS
@@ -88,6 +91,31 @@ class Packer:
                     payload.digest, payload.size_bytes = digest, size
                     for position in group:
                         spec.targets[position].arguments.CopyFrom(payload)
+
+
+def given_of(chosen: Sequence[Target], question: Question) -> list[Given]:
+    """What each target gets, with what it asks of datasets; the same arguments for several targets are one object.
+
+    Raises:
+        InvalidArgumentError: a dataset is malformed, or there is no room for its question.
+    """
+    merged: dict[tuple[int, str], Arguments] = {}
+    found: list[Given] = []
+    for each in chosen:
+        own: Arguments = each.arguments if each.arguments is not None else question.arguments
+        _, asked = split_references(each.datasets if each.datasets is not None else question.datasets)
+        if asked:
+            if isinstance(own, Path) or (own is not None and KEY in own):
+                raise error(
+                    Reason.INVALID_ARGUMENT,
+                    f"questions to datasets are sent with the arguments: give these as a dictionary without {KEY}, or "
+                    f"name the datasets alone and put the questions into the arguments as {KEY}",
+                    field="datasets",
+                )
+            key = (id(own), json.dumps(asked, sort_keys=True))
+            own = merged.setdefault(key, {**(own or {}), KEY: asked})
+        found.append(Given(own, each.files if each.files is not None else question.files))
+    return found
 
 
 def _media_type(source: _Source) -> str:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from vantage.common.errors import Reason, VantageError, error
+from vantage.common.hosts import join_host, split_host
 
 SCHEMA_VERSION = 1
 LABEL = "org.vantage.declaration"
@@ -19,6 +20,8 @@ LABEL = "org.vantage.declaration"
 
 MAX_PROBLEMS = 20
 MAX_GPUS = 64
+MAX_EGRESS = 100
+"""Hosts that a function may declare."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +40,7 @@ class Function:
         arguments: JSON Schema (draft 2020-12) of the arguments object.
         kind: "central" for a function that asks others by subtasks and reads no data, "partial" for any other.
         gpus: graphics processors that a run of it needs, at most 64; a node lends them when its admin configured some.
+        egress: hosts that it connects to where a node's policy allows it: ``HOST:PORT``.
     """
 
     name: str
@@ -45,6 +49,7 @@ class Function:
     arguments: Mapping[str, Any] = field(default_factory=lambda: {"type": "object"})
     data: tuple[DataParameter, ...] = ()
     gpus: int = 0
+    egress: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -93,6 +98,7 @@ class Declaration:
                     "arguments": dict(each.arguments),
                     "data": [{"parameter": one.name, "description": one.description} for one in each.data],
                     **({"gpus": each.gpus} if each.gpus else {}),
+                    **({"egress": list(each.egress)} if each.egress else {}),
                 }
                 for each in self.functions.values()
             },
@@ -170,7 +176,17 @@ def _function(name: str, document: object) -> Function:
         schema,
         tuple(parameters),
         gpus,
+        _egress(name, document.get("egress", [])),
     )
+
+
+def _egress(name: str, hosts: object) -> tuple[str, ...]:
+    if not isinstance(hosts, list) or len(hosts) > MAX_EGRESS:
+        raise _invalid(f"the egress of {name!r} must be a list of at most {MAX_EGRESS} hosts, each HOST:PORT")
+    try:
+        return tuple(join_host(*split_host(str(each))) for each in hosts)
+    except ValueError as problem:
+        raise _invalid(f"the egress of {name!r}: a host {problem}") from None
 
 
 def _invalid(why: str) -> VantageError:

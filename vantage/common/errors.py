@@ -182,6 +182,9 @@ class Reason(Enum):
     IMAGE_DECLARATION_INVALID = 508
     REGISTRY_UNAVAILABLE = 509
     IMAGE_TOO_LARGE = 510
+    DATASET_ACCESS_REFUSED = 520
+    DATASET_QUERY_INVALID = 521
+    DATASET_UNSAFE = 522
     # A run fails.
     ALGORITHM_FAILED = 600
     ALGORITHM_CRASHED = 601
@@ -198,6 +201,9 @@ class Reason(Enum):
     NODE_LOST = 612
     DISCLOSURE_REFUSED = 620
     APPROVAL_DENIED = 621
+    DATASET_UNAVAILABLE = 630
+    DATASET_NOT_REQUESTED = 631
+    DATASET_TOO_LARGE = 632
     # Orders, sealing, signed results.
     ORDER_MISSING = 700
     ORDER_INVALID = 701
@@ -222,6 +228,10 @@ class Reason(Enum):
     RELAY_TAMPERED = 807
     RELAY_TICKET_INVALID = 808
     RELAY_TICKET_EXPIRED = 809
+    # Connections to datasets and hosts.
+    EGRESS_REFUSED = 820
+    HOST_UNREACHABLE = 821
+    CONNECTION_LOST = 822
 
 
 _GROUPS: dict[_Row, tuple[Reason, ...]] = {
@@ -276,6 +286,8 @@ _GROUPS: dict[_Row, tuple[Reason, ...]] = {
         Reason.IDENTITY_UNKNOWN,
         Reason.ROLE_EXCEEDS_OWN,
         Reason.PARENT_NOT_HELD,
+        Reason.DATASET_NOT_REQUESTED,
+        Reason.EGRESS_REFUSED,
     ),
     _row(NotFoundError, "NOT_FOUND"): (Reason.NOT_FOUND, Reason.SESSION_UNKNOWN),
     _row(ConflictError, "ALREADY_EXISTS"): (
@@ -303,6 +315,7 @@ _GROUPS: dict[_Row, tuple[Reason, ...]] = {
         Reason.STORAGE_FULL,
         Reason.PAYLOAD_QUOTA_EXCEEDED,
         Reason.TOO_MANY_CHANNELS,
+        Reason.DATASET_TOO_LARGE,
     ),
     _row(UnavailableError, "UNAVAILABLE"): (
         Reason.UNAVAILABLE,
@@ -316,6 +329,9 @@ _GROUPS: dict[_Row, tuple[Reason, ...]] = {
         Reason.PEER_LOST,
         Reason.RELAY_UNAVAILABLE,
         Reason.RELAY_PEER_LOST,
+        Reason.DATASET_UNAVAILABLE,
+        Reason.HOST_UNREACHABLE,
+        Reason.CONNECTION_LOST,
     ),
     _row(UnavailableError, "DEADLINE_EXCEEDED"): (Reason.DEADLINE_EXCEEDED,),
     _row(RefusedError, "FAILED_PRECONDITION"): (
@@ -343,6 +359,9 @@ _GROUPS: dict[_Row, tuple[Reason, ...]] = {
         Reason.PEERS_REFUSED,
         Reason.DISCLOSURE_REFUSED,
         Reason.APPROVAL_DENIED,
+        Reason.DATASET_ACCESS_REFUSED,
+        Reason.DATASET_QUERY_INVALID,
+        Reason.DATASET_UNSAFE,
     ),
     _row(RunError, "ABORTED"): (
         Reason.TASK_CANCELLED,

@@ -35,6 +35,7 @@ from vantage.node.reporting import News, Reporter
 from vantage.node.run_door import Serve
 from vantage.node.runner import Runner, Tools
 from vantage.node.secrecy import build_secrecy
+from vantage.node.services import Services
 from vantage.node.session import Session, Settings
 from vantage.node.sources import CodeSource
 from vantage.node.subtasks import Subtasks
@@ -146,6 +147,7 @@ class Agent:
             secrecy = await build_secrecy(config, connection, journal, payloads, store.certify, self._clock)
             reporter = Reporter(journal, news, secrecy.attestor, self._clock)
             tunnels = build_tunnels(config, connection, news, store, self._clock)
+            services = Services(config, audit)
             tools = Tools(
                 self._parts.source,
                 self._parts.executor,
@@ -153,6 +155,7 @@ class Agent:
                 Subtasks(connection, secrecy.subtasks, audit, self._clock),
                 self._parts.serve,
                 tunnels,
+                services,
                 config.data_dir / "runs",
                 audit,
                 secrecy.gate,
@@ -180,6 +183,7 @@ class Agent:
             finally:
                 await runner.abandon()
                 await tunnels.close()
+                services.close()
                 audit.note("node.stopped", node=identity.name, instance=self._instance)
                 await audit.close()
                 await journal.close()

@@ -113,6 +113,22 @@ class NodeAudit:
             arguments_bytes=len(arguments.inline) if own else arguments.size_bytes,
         )
 
+    def connected(self, lease: pb.Lease, what: str, refusal: VantageError | None) -> None:
+        """A run asked to be connected: with ``dataset:PARAMETER`` or ``HOST:PORT``."""
+        fields: dict[str, Value] = {**_run(lease), "to": _cut(what)}
+        fields["decision"] = "connected" if refusal is None else "refused"
+        if refusal is not None:
+            fields["reason"] = refusal.reason.name
+        self.note("run.connect", **fields)
+
+    def disconnected(self, lease: pb.Lease, what: str, sent: int, received: int) -> None:
+        """A connection of a run has ended."""
+        self.note("run.disconnect", **_run(lease), to=_cut(what), bytes_sent=sent, bytes_received=received)
+
+    def queried(self, lease: pb.Lease, dataset: str, query: str, rows: int, size: int) -> None:
+        """The node has asked a dataset for a run; the values of the question are not written down."""
+        self.note("run.query", **_run(lease), dataset=_cut(dataset), query=_cut(query), rows=rows, bytes=size)
+
     def ended(self, lease: pb.Lease, reason: str) -> None:
         """A run ended without a result."""
         self.note("run.ended", **_run(lease), reason=_cut(reason))

@@ -44,7 +44,8 @@ identity:
 # State of the node: journal, sockets and temporary files of runs.
 data_dir: data
 
-# What algorithms may read. Format is csv or parquet. Without 'collaborations', tasks of all that the node serves may.
+# What algorithms may read: csv, parquet, excel, folder, postgresql, omop, sql or sparql (docs/datasets.md). Without
+# 'collaborations', tasks of all that the node serves may.
 datasets: []
 #  - name: patients
 #    path: patients.csv
@@ -68,6 +69,8 @@ policy:
   peers: false                     # true, or organizations whose nodes algorithms here may talk to
   # peer_authorities: {{hilda: hilda-ca.pem}}  # who vouches for their nodes; or trust what the server tells first:
   # pin_peer_authorities: true
+  egress: []                       # hosts that algorithms may be connected with
+  #  - {{host: api.example.org, port: 443, tls_server_name: api.example.org, images: registry.example.org/algorithms/*}}
 
 # Whose certificates count: see 'vantage node trust list'. With first_use, the first authority that the server names for
 # an organization is believed without anybody comparing its fingerprint.
@@ -218,10 +221,13 @@ def renew(config_path: Path) -> None:
 
 
 def _describe(loaded: NodeConfig) -> None:
+    from vantage.common.hosts import join_host
+
     click.echo("datasets:" if loaded.datasets else "datasets: none: algorithms can run, but read nothing")
     for dataset in loaded.datasets:
         whom = ", ".join(dataset.collaborations) if dataset.collaborations is not None else "all collaborations"
-        click.echo(f"  {dataset.name} ({dataset.format}) for {whom}")
+        how = f", by {dataset.access}" if dataset.is_service else ""
+        click.echo(f"  {dataset.name} ({dataset.format}{how}) for {whom}")
     policy = loaded.policy
     click.echo("images:" if policy.images else "images: none are allowed: add a rule under policy.images")
     for rule in policy.images:
@@ -242,6 +248,8 @@ def _describe(loaded: NodeConfig) -> None:
     peers = policy.peers
     whom = "all of the collaboration" if peers is True else ", ".join(peers) if peers else "nobody"
     click.echo(f"whose algorithms may be talked to: {whom}")
+    hosts = ", ".join(join_host(each.host, each.port) for each in policy.egress)
+    click.echo(f"hosts that may be connected with: {hosts or 'none'}")
     click.echo(f"executor: {loaded.executor}, {loaded.slots} at once")
 
 

@@ -2,54 +2,20 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BaseModel, Field, model_validator
 
 from vantage.common import names
 from vantage.common.errors import Reason, VantageError, error
 from vantage.common.image_reference import is_registry
 from vantage.common.rpc import normalize_fingerprint, split_target
+from vantage.node.datasets.sections import DatasetSection
+from vantage.node.egress.sections import EgressRule
+from vantage.node.fields import Bytes, NodeName, OrganizationName, Seconds, UserName
+from vantage.node.fields import Section as _Section
 from vantage.node.yaml_source import YamlSource
-
-_UNITS = {"": 1, "b": 1, "k": 1024, "kib": 1024, "m": 1024**2, "mib": 1024**2, "g": 1024**3, "gib": 1024**3}
-_SECONDS = {"": 1, "s": 1, "m": 60, "min": 60, "h": 3600, "d": 86400}
-DATASET_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
-
-
-def _amount(text: object, units: dict[str, int], example: str) -> object:
-    if not isinstance(text, str):
-        return text
-    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([a-zA-Z]*)\s*", text)
-    if match is None or match[2].lower() not in units:
-        raise ValueError(f"must be a number, or a text like {example}")
-    return int(float(match[1]) * units[match[2].lower()])
-
-
-def _named(collection: str) -> AfterValidator:
-    """Accept ``clara`` and ``organizations/clara``, keep the latter."""
-
-    def check(text: str) -> str:
-        full = text if "/" in text else f"{collection}/{text}"
-        if not names.is_valid(full, collection):
-            raise ValueError(f"must be a name like {collection}/some-name, or its last part")
-        return full
-
-    return AfterValidator(check)
-
-
-Bytes = Annotated[int, BeforeValidator(lambda value: _amount(value, _UNITS, "512MiB")), Field(gt=0)]
-Seconds = Annotated[int, BeforeValidator(lambda value: _amount(value, _SECONDS, "30m")), Field(gt=0)]
-OrganizationName = Annotated[str, _named("organizations")]
-CollaborationName = Annotated[str, _named("collaborations")]
-UserName = Annotated[str, _named("users")]
-NodeName = Annotated[str, _named("organizations/nodes")]
-
-
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class ServerSection(_Section):
@@ -99,26 +65,6 @@ class IdentitySection(_Section):
         if not names.is_valid(self.name, "organizations/nodes"):
             raise ValueError("node must have 2 to 40 lower-case letters, digits and hyphens, e.g. clara-1")
         return self
-
-
-class DatasetSection(_Section):
-    """A file that algorithms may read."""
-
-    name: str
-    path: Path
-    format: Literal["csv", "parquet"]
-    collaborations: tuple[CollaborationName, ...] | None = None
-    description: str = ""
-
-    @model_validator(mode="after")
-    def _valid_name(self) -> DatasetSection:
-        if DATASET_NAME.fullmatch(self.name) is None:
-            raise ValueError("name must have 1 to 63 lower-case letters, digits, '.', '_' and '-'")
-        return self
-
-    def serves(self, collaboration: str) -> bool:
-        """Whether tasks of a collaboration may read it; without a list, those of all that the node serves."""
-        return self.collaborations is None or collaboration in self.collaborations
 
 
 class ImageRule(_Section):
@@ -175,6 +121,7 @@ class PolicySection(_Section):
     peers: bool | tuple[OrganizationName, ...] = False
     peer_authorities: dict[OrganizationName, Path] = Field(default_factory=dict)
     pin_peer_authorities: bool = False
+    egress: tuple[EgressRule, ...] = ()
 
 
 class TrustSection(_Section):
@@ -196,6 +143,7 @@ class LimitsSection(_Section):
     max_log_lines: int = Field(default=10_000, ge=0)
     max_image_size: Bytes = 20 * 1024**3
     max_peer_channels: int = Field(default=128, ge=1, le=10_000)
+    max_connections: int = Field(default=64, ge=1, le=1_000)
 
 
 class RegistrySection(_Section):
@@ -304,9 +252,9 @@ def load(path: Path) -> NodeConfig:
     source = YamlSource.read(path)
     config = _absolute(source.parse(NodeConfig), path.resolve().parent)
     problems = [
-        f"{source.place(('datasets', index, 'path'))}: datasets.{index}.path: there is no file {dataset.path}"
+        f"{source.place(('datasets', index, field))}: datasets.{index}.{field}: there is no {kind} {path}"
         for index, dataset in enumerate(config.datasets)
-        if not dataset.path.is_file()
+        for field, kind, path in dataset.missing()
     ]
     problems += [
         f"{source.place(('policy', 'images', index, 'keys', position))}: policy.images.{index}.keys.{position}: "

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
-from datetime import datetime
+from dataclasses import dataclass, field
+from datetime import date, datetime
 from pathlib import Path
 from typing import Protocol
 
@@ -20,15 +20,43 @@ SOCKET_NAME = "api.sock"
 
 
 @dataclass(frozen=True)
+class ServiceConnection:
+    """What a connection with a service leads to.
+
+    Attributes:
+        dialect: of the database, as in its URL.
+        database: its name.
+        cdm_schema: schema with the tables of the OMOP Common Data Model, or empty.
+        cdm_version: version of that model, or empty.
+    """
+
+    dialect: str
+    database: str
+    cdm_schema: str = ""
+    cdm_version: str = ""
+
+
+@dataclass(frozen=True)
+class Question:
+    """A query of a dataset with its values, checked against the bounds that the dataset sets."""
+
+    query: str
+    values: Mapping[str, bool | int | float | str | date]
+
+
+@dataclass(frozen=True)
 class BoundDataset:
     """A dataset that a run may read.
 
     Attributes:
         parameter: parameter of the function.
         dataset: name at the node.
-        format: ``csv`` or ``parquet``.
-        source: file at the node.
-        path: file as the algorithm sees it.
+        format: as the algorithm is told; the answer to a query is ``parquet``.
+        source: file or folder at the node; that of a service is made in the directory of the run, before it begins.
+        path: the same as the algorithm sees it.
+        sheet: of a workbook.
+        connection: what a service leads to that the run may connect to; None for files.
+        question: what the service is asked before the run begins; None when nothing is asked.
     """
 
     parameter: str
@@ -36,6 +64,9 @@ class BoundDataset:
     format: str
     source: Path
     path: str
+    sheet: str = ""
+    connection: ServiceConnection | None = None
+    question: Question | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True)
@@ -58,6 +89,8 @@ class RunContext:
         terms: what must hold before anything of the run leaves.
         order: the signed order that the run obeys, in whose name it may ask others; None for an unsigned task.
         attempt: number of the attempt, from 1.
+        declared_egress: hosts that its function declares, ``HOST:PORT``.
+        egress: those of them that the policy allows.
     """
 
     run: str
@@ -75,6 +108,8 @@ class RunContext:
     order: GivenOrder | None = None
     terms: Terms = FREE
     attempt: int = 1
+    declared_egress: tuple[str, ...] = ()
+    egress: tuple[str, ...] = ()
 
     @property
     def task(self) -> str:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -14,9 +14,12 @@ from vantage.api.types.v1 import types_pb2
 from vantage.common import argument_files
 from vantage.common.argument_files import ArgumentFile
 from vantage.common.bound_arguments import arguments_of
+from vantage.common.data_questions import take_questions
 from vantage.common.errors import Reason, error
 from vantage.node.config import NodeConfig
+from vantage.node.datasets.binding import Asked, bind, seen
 from vantage.node.door import BoundDataset, RunContext
+from vantage.node.egress.rules import allowed_hosts
 from vantage.node.executor.base import Job, Limits
 from vantage.node.orders import GivenOrder, OrderGate
 from vantage.node.payloads import MAX_ARGUMENT_BYTES, Payloads
@@ -24,8 +27,6 @@ from vantage.node.policy import JSON, decide_call, decide_request, decide_root
 from vantage.node.release.terms import terms_of
 from vantage.node.sealed import Sealer
 from vantage.node.sources import CodeSource, TrustedCode
-
-CONTAINER_DATA = "/data"
 
 
 @dataclass(frozen=True)
@@ -64,6 +65,7 @@ class Intake:
         gate: decides about signed orders.
         sealer: opens arguments.
         collaborations: those that the node serves now.
+        directory: of a run, which need not exist yet.
     """
 
     def __init__(
@@ -74,6 +76,7 @@ class Intake:
         gate: OrderGate,
         sealer: Sealer,
         collaborations: Callable[[], tuple[str, ...]],
+        directory: Callable[[pb.Lease], Path],
     ) -> None:
         self._config = config
         self._source = source
@@ -81,6 +84,8 @@ class Intake:
         self._gate = gate
         self._sealer = sealer
         self._collaborations = collaborations
+        self._directory = directory
+        self._boxed = config.executor == "docker"
         limits = config.limits
         self._limits = Limits(limits.memory, limits.cpus, limits.pids, limits.scratch)
 
@@ -108,11 +113,15 @@ class Intake:
         trusted = await self._source.trust(spec.image, spec.function)
         target = spec.targets[0]
         arguments = _Arguments(b"{}", "")
+        questions: Mapping[str, Asked] = {}
         if target.HasField("arguments"):
             arguments = await self._arguments(target.arguments, given, make_room)
+            content, questions = take_questions(arguments.content)
+            arguments = replace(arguments, content=content)
         files = [each.parameter for each in arguments.files]
         gpus = len(self._config.docker.gpus)
         decide_call(trusted.declaration, assign, arguments.media_type, arguments.content, gpus, files).enforce()
+        context = self._context(assign, arguments, questions, given, trusted)
         if given is not None:
             await self._gate.take(given, assign)
         return Order(
@@ -124,7 +133,7 @@ class Intake:
                 self._limits,
                 gpus=trusted.declaration.function(spec.function).gpus,
             ),
-            self._context(assign, arguments, given),
+            context,
             trusted,
             () if given is None else given.verified.order.recipients,
         )
@@ -174,8 +183,21 @@ class Intake:
             ) from problem
         return _Arguments(unpacked.arguments, JSON, unpacked.files)
 
-    def _context(self, assign: pb.Assign, arguments: _Arguments, given: GivenOrder | None) -> RunContext:
+    def _context(
+        self,
+        assign: pb.Assign,
+        arguments: _Arguments,
+        questions: Mapping[str, Asked],
+        given: GivenOrder | None,
+        trusted: TrustedCode,
+    ) -> RunContext:
         spec = assign.spec
+        if unbound := questions.keys() - {each.parameter for each in spec.targets[0].datasets}:
+            raise error(
+                Reason.ARGUMENTS_INVALID, f"there is a question, but no dataset, for {', '.join(unbound)[:200]}"
+            )
+        function = trusted.declaration.function(spec.function)
+        directory = self._directory(assign.lease)
         organizations = tuple(assign.organizations)
         if given is not None:
             # Whom the requester means, not whom the server names.
@@ -192,7 +214,10 @@ class Intake:
             collaboration=spec.collaboration,
             organizations=organizations,
             datasets=(
-                *(self._bound(each.parameter, each.dataset) for each in spec.targets[0].datasets),
+                *(
+                    self._bound(each.parameter, each.dataset, questions.get(each.parameter), directory)
+                    for each in spec.targets[0].datasets
+                ),
                 *(self._sent(each) for each in arguments.files),
             ),
             arguments=arguments.content or b"{}",
@@ -204,21 +229,19 @@ class Intake:
             order=given,
             attempt=assign.lease.attempt,
             terms=terms,
+            declared_egress=function.egress,
+            egress=allowed_hosts(self._config.policy, spec.image, function),
         )
 
-    def _bound(self, parameter: str, name: str) -> BoundDataset:
+    def _bound(self, parameter: str, name: str, asked: Asked | None, directory: Path) -> BoundDataset:
         dataset = self._config.dataset(name)
         if dataset is None:
             raise error(Reason.DATASET_UNKNOWN, f"there is no dataset {name!r}", dataset=name)
-        return BoundDataset(parameter, name, dataset.format, dataset.path, self._seen(parameter, dataset.path))
+        return bind(parameter, dataset, asked, directory, boxed=self._boxed)
 
     def _sent(self, file: ArgumentFile) -> BoundDataset:
-        return BoundDataset(file.parameter, "", file.format, file.path, self._seen(file.parameter, file.path))
-
-    def _seen(self, parameter: str, path: Path) -> str:
-        """The path of a file as the algorithm sees it."""
-        # Two parameters may be bound to the same file: each has a directory of its own.
-        return f"{CONTAINER_DATA}/{parameter}/{path.name}" if self._config.executor == "docker" else str(path)
+        path = seen(file.parameter, file.path, boxed=self._boxed)
+        return BoundDataset(file.parameter, "", file.format, file.path, path)
 
 
 def _unpack_plain(sent: Path, files: Path, limit: int) -> argument_files.Unpacked:

@@ -29,6 +29,7 @@ from vantage.node.release.examiner import Examiner
 from vantage.node.reporting import Reporter
 from vantage.node.run_door import RunDoor, Serve
 from vantage.node.sealed import Sealer, payload_of
+from vantage.node.services import Services
 from vantage.node.session import Settings
 from vantage.node.sources import CodeSource
 from vantage.node.subtasks import Subtasks
@@ -68,6 +69,7 @@ class Tools:
         subtasks: questions of central functions.
         serve: the local API.
         tunnels: streams to peers.
+        services: streams to datasets and hosts, and what runs are given of datasets.
         scratch: directory that holds the runs' own.
         audit: what happened, for the node's admin.
         gate: decides about signed orders.
@@ -81,6 +83,7 @@ class Tools:
     subtasks: Subtasks
     serve: Serve
     tunnels: Tunnels
+    services: Services
     scratch: Path
     audit: NodeAudit
     gate: OrderGate
@@ -115,7 +118,13 @@ class Runner:
         self._draining = False
         self._directories: set[Path] = set()
         self._intake = Intake(
-            config, tools.source, tools.payloads, tools.gate, tools.sealer, lambda: self._settings.collaborations
+            config,
+            tools.source,
+            tools.payloads,
+            tools.gate,
+            tools.sealer,
+            lambda: self._settings.collaborations,
+            self._directory,
         )
 
     # Work
@@ -347,7 +356,11 @@ class Runner:
 
         # Before the slot: a long pull keeps nobody else from running.
         await tools.source.fetch(order.trusted, tell)
-        async with self._slots, tools.tunnels.run(lease, order.context) as outside:
+        async with (
+            self._slots,
+            tools.tunnels.run(lease, order.context) as peers,
+            tools.services.run(lease, order.context, peers) as outside,
+        ):
             door = RunDoor(
                 lease,
                 order.context,
@@ -362,6 +375,7 @@ class Runner:
             limit = asyncio.timeout(seconds)
             try:
                 async with limit:
+                    await tools.services.provide(lease, order.context, lambda: door.scratch)
                     ended = await tools.executor.run(order.job, door)
             except TimeoutError:
                 if not limit.expired():

@@ -18,7 +18,7 @@ from vantage.client import AsyncClient, Delegate, Identity, Question, RunState, 
 from vantage.client.connection import GrpcTransport, ServerAddress
 from vantage.common import dsse, sealing
 from vantage.common.clock import ManualClock
-from vantage.common.errors import ConflictError, Reason, RunError
+from vantage.common.errors import ConflictError, InvalidArgumentError, Reason, RunError
 from vantage.common.statements import Order
 from vantage.testing.hostile import HostileServer
 from vantage.testing.sealed_network import COLLABORATION, IMAGE, RESEARCHER, SealedNetwork
@@ -37,6 +37,33 @@ async def reopened(network: SealedNetwork, hostile: HostileServer, task: str) ->
         await client.auth.login("rosa", PASSWORD)
         (result,) = await (await client.tasks.attach(task)).results()
         return result.value if result.failure is None else result.failure.reason
+
+
+async def test_questions_to_datasets_are_sealed_with_the_arguments(client: AsyncClient, network: SealedNetwork) -> None:
+    given: dict[str, Any] = {"column": "age"}
+    await client.tasks.run(
+        **ASK,
+        arguments=given,
+        organizations=["clara"],
+        targets=[Target("hilda", datasets={"table": "lung"})],
+        datasets={"table": "registry:adults?min_age=50&site=noord%20oost"},
+    )
+    clara = await network.nodes["clara"].take()
+    assert [each.dataset for each in clara.spec.targets[0].datasets] == ["registry"]
+    assert b"min_age" not in clara.SerializeToString()
+    asked = {"query": "adults", "arguments": {"min_age": "50", "site": "noord oost"}}
+    assert network.nodes["clara"].arguments(clara) == {"column": "age", "$data": {"table": asked}}
+    (target,) = network.nodes["clara"].order(clara).order.targets[:1]
+    assert target.datasets == {"table": "registry"}
+    hilda = await network.nodes["hilda"].take()
+    assert network.nodes["hilda"].arguments(hilda) == given == {"column": "age"}
+    for wrong in ({"table": "registry:"}, {"table": "registry:adults?min_age"}):
+        with pytest.raises(InvalidArgumentError):
+            await client.tasks.run(**ASK, arguments=given, organizations=["clara"], datasets=wrong)
+    with pytest.raises(InvalidArgumentError):
+        await client.tasks.run(
+            **ASK, arguments={"$data": {}}, organizations=["clara"], datasets={"table": "registry:adults"}
+        )
 
 
 async def test_a_question_is_signed_and_sealed_and_its_answer_verified_and_opened(

@@ -115,7 +115,7 @@ async def test_runs_of_a_task_talk_and_end(tmp_path: Path) -> None:
 async def test_offers_that_lead_to_nothing_take_no_room(tmp_path: Path) -> None:
     async with PeerNetwork.running(tmp_path, ["clara", "hilda"]) as network:
         runs = await network.ask("clara", "hilda")
-        peers = runs["hilda"]._outside  # type: ignore[attr-defined]  # what the server's offers reach
+        peers = runs["hilda"]._outside.inner  # type: ignore[attr-defined]  # what the server's offers reach
         assert isinstance(peers, RunPeers)
 
         async def refuse(_: Parties) -> Wire:
@@ -136,7 +136,7 @@ async def test_offers_that_lead_to_nothing_take_no_room(tmp_path: Path) -> None:
 
 async def test_an_offer_that_gives_up_takes_nobody_along(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async with PeerNetwork.running(tmp_path, ["hilda"]) as network:
-        known = (await network.ask("hilda"))["hilda"]._outside  # type: ignore[attr-defined]  # see above
+        known = (await network.ask("hilda"))["hilda"]._outside.inner  # type: ignore[attr-defined]  # see above
         assert isinstance(known, RunPeers)
         here = known._connector
         assert isinstance(here, tunnels.Tunnels)

@@ -62,7 +62,7 @@ def test_names_amounts_and_paths_are_completed(directory: Path) -> None:
         ("policy:", "polcy:", "node.yaml:12: polcy", "did you mean 'policy'"),
         ("    format: csv", "    fromat: csv", "node.yaml:10: datasets.0.fromat", "did you mean 'format'"),
         ("      keys:", "      quays: 1\n      keys:", "node.yaml:15: policy.images.0.quays", "keys"),
-        ("format: csv", "format: excel", "node.yaml:10: datasets.0.format", "'csv' or 'parquet'"),
+        ("format: csv", "format: spss", "node.yaml:10: datasets.0.format", "'csv', 'parquet'"),
         ("memory: 512MiB", "memory: lots", "node.yaml:17: limits.memory", "512MiB"),
         ("memory: 512MiB", "memory: -5", "node.yaml:17: limits.memory", "greater than 0"),
         ("  node: clara-1\n", "", "node.yaml:3: identity.node", "is missing"),
@@ -97,7 +97,7 @@ def test_what_is_no_configuration_is_said_to_be_none(directory: Path, text: str)
 
 
 def test_all_mistakes_are_shown_at_once(directory: Path) -> None:
-    text = GOOD.replace("format: csv", "format: excel").replace("memory: 512MiB", "memory: lots")
+    text = GOOD.replace("format: csv", "format: spss").replace("memory: 512MiB", "memory: lots")
     with pytest.raises(ConfigurationError) as caught:
         load(write(directory, text))
     assert len(caught.value.message.splitlines()) == 2

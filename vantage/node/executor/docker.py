@@ -262,11 +262,13 @@ def _check_readable(door: Door) -> None:
             raise error(
                 Reason.DATASET_UNREADABLE, f"the dataset {dataset.dataset} cannot be read: {problem.strerror}"
             ) from problem
-        if not mode & stat.S_IROTH:
+        # A folder must be entered as well.
+        needed = stat.S_IROTH | (stat.S_IXOTH if stat.S_ISDIR(mode) else 0)
+        if mode & needed != needed:
             raise error(
                 Reason.DATASET_UNREADABLE,
                 f"the dataset {dataset.dataset} may not be read by the user of the container: ask the node's admin to "
-                "allow others to read the file (chmod o+r); containers reach it through a mount alone",
+                "allow others to read it (chmod o+rX); containers reach it through a mount alone",
                 dataset=dataset.dataset,
             )
 

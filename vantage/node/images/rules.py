@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
@@ -10,6 +9,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from vantage.common import cosign
 from vantage.common.errors import Reason, error
+from vantage.common.repository_patterns import matches
 from vantage.node.config import ImageRule
 
 
@@ -43,16 +43,11 @@ class Rule:
 
     def matches(self, repository: str) -> bool:
         """Whether the rule is about a repository: the whole name, never a prefix."""
-        return re.fullmatch(_expression(self.pattern), repository) is not None
+        return matches(self.pattern, repository)
 
     def allows(self, function: str) -> bool:
         """Whether the rule allows a function."""
         return self.functions is None or function in self.functions
-
-
-def _expression(pattern: str) -> str:
-    translated = {"**": ".*", "*": "[^/]*"}
-    return "".join(translated.get(part, re.escape(part)) for part in re.split(r"(\*\*|\*)", pattern))
 
 
 def load_rules(rules: Iterable[ImageRule]) -> tuple[Rule, ...]:

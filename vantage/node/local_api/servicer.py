@@ -17,7 +17,7 @@ from vantage.api.algorithm.v1 import algorithm_service_pb2_grpc
 from vantage.common.errors import Reason, VantageError, error
 from vantage.common.rpc import abort
 from vantage.node.connection import FatalError
-from vantage.node.door import RunCallbacks, RunContext
+from vantage.node.door import BoundDataset, RunCallbacks, RunContext
 from vantage.node.local_api.dialing import serve_dial
 from vantage.node.local_api.results import take_result
 
@@ -55,14 +55,12 @@ class AlgorithmServicer(algorithm_service_pb2_grpc.AlgorithmServiceServicer):
             organization=run.organization,
             collaboration=run.collaboration,
             organizations=run.organizations,
-            datasets=[
-                pb.ContextDataset(parameter=each.parameter, dataset=each.dataset, format=each.format, path=each.path)
-                for each in run.datasets
-            ],
+            datasets=[_dataset(each) for each in run.datasets],
             arguments_media_type=run.arguments_media_type,
             arguments_size_bytes=len(run.arguments),
             max_result_bytes=run.max_result_bytes,
             image=run.image,
+            egress=run.egress,
         )
         answer.deadline.FromDatetime(run.deadline)
         return answer
@@ -137,6 +135,22 @@ class AlgorithmServicer(algorithm_service_pb2_grpc.AlgorithmServiceServicer):
         shown = next((str(value) for key, value in context.invocation_metadata() or () if key == "authorization"), "")
         if not hmac.compare_digest(shown.encode(), f"Bearer {self._context.token}".encode()):
             await abort(context, error(Reason.UNAUTHENTICATED, "show the token of the run: VANTAGE_TOKEN"))
+
+
+def _dataset(bound: BoundDataset) -> pb.ContextDataset:
+    message = pb.ContextDataset(
+        parameter=bound.parameter, dataset=bound.dataset, format=bound.format, path=bound.path, sheet=bound.sheet
+    )
+    if (leads := bound.connection) is not None:
+        message.connection.CopyFrom(
+            pb.ServiceConnection(
+                dialect=leads.dialect,
+                database=leads.database,
+                cdm_schema=leads.cdm_schema,
+                cdm_version=leads.cdm_version,
+            )
+        )
+    return message
 
 
 async def _translated(responses: AsyncGenerator[T, None], context: Context) -> AsyncGenerator[T, None]:

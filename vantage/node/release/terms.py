@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from vantage.node.patterns import matches
+from vantage.common.repository_patterns import matches
 from vantage.node.release.looking import Look
 
 if TYPE_CHECKING:

@@ -108,6 +108,54 @@ class IncomingTarget(_message.Message):
 Global___IncomingTarget: _TypeAlias = IncomingTarget  # noqa: Y015
 
 @_typing.final
+class DatasetTarget(_message.Message):
+    """The service behind a dataset that the run was given as a connection."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PARAMETER_FIELD_NUMBER: _builtins.int
+    parameter: _builtins.str
+    """Parameter of the function that the dataset is bound to."""
+    def __init__(
+        self,
+        *,
+        parameter: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["parameter", b"parameter"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DatasetTarget: _TypeAlias = DatasetTarget  # noqa: Y015
+
+@_typing.final
+class HostTarget(_message.Message):
+    """A host outside, by the policy of the node. The name is resolved at the node."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    HOST_FIELD_NUMBER: _builtins.int
+    PORT_FIELD_NUMBER: _builtins.int
+    host: _builtins.str
+    """Host name or IP address."""
+    port: _builtins.int
+    """1 to 65535."""
+    def __init__(
+        self,
+        *,
+        host: _builtins.str = ...,
+        port: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["host", b"host", "port", b"port"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___HostTarget: _TypeAlias = HostTarget  # noqa: Y015
+
+@_typing.final
 class DialTarget(_message.Message):
     """Where a stream of bytes goes."""
 
@@ -115,6 +163,8 @@ class DialTarget(_message.Message):
 
     PEER_FIELD_NUMBER: _builtins.int
     INCOMING_FIELD_NUMBER: _builtins.int
+    DATASET_FIELD_NUMBER: _builtins.int
+    HOST_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def peer(self) -> Global___PeerTarget:
         """A peer."""
@@ -123,17 +173,27 @@ class DialTarget(_message.Message):
     def incoming(self) -> Global___IncomingTarget:
         """A connection that Listen announced."""
 
+    @_builtins.property
+    def dataset(self) -> Global___DatasetTarget:
+        """The service behind a dataset."""
+
+    @_builtins.property
+    def host(self) -> Global___HostTarget:
+        """A host outside."""
+
     def __init__(
         self,
         *,
         peer: Global___PeerTarget | None = ...,
         incoming: Global___IncomingTarget | None = ...,
+        dataset: Global___DatasetTarget | None = ...,
+        host: Global___HostTarget | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["incoming", b"incoming", "peer", b"peer", "target", b"target"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["dataset", b"dataset", "host", b"host", "incoming", b"incoming", "peer", b"peer", "target", b"target"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["incoming", b"incoming", "peer", b"peer", "target", b"target"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dataset", b"dataset", "host", b"host", "incoming", b"incoming", "peer", b"peer", "target", b"target"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_target: _TypeAlias = _typing.Literal["peer", "incoming"]  # noqa: Y015
+    _WhichOneofReturnType_target: _TypeAlias = _typing.Literal["peer", "incoming", "dataset", "host"]  # noqa: Y015
     _WhichOneofArgType_target: _TypeAlias = _typing.Literal["target", b"target"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_target) -> _WhichOneofReturnType_target | None: ...
 
@@ -430,14 +490,26 @@ class ContextDataset(_message.Message):
     DATASET_FIELD_NUMBER: _builtins.int
     FORMAT_FIELD_NUMBER: _builtins.int
     PATH_FIELD_NUMBER: _builtins.int
+    SHEET_FIELD_NUMBER: _builtins.int
+    CONNECTION_FIELD_NUMBER: _builtins.int
     parameter: _builtins.str
     """Parameter of the function that it is bound to."""
     dataset: _builtins.str
     """Name of the dataset at the node."""
     format: _builtins.str
-    """"csv" or "parquet"."""
+    """"csv", "parquet" (also the answer of a query that the node has asked), "excel", "folder", or for a connection the
+    service's: "postgresql", "omop" or "sql".
+    """
     path: _builtins.str
-    """Path inside the container, read-only."""
+    """Path inside the container, read-only: the file or folder; for a connection the folder with the files username and
+    password (each without a line end; left out when there is none).
+    """
+    sheet: _builtins.str
+    """For "excel": the sheet; the first when empty."""
+    @_builtins.property
+    def connection(self) -> Global___ServiceConnection:
+        """For a connection: what it leads to. Dial(dataset) opens it."""
+
     def __init__(
         self,
         *,
@@ -445,14 +517,50 @@ class ContextDataset(_message.Message):
         dataset: _builtins.str = ...,
         format: _builtins.str = ...,
         path: _builtins.str = ...,
+        sheet: _builtins.str = ...,
+        connection: Global___ServiceConnection | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["connection", b"connection"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["dataset", b"dataset", "format", b"format", "parameter", b"parameter", "path", b"path"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["connection", b"connection", "dataset", b"dataset", "format", b"format", "parameter", b"parameter", "path", b"path", "sheet", b"sheet"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ContextDataset: _TypeAlias = ContextDataset  # noqa: Y015
+
+@_typing.final
+class ServiceConnection(_message.Message):
+    """What a connection leads to."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DIALECT_FIELD_NUMBER: _builtins.int
+    DATABASE_FIELD_NUMBER: _builtins.int
+    CDM_SCHEMA_FIELD_NUMBER: _builtins.int
+    CDM_VERSION_FIELD_NUMBER: _builtins.int
+    dialect: _builtins.str
+    """Dialect of the database, as in its URL: "postgresql", "mysql", ..."""
+    database: _builtins.str
+    """Name of the database."""
+    cdm_schema: _builtins.str
+    """For "omop": the schema that holds the tables of the Common Data Model, and its version."""
+    cdm_version: _builtins.str
+    """Version of the Common Data Model, e.g. "5.4"."""
+    def __init__(
+        self,
+        *,
+        dialect: _builtins.str = ...,
+        database: _builtins.str = ...,
+        cdm_schema: _builtins.str = ...,
+        cdm_version: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cdm_schema", b"cdm_schema", "cdm_version", b"cdm_version", "database", b"database", "dialect", b"dialect"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ServiceConnection: _TypeAlias = ServiceConnection  # noqa: Y015
 
 @_typing.final
 class GetContextResponse(_message.Message):
@@ -472,6 +580,7 @@ class GetContextResponse(_message.Message):
     MAX_RESULT_BYTES_FIELD_NUMBER: _builtins.int
     DEADLINE_FIELD_NUMBER: _builtins.int
     IMAGE_FIELD_NUMBER: _builtins.int
+    EGRESS_FIELD_NUMBER: _builtins.int
     run: _builtins.str
     """tasks/{task}/runs/{run}."""
     task: _builtins.str
@@ -502,6 +611,10 @@ class GetContextResponse(_message.Message):
     def deadline(self) -> _timestamp_pb2.Timestamp:
         """When the run is ended."""
 
+    @_builtins.property
+    def egress(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Hosts that the function declares and the node's policy allows: HOST:PORT."""
+
     def __init__(
         self,
         *,
@@ -517,10 +630,11 @@ class GetContextResponse(_message.Message):
         max_result_bytes: _builtins.int = ...,
         deadline: _timestamp_pb2.Timestamp | None = ...,
         image: _builtins.str = ...,
+        egress: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["deadline", b"deadline"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["arguments_media_type", b"arguments_media_type", "arguments_size_bytes", b"arguments_size_bytes", "collaboration", b"collaboration", "datasets", b"datasets", "deadline", b"deadline", "function", b"function", "image", b"image", "max_result_bytes", b"max_result_bytes", "organization", b"organization", "organizations", b"organizations", "run", b"run", "task", b"task"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["arguments_media_type", b"arguments_media_type", "arguments_size_bytes", b"arguments_size_bytes", "collaboration", b"collaboration", "datasets", b"datasets", "deadline", b"deadline", "egress", b"egress", "function", b"function", "image", b"image", "max_result_bytes", b"max_result_bytes", "organization", b"organization", "organizations", b"organizations", "run", b"run", "task", b"task"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

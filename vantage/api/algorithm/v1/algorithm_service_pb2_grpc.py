@@ -144,16 +144,19 @@ class AlgorithmServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def Dial(self, request_iterator, context):
-        """Opens a stream of bytes to a target: a peer, or a connection that Listen announced. First message: target; the node
-        answers opened; then both sides send data. finished tells the other side that no more comes, and is answered by sent;
+        """Opens a stream of bytes to a target: a peer, a connection that Listen announced, the service behind a dataset of the
+        run, or a host that the node's policy allows. It is the node that connects. First message: target; the node answers
+        opened; then both sides send data. finished tells the other side that no more comes, and is answered by sent;
         the response finished tells the same in the other direction, and the call ends when both have said so. Cancelling the
         call, or ending the requests without finished, breaks the connection. A side that does not read stops the side that
         writes.
         Who: the running algorithm.
         Errors: PEERS_REFUSED (by the policy of either node), NOT_FOUND (no such peer, or connection), PEER_NOT_READY (it did
         not begin, or did not listen, in time), PEER_ENDED, PEER_LOST (the connection broke and could not be resumed),
-        RELAY_UNAVAILABLE, RELAY_TAMPERED, CERTIFICATE_UNTRUSTED, TOO_MANY_CHANNELS, UNIMPLEMENTED (a kind of target that this
-        node does not offer).
+        RELAY_UNAVAILABLE, RELAY_TAMPERED, CERTIFICATE_UNTRUSTED, TOO_MANY_CHANNELS; for datasets DATASET_NOT_REQUESTED,
+        DATASET_ACCESS_REFUSED (a file, or one that only answers queries), DATASET_UNAVAILABLE; for hosts EGRESS_REFUSED (not
+        declared, not in the policy, at a private address, or another TLS server name), HOST_UNREACHABLE; for both
+        CONNECTION_LOST; UNIMPLEMENTED (a kind of target that this node does not offer).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -267,29 +267,193 @@ Global___ConnectResponse: _TypeAlias = ConnectResponse  # noqa: Y015
 
 @_typing.final
 class DatasetInfo(_message.Message):
-    """A dataset that the node offers."""
+    """A dataset that the node offers, as far as its admin shares what it holds."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     NAME_FIELD_NUMBER: _builtins.int
     FORMAT_FIELD_NUMBER: _builtins.int
+    DESCRIPTION_FIELD_NUMBER: _builtins.int
+    ACCESS_FIELD_NUMBER: _builtins.int
+    TABLES_FIELD_NUMBER: _builtins.int
+    QUERIES_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Name."""
     format: _builtins.str
-    """"csv" or "parquet"."""
+    """"csv", "parquet", "excel", "folder", "postgresql", "omop", "sql" or "sparql"."""
+    description: _builtins.str
+    """For people, at most 500 characters."""
+    access: _builtins.str
+    """How algorithms get it: "file", "connection", or "query": the node asks one of its queries and hands over the answer."""
+    @_builtins.property
+    def tables(self) -> _containers.RepeatedCompositeFieldContainer[Global___DatasetTable]:
+        """Tables that it holds; a file is one without a name. At most 200."""
+
+    @_builtins.property
+    def queries(self) -> _containers.RepeatedCompositeFieldContainer[Global___DatasetQuery]:
+        """Queries that may be asked. At most 100."""
+
     def __init__(
         self,
         *,
         name: _builtins.str = ...,
         format: _builtins.str = ...,
+        description: _builtins.str = ...,
+        access: _builtins.str = ...,
+        tables: _abc.Iterable[Global___DatasetTable] | None = ...,
+        queries: _abc.Iterable[Global___DatasetQuery] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["format", b"format", "name", b"name"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["access", b"access", "description", b"description", "format", b"format", "name", b"name", "queries", b"queries", "tables", b"tables"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___DatasetInfo: _TypeAlias = DatasetInfo  # noqa: Y015
+
+@_typing.final
+class DatasetTable(_message.Message):
+    """A table of a dataset."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    COLUMNS_FIELD_NUMBER: _builtins.int
+    ROW_COUNT_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Name; empty for a file."""
+    row_count: _builtins.int
+    """How many rows it has; absent when that is not shared."""
+    @_builtins.property
+    def columns(self) -> _containers.RepeatedCompositeFieldContainer[Global___DatasetColumn]:
+        """At most 1,000."""
+
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        columns: _abc.Iterable[Global___DatasetColumn] | None = ...,
+        row_count: _builtins.int | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_row_count", b"_row_count", "row_count", b"row_count"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_row_count", b"_row_count", "columns", b"columns", "name", b"name", "row_count", b"row_count"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__row_count: _TypeAlias = _typing.Literal["row_count"]  # noqa: Y015
+    _WhichOneofArgType__row_count: _TypeAlias = _typing.Literal["_row_count", b"_row_count"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__row_count) -> _WhichOneofReturnType__row_count | None: ...
+
+Global___DatasetTable: _TypeAlias = DatasetTable  # noqa: Y015
+
+@_typing.final
+class DatasetColumn(_message.Message):
+    """A column of a table."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    TYPE_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Name."""
+    type: _builtins.str
+    """Its type, in the words of the source."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        type: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "type", b"type"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DatasetColumn: _TypeAlias = DatasetColumn  # noqa: Y015
+
+@_typing.final
+class DatasetQuery(_message.Message):
+    """A query that a dataset answers. Asked by the key "$data" of a task's arguments (docs/formats.md)."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    DESCRIPTION_FIELD_NUMBER: _builtins.int
+    PARAMETERS_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Name."""
+    description: _builtins.str
+    """For people, at most 500 characters."""
+    @_builtins.property
+    def parameters(self) -> _containers.RepeatedCompositeFieldContainer[Global___QueryParameter]:
+        """At most 50."""
+
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        description: _builtins.str = ...,
+        parameters: _abc.Iterable[Global___QueryParameter] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["description", b"description", "name", b"name", "parameters", b"parameters"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DatasetQuery: _TypeAlias = DatasetQuery  # noqa: Y015
+
+@_typing.final
+class QueryParameter(_message.Message):
+    """A value that a query takes."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    TYPE_FIELD_NUMBER: _builtins.int
+    DESCRIPTION_FIELD_NUMBER: _builtins.int
+    MINIMUM_FIELD_NUMBER: _builtins.int
+    MAXIMUM_FIELD_NUMBER: _builtins.int
+    VALUES_FIELD_NUMBER: _builtins.int
+    MAX_LENGTH_FIELD_NUMBER: _builtins.int
+    REQUIRED_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Name."""
+    type: _builtins.str
+    """"integer", "number", "string", "boolean" or "date"."""
+    description: _builtins.str
+    """For people, at most 500 characters."""
+    minimum: _builtins.str
+    """Smallest value, as text."""
+    maximum: _builtins.str
+    """Largest value, as text."""
+    max_length: _builtins.int
+    """Most characters of a string."""
+    required: _builtins.bool
+    """Whether it must be given."""
+    @_builtins.property
+    def values(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The only values; empty when others are allowed. At most 1,000."""
+
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        type: _builtins.str = ...,
+        description: _builtins.str = ...,
+        minimum: _builtins.str = ...,
+        maximum: _builtins.str = ...,
+        values: _abc.Iterable[_builtins.str] | None = ...,
+        max_length: _builtins.int = ...,
+        required: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["description", b"description", "max_length", b"max_length", "maximum", b"maximum", "minimum", b"minimum", "name", b"name", "required", b"required", "type", b"type", "values", b"values"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___QueryParameter: _TypeAlias = QueryParameter  # noqa: Y015
 
 @_typing.final
 class Lease(_message.Message):

@@ -1,0 +1,122 @@
+"""Asks services on behalf of runs; what blocks does so on threads of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+from vantage.common.errors import Reason, error
+from vantage.node.datasets.sections import DatasetSection
+from vantage.node.door import Question
+
+if TYPE_CHECKING:
+    from vantage.node.datasets.sql import Rights, Sql, Table
+
+log = logging.getLogger(__name__)
+
+GRACE_SECONDS = 5.0
+"""How long a database that is told to stop may take; its thread is left alone then."""
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Written:
+    """An answer on disk."""
+
+    rows: int
+    size: int
+
+
+class Asker:
+    """Asks the services of a node's datasets.
+
+    Args:
+        threads: how many databases are asked at a time.
+    """
+
+    def __init__(self, threads: int) -> None:
+        self._threads = ThreadPoolExecutor(threads, thread_name_prefix="datasets")
+
+    async def answer(self, dataset: DatasetSection, question: Question, path: Path) -> Written:
+        """Write the answer to a question into a new Parquet file.
+
+        Raises:
+            VantageError: DATASET_UNAVAILABLE, DATASET_TOO_LARGE, DATASET_UNREADABLE.
+            OSError: there is no room.
+        """
+        query = dataset.queries[question.query]
+        if dataset.format == "sparql":
+            from vantage.node.datasets import sparql
+            from vantage.node.datasets.tables import TableFile
+
+            with TableFile(path, dataset.name, dataset.max_rows, dataset.max_bytes) as file:
+                await sparql.ask(dataset, query, question.values, file)
+                return Written(file.rows, file.close())
+
+        def write(sql: Sql) -> Written:
+            from vantage.node.datasets.tables import TableFile
+
+            with TableFile(path, dataset.name, dataset.max_rows, dataset.max_bytes) as file:
+                sql.ask(query, question.values, file)
+                return Written(file.rows, file.close())
+
+        return await self._sql(dataset, write)
+
+    async def rights(self, dataset: DatasetSection) -> Rights:
+        """What the role of a database may do beyond reading.
+
+        Raises:
+            UnavailableError: DATASET_UNAVAILABLE.
+        """
+        return await self._sql(dataset, lambda sql: sql.rights())
+
+    async def tables(self, dataset: DatasetSection, *, count: bool) -> tuple[Table, ...]:
+        """The tables of a database that its role may read.
+
+        Raises:
+            UnavailableError: DATASET_UNAVAILABLE.
+        """
+        return await self._sql(dataset, lambda sql: sql.tables(count=count))
+
+    def close(self) -> None:
+        """Take no more questions."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+    async def _sql(self, dataset: DatasetSection, work: Callable[[Sql], T]) -> T:
+        sql = _open(dataset)
+        task = asyncio.ensure_future(asyncio.get_running_loop().run_in_executor(self._threads, lambda: work(sql)))
+        try:
+            async with asyncio.timeout(dataset.timeout + GRACE_SECONDS):
+                return await asyncio.shield(task)
+        except (TimeoutError, asyncio.CancelledError) as ended:
+            await asyncio.to_thread(sql.cancel)
+            await asyncio.wait({task}, timeout=GRACE_SECONDS)
+            if task.done() and not task.cancelled():
+                task.exception()  # it failed because it was told to
+            else:
+                log.warning("database goes on although it was told to stop", extra={"dataset": dataset.name})
+            if isinstance(ended, asyncio.CancelledError):
+                raise
+            raise error(
+                Reason.DATASET_UNAVAILABLE,
+                f"the dataset {dataset.name} took longer than its {dataset.timeout} s: ask for less",
+                dataset=dataset.name,
+            ) from None
+
+
+def _open(dataset: DatasetSection) -> Sql:
+    try:
+        from vantage.node.datasets.sql import Sql
+    except ImportError as problem:
+        raise error(
+            Reason.CONFIGURATION_INVALID,
+            f"the dataset {dataset.name} needs {problem.name}, which is not here: pip install 'vantage[datasets]'",
+            dataset=dataset.name,
+        ) from None
+    return Sql(dataset)

@@ -1,0 +1,1 @@
+"""Hosts that algorithms may be connected with: none, unless the policy lists them."""
