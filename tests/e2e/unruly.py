@@ -67,6 +67,16 @@ def endless(stubborn: bool = False) -> int:
 
 
 @function
+def bomb() -> int:
+    """Fork without end, and so do the children."""
+    while True:
+        try:
+            os.fork()
+        except OSError:
+            time.sleep(0.01)
+
+
+@function
 def hungry() -> int:
     """Take memory until there is none."""
     kept = []

@@ -35,6 +35,8 @@ _LIMITS = Limits(memory=256 * 1024**2, cpus=1.0, pids=64, scratch=32 * 1024**2)
 """The probe uses up all that it is given: never more than this, however large the node's limits are."""
 _ELSEWHERE = (("169.254.169.254", 80), ("172.17.0.1", 22), ("10.88.0.1", 22), ("1.1.1.1", 53), ("2606:4700::1111", 53))
 """Cloud metadata, the usual gateways of Docker and Podman, the internet."""
+_VARIABLES = ("HOME", "HOSTNAME", "PATH", "VANTAGE_SOCKET", "VANTAGE_TOKEN", "PROBE", "TERM", "container")
+"""Of the node and of every engine; Podman sets the last two, to the same in every container."""
 _NEIGHBOUR = """
 import os, socket, sys, time
 mark = sys.argv[1]
@@ -198,7 +200,7 @@ def _expectations(
         "mounts": [*temporary, SOCKET_DIRECTORY, *(each.path for each in context.datasets)],
         "data": context.datasets[0].path,
         "socket": f"{SOCKET_DIRECTORY}/{SOCKET_NAME}",
-        "environment": sorted({"HOME", "HOSTNAME", "PATH", "VANTAGE_SOCKET", "VANTAGE_TOKEN", "PROBE", *variables}),
+        "environment": sorted({*_VARIABLES, *variables}),
         "hostname": HOSTNAME,
         "host_words": _host_words(),
         "namespaces": {kind: str(Path(f"/proc/self/ns/{kind}").readlink()) for kind in _NAMESPACES},

@@ -247,7 +247,9 @@ def kernel_files() -> Result:
 def mounted() -> Result:
     strange = []
     for point, kind, options in mounts():
-        known = point in _ENGINE_MOUNTS or point.startswith(("/proc/", "/sys/")) or point in want["mounts"]
+        # With user namespaces an engine mounts the ordinary devices, since it cannot make them.
+        known = point in _ENGINE_MOUNTS | _ORDINARY_DEVICES or point.startswith(("/proc/", "/sys/"))
+        known = known or point in want["mounts"]
         if not known or (point in want["mounts"] and point not in want["temporary"] and "ro" not in options):
             strange.append(f"{point} ({kind}{'' if 'ro' in options else ', writable'})")
     return not strange, "list what is mounted", listed(strange, "only what a run needs")

@@ -28,6 +28,9 @@ MAX_OPEN_FILES = 16_384
 SHM_BYTES = 64 * 1024 * 1024
 _OOM_SCORE = 500
 """When the machine itself has no memory left, the kernel ends an algorithm rather than the node or the engine."""
+_MAX_PROCESSES = 32_768
+"""Of the container's user on the whole machine, which may have several runs; ``pids_limit`` is what bounds one. Named
+since Podman would ask for more than it may give."""
 _TEMPORARY = "rw,nosuid,nodev,noexec,mode=1777"
 _GPU_VARIABLE = "NVIDIA_VISIBLE_DEVICES"
 
@@ -100,6 +103,7 @@ def container_settings(
         "ulimits": [
             Ulimit(name="nofile", soft=MAX_OPEN_FILES, hard=MAX_OPEN_FILES),
             Ulimit(name="core", soft=0, hard=0),
+            Ulimit(name="nproc", soft=_MAX_PROCESSES, hard=_MAX_PROCESSES),
         ],
         "shm_size": min(SHM_BYTES, limits.memory),
         # Volumes that the image declares would be the host's disk.

@@ -1,0 +1,85 @@
+"""Other container engines than the one that tests share: started for a test, with their data in its directory."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any
+
+import docker
+from docker.errors import ImageNotFound
+
+from vantage.testing.engine import BASE_IMAGE, docker_client
+from vantage.testing.program import Program
+
+_SMALL_IMAGES = ("vantage/debian-python:3.11", "python:3.11-slim", BASE_IMAGE)
+"""With python3, the smallest first."""
+
+
+@contextmanager
+def second_docker(directory: Path, **settings: Any) -> Iterator[str]:
+    """A Docker engine of its own, without networks; yields its socket. Needs root.
+
+    Args:
+        directory: short, since it holds sockets.
+        settings: as in ``daemon.json``, underscores for hyphens.
+    """
+    host = f"unix://{directory}/d.sock"
+    wanted = {
+        "data_root": f"{directory}/data",
+        "exec_root": f"{directory}/exec",
+        "pidfile": f"{directory}/pid",
+        "hosts": [host],
+        "bridge": "none",
+        "iptables": False,
+        **settings,
+    }
+    directory.chmod(0o711)  # with user namespaces, root in a container is somebody else here
+    configuration = directory / "daemon.json"
+    configuration.write_text(json.dumps({name.replace("_", "-"): value for name, value in wanted.items()}))
+    with Program(["dockerd", "--config-file", str(configuration)], directory / "log") as program:
+        program.wait_for("API listen on")
+        yield host
+
+
+@contextmanager
+def podman(directory: Path) -> Iterator[str]:
+    """Podman's API; yields its socket. Needs root, and podman (``shutil.which``)."""
+    host = f"unix://{directory}/p.sock"
+    storage = ["--root", f"{directory}/root", "--runroot", f"{directory}/run"]
+    engine = ["--runtime", "runc", "--cgroup-manager", "cgroupfs", "--log-level", "info"]
+    with Program(["podman", *storage, *engine, "system", "service", "--time", "0", host], directory / "log") as program:
+        program.wait_for("API service listening on")
+        yield host
+    subprocess.run(["umount", f"{directory}/root/overlay"], check=False)  # it leaves its own mount behind
+
+
+def has_podman() -> bool:
+    """Whether it can be started here."""
+    return shutil.which("podman") is not None and shutil.which("runc") is not None
+
+
+def copy_image(host: str) -> str:
+    """Bring an image with python3 from the shared engine to another one; returns its name there."""
+    with docker_client() as shared:
+        name = next(each for each in _SMALL_IMAGES if _has(shared, each))
+        with closing(docker.DockerClient(base_url=host, version="1.41", timeout=300)) as other:
+            source = subprocess.Popen(["docker", "save", name], stdout=subprocess.PIPE)
+            assert source.stdout is not None  # noqa: S101  # it was asked for
+            try:
+                (loaded, *_rest) = other.images.load(source.stdout)
+            finally:
+                source.communicate()
+    return str(loaded.id)
+
+
+def _has(client: docker.DockerClient, name: str) -> bool:
+    try:
+        client.images.get(name)
+    except ImageNotFound:
+        return False
+    return True
