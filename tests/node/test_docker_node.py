@@ -30,10 +30,14 @@ DECLARATION = json.dumps(
         "schema": 1,
         "functions": {
             "count": {
-                "arguments": {"type": "object", "properties": {}, "additionalProperties": False},
+                "arguments": {
+                    "type": "object",
+                    "properties": {"rounds": {"default": 1}},
+                    "additionalProperties": False,
+                },
                 "data": [{"parameter": "table"}],
             },
-            "bomb": {"arguments": {"type": "object"}},
+            "bomb": {"arguments": {"type": "object", "properties": {"rounds": {"default": 1}}}},
         },
     }
 )
@@ -88,7 +92,16 @@ async def test_a_signed_image_answers_and_an_unsigned_one_is_refused(
     station.settings |= {
         "executor": "docker",
         "allow_unsandboxed": False,
-        "policy": {"images": [{"repository": f"{registry.address}/algorithms/*", "keys": ["author.pub"]}]},
+        "policy": {
+            "images": [
+                {
+                    "repository": f"{registry.address}/algorithms/*",
+                    "keys": ["author.pub"],
+                    "users": ["dora/alice"],
+                    "arguments": {"rounds": {"maximum": 3}},
+                }
+            ]
+        },
         "limits": {"memory": "256MiB"},
     }
     with docker_client() as engine:
@@ -109,6 +122,14 @@ async def test_a_signed_image_answers_and_an_unsigned_one_is_refused(
                 "organizations": ["organizations/clara", "organizations/dora"],
             }
             assert any(each.progress.message == "pulling image" for each in session.received)
+
+            # The registry is not asked again, and what the rule says of the question holds for each.
+            for refused, reason in (
+                (assign("bomb", "{}", image=image, creator="users/bob"), "POLICY_REFUSED"),
+                (assign("bomb", '{"rounds": 4}', image=image), "ARGUMENTS_NOT_ALLOWED"),
+            ):
+                send(session, refused)
+                assert (await session.receive("refused")).refused.failure.reason == reason
 
             send(session, assign("bomb", "{}", image=image))
             await session.receive("accepted")
@@ -137,7 +158,9 @@ async def test_images_that_do_not_arrive_end_their_own_runs_and_no_others(
         station.settings |= {
             "executor": "docker",
             "allow_unsandboxed": False,
-            "policy": {"images": [{"repository": "**", "keys": ["author.pub"]}]},
+            "policy": {
+                "images": [{"repository": "**", "keys": ["author.pub"], "signed_as": [f"{registry.address}/**"]}]
+            },
             "registries": [{"address": proxy.address, "timeout": 3}],
             "limits": {"memory": "256MiB", "max_image_size": "64MiB"},
         }
@@ -174,7 +197,8 @@ async def test_a_registry_that_trusts_the_server_is_asked_with_its_tokens(statio
         station.settings |= {
             "executor": "docker",
             "allow_unsandboxed": False,
-            "policy": {"images": [{"repository": "**", "keys": ["author.pub"]}]},
+            # It was signed under another port.
+            "policy": {"images": [{"repository": "**", "keys": ["author.pub"], "signed_as": ["*/algorithms/x"]}]},
             "registries": [{"address": registry.address, "server_tokens": True}],
         }
         image = f"{registry.address}/algorithms/x@{pushed.digest}"

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from vantage.common import blobs, cosign, oci
-from vantage.common.blobs import Descriptor
+from vantage.common.blobs import Descriptor, Transfer
 from vantage.common.errors import Reason, error
 from vantage.common.image_archive import (
     NAME_ANNOTATION,
@@ -22,8 +22,6 @@ from vantage.common.image_manifest import read_manifest
 from vantage.common.oci import INDEX_TYPES, MANIFEST_TYPES, ImageReference, Registry
 from vantage.common.referrers import keep_listed, list_referrers
 
-Told = Callable[[str, int, int], None]
-"""Hears of a blob: which, how many bytes of it have passed, and how many it has."""
 Connect = Callable[[str, str], AbstractAsyncContextManager[Registry]]
 """Opens a repository: by the registry's address and the path."""
 
@@ -31,7 +29,7 @@ MAX_ATTACHED = 1_000
 """Manifests that hang on one image, directly or on what hangs on it."""
 
 
-async def export_images(images: list[ImageReference], connect: Connect, path: Path, told: Told) -> list[Entry]:
+async def export_images(images: list[ImageReference], connect: Connect, path: Path, told: Transfer) -> list[Entry]:
     """Write images, their signatures and attestations into a new archive; goes on where an earlier attempt ended.
 
     Returns:
@@ -54,7 +52,7 @@ async def export_images(images: list[ImageReference], connect: Connect, path: Pa
 
 
 class _Export:
-    def __init__(self, registry: Registry, archive: ArchiveWriter, image: ImageReference, told: Told) -> None:
+    def __init__(self, registry: Registry, archive: ArchiveWriter, image: ImageReference, told: Transfer) -> None:
         self._registry = registry
         self._archive = archive
         self._image = image
@@ -69,7 +67,7 @@ class _Export:
         seen = {self._image.digest}
         while waiting:
             subject = waiting.pop()
-            for tag in (cosign.signature_tag(subject), cosign.attestation_tag(subject)):
+            for tag in (cosign.signature_tag(subject), cosign.attestation_tag(subject), cosign.bill_tag(subject)):
                 if (found := await self._registry.manifest(tag)) is not None:
                     await self._store(found, tag)
             for descriptor in await list_referrers(self._registry, subject):
@@ -94,7 +92,7 @@ class _Export:
             if self._archive.has(blob.digest):
                 continue
             with self._archive.blob(blob) as target:
-                await blobs.download(self._registry, blob, target, _steps(self._told, blob))
+                await blobs.download(self._registry, blob, target, blobs.steps(self._told, blob))
         self._archive.add_blob(content)
         digest, repository = oci.digest_of(content), self._image.repository
         notes = {REPOSITORY_ANNOTATION: repository}
@@ -110,7 +108,7 @@ class _Export:
         }
 
 
-async def import_images(path: Path, host: str, prefix: str, connect: Connect, told: Told) -> list[ImageReference]:
+async def import_images(path: Path, host: str, prefix: str, connect: Connect, told: Transfer) -> list[ImageReference]:
     """Bring the images of an archive, and what hangs on them, to a registry; what is there already is passed over.
 
     Signatures that the registry has beside those of the archive stay.
@@ -148,7 +146,7 @@ async def import_images(path: Path, host: str, prefix: str, connect: Connect, to
                 for blob in _blobs(document):
                     if not await blobs.has(registry, blob.digest):
                         with archive.blob(blob) as source:
-                            await blobs.upload(registry, blob, source, _steps(told, blob))
+                            await blobs.upload(registry, blob, source, blobs.steps(told, blob))
                 if entry.tag:
                     await _put_tagged(registry, entry.tag, content, document)
                 elif "subject" in document:
@@ -197,15 +195,3 @@ def _blobs(document: dict[str, Any]) -> Iterator[Descriptor]:
 def _layers(document: dict[str, Any]) -> list[Any]:
     layers = document.get("layers")
     return layers if isinstance(layers, list) else []
-
-
-def _steps(told: Told, blob: Descriptor) -> Callable[[int], None]:
-    """Adds up what passes of one blob."""
-    passed = 0
-
-    def step(count: int) -> None:
-        nonlocal passed
-        passed += count
-        told(blob.digest[7:19], passed, blob.size)
-
-    return step

@@ -21,6 +21,8 @@ MAX_BLOB_BYTES = 1024**4
 
 Told = Callable[[int], None]
 """Hears of bytes as they come by."""
+Transfer = Callable[[str, int, int], None]
+"""Hears of a blob: which, how many bytes of it have come by, and how many it has."""
 
 
 @dataclass(frozen=True)
@@ -183,3 +185,15 @@ async def upload(registry: Registry, blob: Descriptor, source: BinaryIO, told: T
             pass
 
     await registry.retried(attempt)
+
+
+def steps(transfer: Transfer, blob: Descriptor) -> Told:
+    """Adds up the bytes of one blob."""
+    passed = 0
+
+    def step(count: int) -> None:
+        nonlocal passed
+        passed += count
+        transfer(blob.digest[7:19], passed, blob.size)
+
+    return step

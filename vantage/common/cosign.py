@@ -44,6 +44,11 @@ def attestation_tag(digest: str) -> str:
     return f"{digest.replace(':', '-', 1)}.att"
 
 
+def bill_tag(digest: str) -> str:
+    """The tag under which bills of materials of an image lie that ``cosign attach sbom`` wrote."""
+    return f"{digest.replace(':', '-', 1)}.sbom"
+
+
 def build_payload(repository: str, digest: str) -> bytes:
     """The text that is signed: this image, by digest."""
     document = {

@@ -54,11 +54,14 @@ datasets: []
 
 # What you allow. Nothing runs until there is a rule for images.
 policy:
+  keys: {{}}                         # cosign public keys by name, each with role and end if you like:
+  #  author: {{file: author.pub, role: author, expires: 2030-01-01}}
   images: []
   #  - repository: registry.example.org/algorithms/*
-  #    keys: [author.pub]          # cosign public keys
+  #    keys: [author]              # names, or files
   #    threshold: 1                # how many of them must have signed
   #    functions: [summary]        # leave out to allow all that the image declares
+  #    users: [clara/alice]        # who may run it; leave out to allow all who may ask. More: docs/image-trust.md
   # organizations: [clara]         # who may ask; leave out to allow all of the collaboration
   # users: [alice]
   # nodes: []                      # nodes whose running algorithms may ask; needed when users is set
@@ -188,10 +191,12 @@ def check(config_path: Path) -> None:
     from vantage.common.errors import VantageError
     from vantage.node import config
     from vantage.node.identity import Identity
+    from vantage.node.images.rules import load_policy
 
     try:
         loaded = config.load(config_path)
         identity = Identity.load(loaded.identity, SystemClock())
+        load_policy(loaded.policy)
     except VantageError as problem:
         _fail(problem)
     expires = identity.chain[0].not_valid_after_utc

@@ -13,12 +13,12 @@ from vantage.common.image_reference import is_registry
 from vantage.common.rpc import normalize_fingerprint, split_target
 from vantage.node.datasets.sections import DatasetSection
 from vantage.node.egress.sections import EgressRule
-from vantage.node.fields import Bytes, NodeName, OrganizationName, Seconds, UserName
-from vantage.node.fields import Section as _Section
+from vantage.node.fields import Bytes, NodeName, OrganizationName, Seconds, Section, UserName
+from vantage.node.image_sections import ImageRule, KeySection, RevokedSection, misfits, with_files
 from vantage.node.yaml_source import YamlSource
 
 
-class ServerSection(_Section):
+class ServerSection(Section):
     """Where the server is and how it is recognised (by fingerprint, by authority, or by those of the system), and
     whether the session is a stream or unary calls; ``auto`` takes unary calls where streams do not live."""
 
@@ -46,7 +46,7 @@ class ServerSection(_Section):
         return self
 
 
-class IdentitySection(_Section):
+class IdentitySection(Section):
     """Who the node is: its organization's name, its own, and the files that prove it."""
 
     organization: OrganizationName
@@ -67,22 +67,7 @@ class IdentitySection(_Section):
         return self
 
 
-class ImageRule(_Section):
-    """Images of repositories that match may run when enough of the keys have signed them."""
-
-    repository: str = Field(min_length=1)
-    keys: tuple[Path, ...] = Field(min_length=1)
-    threshold: int = Field(default=1, ge=1)
-    functions: tuple[str, ...] | None = None
-
-    @model_validator(mode="after")
-    def _reachable(self) -> ImageRule:
-        if self.threshold > len(self.keys):
-            raise ValueError(f"threshold {self.threshold} cannot be met with {len(self.keys)} keys")
-        return self
-
-
-class ReleaseRule(_Section):
+class ReleaseRule(Section):
     """What must hold before anything of a run leaves. Of several rules that fit a run, all count."""
 
     repository: str = Field(default="**", min_length=1)
@@ -106,10 +91,12 @@ class ReleaseRule(_Section):
         return self
 
 
-class PolicySection(_Section):
+class PolicySection(Section):
     """What the data owner allows. Nothing runs until a rule for images is added."""
 
+    keys: dict[str, KeySection] = Field(default_factory=dict, max_length=100)
     images: tuple[ImageRule, ...] = ()
+    revoked: RevokedSection = RevokedSection()
     release: tuple[ReleaseRule, ...] = Field(default=(), max_length=1000)
     organizations: tuple[OrganizationName, ...] | None = None
     users: tuple[UserName, ...] | None = None
@@ -124,13 +111,13 @@ class PolicySection(_Section):
     egress: tuple[EgressRule, ...] = ()
 
 
-class TrustSection(_Section):
+class TrustSection(Section):
     """Whether an organization's authorities are believed when they are first heard of, or when the admin said so."""
 
     first_use: bool = False
 
 
-class LimitsSection(_Section):
+class LimitsSection(Section):
     """What one run may use."""
 
     memory: Bytes = 2 * 1024**3
@@ -146,7 +133,7 @@ class LimitsSection(_Section):
     max_connections: int = Field(default=64, ge=1, le=1_000)
 
 
-class RegistrySection(_Section):
+class RegistrySection(Section):
     """How to reach a registry: credentials in a file, plain HTTP only where said; or a mirror that stands in for it."""
 
     address: str
@@ -177,7 +164,7 @@ class RegistrySection(_Section):
         return self
 
 
-class DockerSection(_Section):
+class DockerSection(Section):
     """Which engine runs the containers, in which image it is examined (any with python3), which GPUs it may lend."""
 
     host: str = "unix:///var/run/docker.sock"
@@ -191,13 +178,13 @@ class DockerSection(_Section):
         return self
 
 
-class ProcessSection(_Section):
+class ProcessSection(Section):
     """Python modules that stand in for images of a repository, for development."""
 
     modules: dict[str, str] = Field(default_factory=dict)
 
 
-class NodeConfig(_Section):
+class NodeConfig(Section):
     """All of it. Paths are absolute after ``load``."""
 
     server: ServerSection
@@ -250,18 +237,19 @@ def load(path: Path) -> NodeConfig:
         ConfigurationError: with file:line, field and what is allowed, one line per problem.
     """
     source = YamlSource.read(path)
-    config = _absolute(source.parse(NodeConfig), path.resolve().parent)
+    base = path.resolve().parent
+    config = _absolute(source.parse(NodeConfig), base)
+    declared = config.policy.keys
+    keys = with_files(declared, config.policy.images, base)
+    config = config.model_copy(update={"policy": config.policy.model_copy(update={"keys": keys})})
     problems = [
         f"{source.place(('datasets', index, field))}: datasets.{index}.{field}: there is no {kind} {path}"
         for index, dataset in enumerate(config.datasets)
         for field, kind, path in dataset.missing()
     ]
     problems += [
-        f"{source.place(('policy', 'images', index, 'keys', position))}: policy.images.{index}.keys.{position}: "
-        f"there is no file {key}"
-        for index, rule in enumerate(config.policy.images)
-        for position, key in enumerate(rule.keys)
-        if not key.is_file()
+        f"{source.place(('policy', *place))}: {'.'.join(map(str, ('policy', *place)))}: {what}"
+        for place, what in misfits(declared, keys, config.policy.images)
     ]
     problems += [
         f"{source.place(('policy', 'peer_authorities', key))}: policy.peer_authorities: there is no file {path}"

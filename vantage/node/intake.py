@@ -16,6 +16,7 @@ from vantage.common.argument_files import ArgumentFile
 from vantage.common.bound_arguments import arguments_of
 from vantage.common.data_questions import take_questions
 from vantage.common.errors import Reason, error
+from vantage.node.argument_bounds import check_bounds
 from vantage.node.config import NodeConfig
 from vantage.node.datasets.binding import Asked, bind, seen
 from vantage.node.door import BoundDataset, RunContext
@@ -26,7 +27,7 @@ from vantage.node.payloads import MAX_ARGUMENT_BYTES, Payloads
 from vantage.node.policy import JSON, decide_call, decide_request, decide_root
 from vantage.node.release.terms import terms_of
 from vantage.node.sealed import Sealer
-from vantage.node.sources import CodeSource, TrustedCode
+from vantage.node.sources import CodeRequest, CodeSource, TrustedCode
 
 
 @dataclass(frozen=True)
@@ -110,7 +111,7 @@ class Intake:
         given = self._gate.verify(assign)
         if given is not None:
             decide_root(self._config, given.verified.root_requester).enforce()
-        trusted = await self._source.trust(spec.image, spec.function)
+        trusted = await self._source.trust(code_request(assign, given))
         target = spec.targets[0]
         arguments = _Arguments(b"{}", "")
         questions: Mapping[str, Asked] = {}
@@ -121,6 +122,7 @@ class Intake:
         files = [each.parameter for each in arguments.files]
         gpus = len(self._config.docker.gpus)
         decide_call(trusted.declaration, assign, arguments.media_type, arguments.content, gpus, files).enforce()
+        check_bounds(trusted.declaration.function(spec.function), trusted.bounds, arguments.content)
         context = self._context(assign, arguments, questions, given, trusted)
         if given is not None:
             await self._gate.take(given, assign)
@@ -247,6 +249,17 @@ class Intake:
 def _unpack_plain(sent: Path, files: Path, limit: int) -> argument_files.Unpacked:
     with sent.open("rb") as stream:
         return argument_files.unpack(stream, files, limit)
+
+
+def code_request(assign: pb.Assign, given: GivenOrder | None) -> CodeRequest:
+    """Who asks is who signed the order at the top; without an order, whom the server names."""
+    spec = assign.spec
+    if given is not None:
+        user = given.verified.root_requester
+        return CodeRequest(spec.image, spec.function, user.partition("/users/")[0], user)
+    # A node speaks for a user whom this node cannot see.
+    user = assign.creator if assign.creator.startswith("users/") else ""
+    return CodeRequest(spec.image, spec.function, assign.creator_organization, user)
 
 
 def deadline_of(assign: pb.Assign) -> datetime:

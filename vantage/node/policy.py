@@ -16,14 +16,25 @@ JSON = "application/json"
 
 @dataclass(frozen=True)
 class Decision:
-    """Whether a run may happen, and if not, why, for the researcher."""
+    """Whether a run may happen, and why.
+
+    Attributes:
+        refusal: why not, for the researcher; None when it may.
+        because: why it may, for the node's admin.
+    """
 
     refusal: VantageError | None = None
+    because: str = ""
 
     @property
     def allowed(self) -> bool:
         """Whether it may."""
         return self.refusal is None
+
+    @property
+    def reason(self) -> str:
+        """Why, in words."""
+        return self.because if self.refusal is None else self.refusal.message
 
     def enforce(self) -> None:
         """Go on only when it may.

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from vantage.common.declaration import Declaration
 from vantage.common.errors import Reason, VantageError, error
+from vantage.node.argument_bounds import ArgumentBounds
 from vantage.node.config import ProcessSection
 from vantage.node.executor.base import UnsandboxedCode
 
@@ -20,23 +21,43 @@ Tell = Callable[[float, str], None]
 
 
 @dataclass(frozen=True)
+class CodeRequest:
+    """What is asked of code, and by whom.
+
+    Attributes:
+        image: reference as it came.
+        function: to be called.
+        organization: that asks, ``organizations/dora``; empty when it is not known.
+        user: who asks: ``organizations/dora/users/alice`` from a signed order, ``users/alice`` as the server says,
+            empty when a node asks that shows no order.
+    """
+
+    image: str
+    function: str
+    organization: str = ""
+    user: str = ""
+
+
+@dataclass(frozen=True)
 class TrustedCode:
     """Code that passed the node's rules for code.
 
     Attributes:
         code: what an executor runs.
         declaration: what it says of itself.
+        bounds: the arguments must meet one of these; none when they are free.
     """
 
     code: VerifiedImage | UnsandboxedCode
     declaration: Declaration
+    bounds: tuple[ArgumentBounds, ...] = ()
 
 
 class CodeSource(Protocol):
     """Decides about code and brings it here."""
 
-    async def trust(self, image: str, function: str) -> TrustedCode:
-        """Check that an image may run a function here.
+    async def trust(self, request: CodeRequest) -> TrustedCode:
+        """Check that an image may run a function here, for the one who asks.
 
         Raises:
             RefusedError: with the reason, for the researcher.
@@ -60,8 +81,9 @@ class ModuleSource:
         self._modules = section.modules
         self._trusted: dict[str, TrustedCode] = {}
 
-    async def trust(self, image: str, function: str) -> TrustedCode:
+    async def trust(self, request: CodeRequest) -> TrustedCode:
         """See ``CodeSource``: the repository must be configured under ``process.modules``."""
+        image = request.image
         repository = image.partition("@")[0]
         module_name = self._modules.get(repository)
         if module_name is None:

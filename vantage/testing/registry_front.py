@@ -79,7 +79,10 @@ class RegistryFront:
         connection = http.client.HTTPConnection(behind, timeout=30)
         try:
             # The Host is kept: the registry makes links of it, which come back here.
-            connection.request(asked.command, asked.path, body, dict(asked.headers))
+            connection.putrequest(asked.command, asked.path, skip_host=True, skip_accept_encoding=True)
+            for name, value in asked.headers.items():  # engines send some of them more than once
+                connection.putheader(name, value)
+            connection.endheaders(body)
             answer = connection.getresponse()
             content = answer.read()
         finally:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import io
 import json
 import os
+import secrets
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,12 +18,15 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from vantage.common import cosign, oci, pki
+from vantage.common.clock import SystemClock
 from vantage.common.errors import Reason, VantageError
 from vantage.common.image_signing import sign_image
 from vantage.node.images.puller import ImagePuller
-from vantage.node.images.rules import Rule, TrustedKey
-from vantage.node.images.verifier import ImageVerifier
+from vantage.node.images.store import EvidenceStore
+from vantage.node.images.verifier import ImageVerifier, VerifiedImage
+from vantage.node.sources import CodeRequest
 from vantage.testing.engine import BASE_IMAGE, docker_client
+from vantage.testing.image_policy import write_policy
 from vantage.testing.registry import Registry
 
 pytestmark = pytest.mark.docker
@@ -88,29 +92,38 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
 AUTHOR, REVIEWER, STRANGER = (pki.create_key() for _ in range(3))
 
 
-def trusted(name: str, key: ec.EllipticCurvePrivateKey) -> TrustedKey:
-    return TrustedKey(name, cosign.key_fingerprint(key.public_key()), key.public_key())
+Make = Callable[..., ImageVerifier]
 
 
-def verifier(
-    store: Store, threshold: int = 1, functions: frozenset[str] | None = None, **changes: Any
-) -> ImageVerifier:
-    keys = (trusted("author", AUTHOR), trusted("reviewer", REVIEWER))
-    pattern = changes.get("pattern", f"{store.registry.address}/algorithms/*")
-    return ImageVerifier((Rule(pattern, keys, threshold, functions),), changes.get("access", store.access))
+@pytest.fixture
+def verifier(store: Store, tmp_path: Path) -> Make:
+    """Makes verifiers that trust an author and a reviewer."""
+
+    def make(threshold: int = 1, functions: list[str] | None = None, **changes: Any) -> ImageVerifier:
+        pattern = changes.get("pattern", f"{store.registry.address}/algorithms/*")
+        rule = {"repository": pattern, "threshold": threshold, "functions": functions}
+        policy = write_policy(tmp_path, {"author": AUTHOR, "reviewer": REVIEWER}, [rule])
+        evidence = EvidenceStore(tmp_path / changes.get("evidence", secrets.token_hex(4)))
+        return ImageVerifier(policy, changes.get("access", store.access), evidence, SystemClock())
+
+    return make
+
+
+async def verified_by(verifier: ImageVerifier, image: str, function: str = "summary") -> VerifiedImage:
+    return (await verifier.verify(CodeRequest(image, function))).image
 
 
 async def refusal(verifier: ImageVerifier, image: str, function: str = "summary") -> VantageError:
     with pytest.raises(VantageError) as caught:
-        await verifier.verify(image, function)
+        await verifier.verify(CodeRequest(image, function))
     return caught.value
 
 
-async def test_a_signed_image_is_verified_pulled_and_has_the_id_of_its_manifest(store: Store) -> None:
+async def test_a_signed_image_is_verified_pulled_and_has_the_id_of_its_manifest(store: Store, verifier: Make) -> None:
     image = store.push("signed")
     assert await store.sign(image, AUTHOR)
     assert not await store.sign(image, AUTHOR)
-    verified = await verifier(store).verify(image, "summary")
+    verified = await verified_by(verifier(), image)
     assert verified.signers == ("author",)
     assert list(verified.declaration.functions) == ["summary"]
     told: list[str] = []
@@ -121,41 +134,41 @@ async def test_a_signed_image_is_verified_pulled_and_has_the_id_of_its_manifest(
     assert store.engine.images.get(verified.image_id).attrs["Config"]["Env"][-1] == "CONTENT=signed"
 
 
-async def test_the_registry_may_be_down_once_an_image_was_verified_and_is_here(store: Store) -> None:
+async def test_the_registry_may_be_down_once_an_image_was_verified_and_is_here(store: Store, verifier: Make) -> None:
     image = store.push("kept")
     await store.sign(image, AUTHOR)
-    checks, puller = verifier(store), store.puller()
-    verified = await checks.verify(image, "summary")
+    checks, puller = verifier(), store.puller()
+    verified = await verified_by(checks, image)
     await puller.fetch(verified, lambda _fraction, _text: None)
     store.registry.stop()
     try:
-        await puller.fetch(await checks.verify(image, "summary"), lambda _fraction, _text: None)
-        assert (await refusal(verifier(store), image)).reason is Reason.REGISTRY_UNAVAILABLE
+        await puller.fetch(await verified_by(checks, image), lambda _fraction, _text: None)
+        assert (await refusal(verifier(), image)).reason is Reason.REGISTRY_UNAVAILABLE
     finally:
         store.registry.start()
 
 
-async def test_what_is_not_signed_by_a_trusted_key_is_refused(store: Store) -> None:
+async def test_what_is_not_signed_by_a_trusted_key_is_refused(store: Store, verifier: Make) -> None:
     image = store.push("unsigned")
-    assert (await refusal(verifier(store), image)).reason is Reason.IMAGE_UNSIGNED
+    assert (await refusal(verifier(), image)).reason is Reason.IMAGE_UNSIGNED
     await store.sign(image, STRANGER)
-    problem = await refusal(verifier(store), image)
+    problem = await refusal(verifier(), image)
     assert problem.reason is Reason.IMAGE_SIGNATURE_INVALID
     assert "none of its 1 signatures is by a key that the node trusts" in problem.message
     await store.sign(image, AUTHOR)
-    assert (await verifier(store).verify(image, "summary")).signers == ("author",)
+    assert (await verified_by(verifier(), image)).signers == ("author",)
 
 
-async def test_different_keys_are_counted(store: Store) -> None:
+async def test_different_keys_are_counted(store: Store, verifier: Make) -> None:
     image = store.push("counted")
     await store.sign(image, AUTHOR)
-    problem = await refusal(verifier(store, threshold=2), image)
+    problem = await refusal(verifier(threshold=2), image)
     assert "1 of the 2 keys" in problem.message
     await store.sign(image, REVIEWER)
-    assert (await verifier(store, threshold=2).verify(image, "summary")).signers == ("author", "reviewer")
+    assert (await verified_by(verifier(threshold=2), image)).signers == ("author", "reviewer")
 
 
-async def test_the_signature_of_another_image_is_none(store: Store) -> None:
+async def test_the_signature_of_another_image_is_none(store: Store, verifier: Make) -> None:
     good, bad = store.push("good"), store.push("bad")
     await store.sign(good, AUTHOR)
     source, target = oci.ImageReference.parse(good), oci.ImageReference.parse(bad)
@@ -163,19 +176,19 @@ async def test_the_signature_of_another_image_is_none(store: Store) -> None:
         found = await registry.manifest(cosign.signature_tag(source.digest))
         assert found is not None
         await registry.put_manifest(cosign.signature_tag(target.digest), found[1])
-    problem = await refusal(verifier(store), bad)
+    problem = await refusal(verifier(), bad)
     assert problem.reason is Reason.IMAGE_SIGNATURE_INVALID
     assert "none is about this image" in problem.message
 
 
-async def test_what_the_policy_does_not_name_is_refused(store: Store) -> None:
+async def test_what_the_policy_does_not_name_is_refused(store: Store, verifier: Make) -> None:
     image = store.push("policy")
     await store.sign(image, AUTHOR)
     address = store.registry.address
     for pattern in (f"{address}/algorithms", f"{address}/algo*", f"{address}/algorithms/sum", "*", "algorithms/*"):
-        assert (await refusal(verifier(store, pattern=pattern), image)).reason is Reason.IMAGE_NOT_ALLOWED, pattern
-    await verifier(store, pattern=f"{address}/**").verify(image, "summary")
-    problem = await refusal(verifier(store, functions=frozenset({"mean"})), image)
+        assert (await refusal(verifier(pattern=pattern), image)).reason is Reason.IMAGE_NOT_ALLOWED, pattern
+    await verified_by(verifier(pattern=f"{address}/**"), image)
+    problem = await refusal(verifier(functions=["mean"]), image)
     assert problem.reason is Reason.IMAGE_NOT_ALLOWED
     assert "it allows mean" in problem.message
 
@@ -184,17 +197,17 @@ async def test_what_the_policy_does_not_name_is_refused(store: Store) -> None:
     "text",
     ["{name}:latest", "{name}:latest@{digest}", "{name}@sha256:abc", "summary@{digest}", "{name}", "", "@{digest}"],
 )
-async def test_an_image_without_a_plain_digest_is_refused(store: Store, text: str) -> None:
+async def test_an_image_without_a_plain_digest_is_refused(store: Store, verifier: Make, text: str) -> None:
     name, digest = f"{store.registry.address}/algorithms/summary", f"sha256:{'0' * 64}"
-    problem = await refusal(verifier(store), text.format(name=name, digest=digest))
+    problem = await refusal(verifier(), text.format(name=name, digest=digest))
     assert problem.reason is Reason.IMAGE_NOT_BY_DIGEST
 
 
-async def test_what_is_not_there_or_not_reachable_is_said(store: Store) -> None:
+async def test_what_is_not_there_or_not_reachable_is_said(store: Store, verifier: Make) -> None:
     name = f"{store.registry.address}/algorithms/summary"
-    assert (await refusal(verifier(store), f"{name}@sha256:{'0' * 64}")).reason is Reason.IMAGE_NOT_FOUND
+    assert (await refusal(verifier(), f"{name}@sha256:{'0' * 64}")).reason is Reason.IMAGE_NOT_FOUND
     image = store.push("login")
-    problem = await refusal(verifier(store, access=lambda _registry: oci.RegistryAccess()), image)
+    problem = await refusal(verifier(access=lambda _registry: oci.RegistryAccess()), image)
     assert problem.reason is Reason.REGISTRY_UNAVAILABLE
     assert "credentials" in problem.message
 
@@ -203,10 +216,12 @@ async def test_what_is_not_there_or_not_reachable_is_said(store: Store) -> None:
     "declaration",
     [None, "{}", "no json", '{"schema": 2, "functions": {"f": {}}}', pytest.param("[" * 20_000, id="deep")],
 )
-async def test_an_image_without_a_usable_declaration_is_refused(store: Store, declaration: str | None) -> None:
+async def test_an_image_without_a_usable_declaration_is_refused(
+    store: Store, verifier: Make, declaration: str | None
+) -> None:
     image = store.push(f"declaration{abs(hash(declaration))}", declaration)
     await store.sign(image, AUTHOR)
-    assert (await refusal(verifier(store), image)).reason is Reason.IMAGE_DECLARATION_INVALID
+    assert (await refusal(verifier(), image)).reason is Reason.IMAGE_DECLARATION_INVALID
 
 
 def blob(store: Store, digest: str) -> Path:
@@ -222,7 +237,7 @@ async def manifest_of(store: Store, image: str) -> dict[str, Any]:
         return found[1]
 
 
-async def test_a_tampered_manifest_config_or_payload_is_refused(store: Store) -> None:
+async def test_a_tampered_manifest_config_or_payload_is_refused(store: Store, verifier: Make) -> None:
     for part in ("manifest", "config", "payload"):
         image = store.push(f"tampered{part}")
         await store.sign(image, AUTHOR)
@@ -237,18 +252,20 @@ async def test_a_tampered_manifest_config_or_payload_is_refused(store: Store) ->
         }[part]
         path = blob(store, digest)
         path.write_bytes(path.read_bytes().replace(b"a", b"b", 1))
-        problem = await refusal(verifier(store), image)
+        problem = await refusal(verifier(), image)
         # This registry looks at manifests itself before it sends them; tests/unit/common/test_oci.py has one that lies.
         expected = Reason.REGISTRY_UNAVAILABLE if part == "manifest" else Reason.IMAGE_TAMPERED
         assert problem.reason is expected, part
 
 
-async def test_a_tampered_layer_is_not_run_and_neither_is_an_older_image_of_that_name(store: Store) -> None:
+async def test_a_tampered_layer_is_not_run_and_neither_is_an_older_image_of_that_name(
+    store: Store, verifier: Make
+) -> None:
     """The trap: the usual pull says nothing of an error in its stream and returns what else has that name."""
     image = store.push("layer")
     await store.sign(image, AUTHOR)
     (layer,) = (await manifest_of(store, image))["layers"]
-    verified = await verifier(store).verify(image, "summary")
+    verified = await verified_by(verifier(), image)
     blob(store, layer["digest"]).write_bytes(b"damaged")
     name = f"{store.registry.address}/algorithms/summary"
     store.engine.images.get(BASE_IMAGE).tag(name, tag="latest")

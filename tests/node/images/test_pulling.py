@@ -24,6 +24,7 @@ from vantage.node.images.access import RegistryAccesses
 from vantage.node.images.puller import ImagePuller
 from vantage.node.images.source import ImageSource
 from vantage.node.images.verifier import VerifiedImage
+from vantage.node.sources import CodeRequest
 from vantage.testing.engine import docker_client
 from vantage.testing.layered_images import Build, Layer, push_build
 from vantage.testing.proxy import Proxy
@@ -223,11 +224,11 @@ async def test_a_mirror_stands_in_for_a_registry_that_cannot_be_reached(place: P
         await sign_image(connection, named, AUTHOR)
     mirror = {"address": NAMED, "mirror": f"{place.registry.address}/copies"}
     source = place.source([mirror], f"{NAMED}/algorithms/*")
-    trusted = await source.trust(str(named), "summary")
+    trusted = await source.trust(CodeRequest(str(named), "summary"))
     await source.fetch(trusted, quiet)
     assert place.has(f"{named.repository}:{named.digest.replace(':', '-')}")
     with pytest.raises(VantageError) as caught:  # what is called by the mirror's name is another matter
-        await source.trust(str(image), "summary")
+        await source.trust(CodeRequest(str(image), "summary"))
     assert caught.value.reason is Reason.IMAGE_NOT_ALLOWED
 
 
@@ -243,9 +244,9 @@ async def test_a_private_authority_is_named_and_then_believed(place: Place, tmp_
         )
         entry = {"address": registry.address, "username": "clara", "password_file": "word"}
         with pytest.raises(VantageError, match="not by an authority that is trusted"):
-            await private.source([{**entry, "ca": "other.pem"}]).trust(str(image), "summary")
+            await private.source([{**entry, "ca": "other.pem"}]).trust(CodeRequest(str(image), "summary"))
         source = private.source([{**entry, "ca": str(registry.ca)}])
-        await source.fetch(await source.trust(str(image), "summary"), quiet)
+        await source.fetch(await source.trust(CodeRequest(str(image), "summary")), quiet)
         assert place.has(f"{image.repository}:{image.digest.replace(':', '-')}")
         tidy(place.engine, registry.address)
 
@@ -297,20 +298,20 @@ async def test_a_node_without_any_registry_runs_what_lies_in_a_file(place: Place
     source = place.source([{"address": place.registry.address, "archive": "images.tar"}])
     place.registry.stop()
     try:
-        await source.fetch(await source.trust(str(image), "summary"), quiet)
+        await source.fetch(await source.trust(CodeRequest(str(image), "summary")), quiet)
         assert place.has(f"{image.repository}:{image.digest.replace(':', '-')}")
         with pytest.raises(VantageError) as caught:
-            await source.trust(str(other), "summary")
+            await source.trust(CodeRequest(str(other), "summary"))
         assert caught.value.reason is Reason.IMAGE_NOT_FOUND
         # Under the name of another repository it is not there, whatever the file holds.
         with pytest.raises(VantageError) as caught:
-            await source.trust(f"{place.registry.address}/algorithms/other@{image.digest}", "summary")
+            await source.trust(CodeRequest(f"{place.registry.address}/algorithms/other@{image.digest}", "summary"))
         assert caught.value.reason is Reason.IMAGE_NOT_FOUND
     finally:
         place.registry.start()
     await export(image, other)  # the file may be replaced while the node runs
     with pytest.raises(VantageError) as caught:
-        await source.trust(str(other), "summary")
+        await source.trust(CodeRequest(str(other), "summary"))
     assert caught.value.reason is Reason.IMAGE_UNSIGNED
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +12,7 @@ import click
 
 from vantage.client.cli import terminal
 from vantage.client.cli.command import Call, command
-from vantage.client.cli.registries import access, registry_options
+from vantage.client.cli.registries import access, registry_options, require_registry
 from vantage.common.text import printable
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ def create_key(call: Call, out: Path, password_stdin: bool) -> None:
     from vantage.common import cosign, pki
 
     private, public = out.with_name(f"{out.name}.key"), out.with_name(f"{out.name}.pub")
-    password = _password("New password of the key", password_stdin, confirm=True)
+    password = key_password("New password of the key", password_stdin, confirm=True)
     key = pki.create_key()
     pki.write_private(private, cosign.seal_private_key(key, password))
     public.write_bytes(cosign.public_pem(key.public_key()))
@@ -89,8 +90,9 @@ def sign(call: Call, reference: str, path: Path, layout: str, password_stdin: bo
 
     if password_stdin and options["registry_password_stdin"]:
         raise click.UsageError("stdin can hold one password: give the other by the prompt or the environment")
+    require_registry(options)
     parsed = oci.ImageReference.parse(reference)
-    password = _password("Password of the key", password_stdin)
+    password = key_password("Password of the key", password_stdin)
     key = cosign.open_private_key(path.read_bytes(), password, str(path))
     reach = access(parsed.registry, **options)
 
@@ -193,15 +195,17 @@ def show(call: Call, reference: str, **options: Any) -> None:
         return
     click.echo(str(found))
     for function in declaration.functions.values():
-        _describe(function)
+        click.echo()
+        for line in describe_function(function):
+            click.echo(printable(line))
 
 
-def _describe(function: Function) -> None:
+def describe_function(function: Function) -> Iterator[str]:
     """A function: one line, then one for each argument and each dataset."""
     kind = "asks others" if function.kind == "central" else "reads data" if function.data else "reads no data"
-    click.echo(printable(f"\n{function.name} ({kind})"))
+    yield f"{function.name} ({kind})"
     if function.description:
-        click.echo(printable(f"  {function.description}"))
+        yield f"  {function.description}"
     required = function.arguments.get("required", ())
     properties = function.arguments.get("properties", {})
     for name, schema in properties.items() if isinstance(properties, dict) else ():
@@ -209,12 +213,13 @@ def _describe(function: Function) -> None:
         parts = [str(known.get("type", "any")), *([] if name in required else ["optional"])]
         if "default" in known:
             parts.append(f"default {json.dumps(known['default'])}")
-        click.echo(printable(f"  --arguments {name}: {', '.join(parts)}  {known.get('description', '')}".rstrip()))
+        yield f"  --arguments {name}: {', '.join(parts)}  {known.get('description', '')}".rstrip()
     for parameter in function.data:
-        click.echo(printable(f"  --dataset {parameter.name}=NAME  {parameter.description}".rstrip()))
+        yield f"  --dataset {parameter.name}=NAME  {parameter.description}".rstrip()
 
 
-def _password(prompt: str, from_stdin: bool, *, confirm: bool = False) -> bytes:
+def key_password(prompt: str, from_stdin: bool, *, confirm: bool = False) -> bytes:
+    """The password of a key that signs images: from stdin, from cosign's variable, or typed."""
     given = os.environ.get("COSIGN_PASSWORD")  # cosign's own variable, also when empty
     if given is not None and not from_stdin:
         return given.encode()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -55,6 +55,16 @@ def registry_options(function: Function) -> Function:
     ):
         function = option(function)
     return login_options(function)
+
+
+def require_registry(options: Mapping[str, object]) -> None:
+    """Refuse to write into a file of images, which is only read.
+
+    Raises:
+        UsageError: it was given.
+    """
+    if options["archive"] is not None:
+        raise click.UsageError("--archive is only read: sign in a registry, and export the image again")
 
 
 def access(

@@ -6,10 +6,10 @@ the engine unpacks it (docs/design/0013).
 
 The numbers continue those of the verifier.
 
-8.  The manifest has the digest that was verified; its config is the image's id.
-9.  Each layer has the digest that the manifest says, and within the node's limit it unpacks to an archive that has the
+15. The manifest has the digest that was verified; its config is the image's id.
+16. Each layer has the digest that the manifest says, and within the node's limit it unpacks to an archive that has the
     digest that the config says.
-10. After loading the engine has exactly that id.
+17. After loading the engine has exactly that id, by which the container is created.
 """
 
 from __future__ import annotations
@@ -108,14 +108,14 @@ class ImagePuller:
                     Reason.SCRATCH_UNAVAILABLE,
                     f"the node has no room for the image: {problem.strerror}: ask its admin to look at the disk",
                 ) from problem
-            # (10)
+            # 17
             if not await self._engine.has(image.image_id):
                 raise _tampered(image, "after loading the engine does not have it as it was signed")
 
     async def _pull(self, image: VerifiedImage) -> None:
         reference = image.reference
         async with oci.connect(reference.registry, reference.path, self._access(reference.registry)) as registry:
-            # (8)
+            # 15
             manifest = await read_manifest(registry, reference)
             if manifest.config.digest != image.image_id:
                 raise _tampered(image, "its manifest names another config")
@@ -158,7 +158,7 @@ class ImagePuller:
                 path = parts.directory / layer.digest.partition(":")[2]
                 if not path.exists():
                     with path.open("xb") as target:
-                        await blobs.download(parts.registry, layer, target)  # 9
+                        await blobs.download(parts.registry, layer, target)  # 16
                 await self._engine.work(partial(_look, path, layer, diff_id, budget))
                 files.append(path)
         except asyncio.CancelledError:
@@ -190,7 +190,7 @@ def _require_room(whose: str, free: int | None, size: int) -> None:
 def _look(path: Path, layer: blobs.Descriptor, diff_id: str, budget: Budget) -> None:
     """Unpack a layer to nowhere."""
     with path.open("rb") as source:
-        deque(read_layer(source, layer.media_type, budget, diff_id), maxlen=0)  # 9
+        deque(read_layer(source, layer.media_type, budget, diff_id), maxlen=0)  # 16
 
 
 def _tampered(image: VerifiedImage, why: str) -> VantageError:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from vantage.common.clock import SystemClock
 from vantage.common.registry_auth import Tokens
 from vantage.node.config import NodeConfig
 from vantage.node.images.access import RegistryAccesses
 from vantage.node.images.puller import ImagePuller
-from vantage.node.images.rules import load_rules
+from vantage.node.images.rules import load_policy
+from vantage.node.images.store import EvidenceStore
 from vantage.node.images.verifier import ImageVerifier, VerifiedImage
-from vantage.node.sources import Tell, TrustedCode
+from vantage.node.sources import CodeRequest, Tell, TrustedCode
+
+EVIDENCE = "evidence"
+"""Directory below ``data_dir``."""
 
 
 class ImageSource:
@@ -24,13 +29,14 @@ class ImageSource:
 
     def __init__(self, config: NodeConfig, tokens: Tokens | None = None) -> None:
         access = RegistryAccesses(config, tokens)
-        self._verifier = ImageVerifier(load_rules(config.policy.images), access)
+        store = EvidenceStore(config.data_dir / EVIDENCE)
+        self._verifier = ImageVerifier(load_policy(config.policy), access, store, SystemClock())
         self._puller = ImagePuller(config.docker.host, access, config.data_dir / "images", config.limits.max_image_size)
 
-    async def trust(self, image: str, function: str) -> TrustedCode:
+    async def trust(self, request: CodeRequest) -> TrustedCode:
         """See ``CodeSource``."""
-        verified = await self._verifier.verify(image, function)
-        return TrustedCode(verified, verified.declaration)
+        admission = await self._verifier.verify(request)
+        return TrustedCode(admission.image, admission.image.declaration, admission.bounds)
 
     async def fetch(self, trusted: TrustedCode, tell: Tell) -> None:
         """See ``CodeSource``."""

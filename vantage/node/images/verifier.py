@@ -2,31 +2,54 @@
 
 The checks, in order; the code repeats the numbers.
 
-1. The image is named by digest; a tag, also beside a digest, is refused.
-2. A rule of the policy is about the whole name of its repository and allows the function.
-3. The manifest has that digest, and is that of one image, not an index.
-4. The signatures are those stored under the image's own signature tag, and the bundles that refer to it; each has the
-   digest that its manifest says.
-5. A signature is of cosign's type and speaks of this very digest: a signature of another image is none.
-6. The signature over the bytes as stored verifies under a key of the rule; different keys are counted, and they reach
-   the rule's threshold.
-7. The config, which holds the declaration, has the digest that the manifest says. Its digest is the image's id, by
-   which the container is created (8, in the puller: the engine has exactly that id after a pull).
+ 1. The image is named by digest; a tag, also beside a digest, is refused.
+ 2. The node's admin has not revoked its digest (nor, once it is known, that of its config).
+ 3. A rule of the policy is about the whole name of its repository. From here on all that follows must hold for one and
+    the same rule; any rule suffices.
+ 4. The rule is in force: its day has not come.
+ 5. The rule allows the function.
+ 6. The rule allows the organization and the user who asks; what nodes ask counts as asked by the user at the top.
+ 7. The manifest has that digest, and is that of one image, not an index of several platforms.
+ 8. The config, which holds the declaration, has the digest that the manifest says. Its digest is the image's id.
+ 9. Signatures and attestations are those that lie with the image, under its tags or as its referrers; each has the
+    digest that its manifest says, and speaks of this very digest: one about another image is none.
+10. The signature over the bytes as stored verifies under a key of the rule that is neither revoked nor expired; when
+    the signer wrote a repository, it is this one or one that the rule accepts. Different keys are counted, however
+    often and in whichever layout they have signed, and reach the rule's threshold.
+11. The same for the keys of each role that the rule counts by itself.
+12. Each attestation that the rule asks for is there, signed by enough of the keys that it names.
+13. The image declares the function, and the arguments meet the declared schema (``vantage.node.policy.decide_call``).
+14. The arguments are within the bounds of the rule (``vantage.node.argument_bounds``).
+
+15 to 17 are the puller's: what is fetched has the digests that were verified, and the engine has exactly that id
+afterwards. The container is created by it, never by a name: between check and start nothing is resolved again.
+
+What the bytes prove (7 to 9, and which keys have signed) stays true and is remembered, in memory for the policy's
+version, and on disk as the bytes themselves, which are examined again when they are read. What may change with time, 2
+to 6 and 10 to 14, is decided for every run.
 """
 
 from __future__ import annotations
 
-import json
+import asyncio
+import logging
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
 
 from vantage.common import oci
-from vantage.common.declaration import LABEL, Declaration
-from vantage.common.errors import Reason, error
-from vantage.common.image_signing import Found, read_statements, unsigned
-from vantage.common.image_statements import SIGNATURE
-from vantage.node.images.rules import Rule, describe
+from vantage.common.clock import Clock
+from vantage.common.declaration import Declaration
+from vantage.common.errors import UnavailableError, VantageError
+from vantage.common.oci import ImageReference
+from vantage.node.argument_bounds import ArgumentBounds
+from vantage.node.images.checks import Case
+from vantage.node.images.evidence import examine, read_evidence
+from vantage.node.images.facts import ImageFacts
+from vantage.node.images.rules import ImagePolicy, Verdict
+from vantage.node.images.store import EvidenceStore
+from vantage.node.sources import CodeRequest
+
+log = logging.getLogger(__name__)
 
 _MAX_CACHED = 1_000
 
@@ -44,143 +67,126 @@ class VerifiedImage:
         signers: names of the keys that signed it.
     """
 
-    reference: oci.ImageReference
+    reference: ImageReference
     image_id: str
     declaration: Declaration
     signers: tuple[str, ...]
 
 
 @dataclass(frozen=True)
-class _Examined:
-    """What the registry told about an image: true for ever, since all of it hangs on the digest."""
+class Admission:
+    """An image that may run a function for somebody.
 
-    image_id: str
-    declaration: Declaration
+    Attributes:
+        image: the image.
+        bounds: the arguments must meet one of these; none when they are free.
+    """
+
+    image: VerifiedImage
+    bounds: tuple[ArgumentBounds, ...]
 
 
 class ImageVerifier:
     """Verifies images against a policy.
 
     Args:
-        rules: of the policy.
+        policy: the node's.
         access: how each registry is reached.
+        store: keeps evidence over restarts.
+        clock: the time.
     """
 
-    def __init__(self, rules: tuple[Rule, ...], access: Access) -> None:
-        self._rules = rules
+    def __init__(self, policy: ImagePolicy, access: Access, store: EvidenceStore, clock: Clock) -> None:
+        self.policy = policy
         self._access = access
-        # An image that was verified stays so while the rules are the same, which they are for the life of a process.
-        self._verified: dict[tuple[str, Rule], VerifiedImage] = {}
+        self._store = store
+        self._clock = clock
+        self._known: dict[tuple[str, str], ImageFacts] = {}
 
-    async def verify(self, image: str, function: str) -> VerifiedImage:
-        """Verify that an image may run a function.
+    async def verify(self, request: CodeRequest) -> Admission:
+        """Verify that an image may run a function for the one who asks.
 
         Raises:
             InvalidArgumentError: IMAGE_NOT_BY_DIGEST.
-            RefusedError: IMAGE_NOT_ALLOWED, IMAGE_NOT_FOUND, IMAGE_UNSIGNED, IMAGE_SIGNATURE_INVALID, IMAGE_TAMPERED,
-                IMAGE_DECLARATION_INVALID.
+            RefusedError: IMAGE_NOT_ALLOWED, IMAGE_REVOKED, POLICY_REFUSED, IMAGE_NOT_FOUND, IMAGE_TAMPERED,
+                IMAGE_DECLARATION_INVALID, IMAGE_UNSIGNED, IMAGE_SIGNATURE_INVALID, IMAGE_SIGNATURES_TOO_FEW,
+                IMAGE_KEY_REVOKED, IMAGE_KEY_EXPIRED, IMAGE_SIGNED_ELSEWHERE, IMAGE_ATTESTATION_MISSING.
             UnavailableError: REGISTRY_UNAVAILABLE.
         """
-        reference = oci.ImageReference.parse(image)  # 1
-        rules = self._applicable(reference, function)  # 2
-        for rule in rules:
-            if (known := self._verified.get((str(reference), rule))) is not None:
-                return known
+        case = self.case(request)  # 1
+        self._enforce(self.policy.judge(case))  # 2 to 6
+        facts = await self.remembered(case.reference)
+        if facts is not None:
+            verdict = self.policy.judge(replace(case, facts=facts))  # 2 to 6 again, 10 to 12
+            if verdict.refusal is None:
+                return _admit(case, facts, verdict)
+        try:
+            facts = await self.ask(case.reference, keep=lambda found: self._allows(case, found))  # 7 to 9
+        except UnavailableError:
+            if facts is None:
+                raise
+            # There may be newer signatures that cannot be seen now; what is known does not suffice.
+            log.warning("registry not reachable, what is known of the image decides", extra={"image": request.image})
+        verdict = self.policy.judge(replace(case, facts=facts))  # 2 to 6 again, 10 to 12
+        self._enforce(verdict)
+        return _admit(case, facts, verdict)
+
+    def case(self, request: CodeRequest) -> Case:
+        """What is decided about, before anything is known of the image.
+
+        Raises:
+            InvalidArgumentError: IMAGE_NOT_BY_DIGEST.
+        """
+        return Case(request, ImageReference.parse(request.image), self._clock.now(), self.policy.revoked)
+
+    async def remembered(self, reference: ImageReference) -> ImageFacts | None:
+        """What is known of an image without asking its registry; None when nothing is."""
+        known = self._known.get((str(reference), self.policy.version))
+        return known if known is not None else await asyncio.to_thread(self._load, reference)
+
+    async def ask(self, reference: ImageReference, keep: Callable[[ImageFacts], bool]) -> ImageFacts:
+        """What an image's registry proves of it.
+
+        Args:
+            reference: by digest.
+            keep: whether the evidence is worth keeping.
+
+        Raises:
+            VantageError: see ``verify``.
+        """
         async with oci.connect(reference.registry, reference.path, self._access(reference.registry)) as registry:
-            manifest = await _manifest(registry, reference)  # 3
-            found = await read_statements(registry, reference)  # 4, 5
-            rule, signers = _choose(rules, found, reference)  # 6
-            examined = await _config(registry, manifest, reference)  # 7
-        verified = VerifiedImage(reference, examined.image_id, examined.declaration, signers)
-        if len(self._verified) >= _MAX_CACHED:
-            self._verified.clear()
-        self._verified[str(reference), rule] = verified
-        return verified
+            evidence = await read_evidence(registry, reference, self.policy.wanted)
+        facts = await asyncio.to_thread(examine, evidence, self.policy.keys)
+        if keep(facts):
+            self._remember(facts)
+            await asyncio.to_thread(self._store.save, evidence, self.policy.keys)
+        return facts
 
-    def _applicable(self, reference: oci.ImageReference, function: str) -> list[Rule]:
-        about = [rule for rule in self._rules if rule.matches(reference.repository)]
-        if not about:
-            raise error(
-                Reason.IMAGE_NOT_ALLOWED,
-                f"the node's policy does not allow images of {reference.repository}; it allows those of "
-                f"{describe(self._rules)}: ask its admin",
-                repository=reference.repository,
-            )
-        allowing = [rule for rule in about if rule.allows(function)]
-        if not allowing:
-            names = sorted(set().union(*(rule.functions or () for rule in about)))
-            raise error(
-                Reason.IMAGE_NOT_ALLOWED,
-                f"the node's policy does not allow the function {function[:100]!r} of {reference.repository}; it "
-                f"allows {', '.join(names)}: ask its admin",
-                repository=reference.repository,
-                function=function[:100],
-            )
-        return allowing
+    def _load(self, reference: ImageReference) -> ImageFacts | None:
+        evidence = self._store.load(reference)
+        if evidence is None:
+            return None
+        try:
+            facts = examine(evidence, self.policy.keys)
+        except VantageError as problem:
+            log.warning("evidence on disk is refused", extra={"image": str(reference), "reason": problem.reason.name})
+            return None
+        self._remember(facts)
+        return facts
 
+    def _remember(self, facts: ImageFacts) -> None:
+        if len(self._known) >= _MAX_CACHED:
+            self._known.clear()
+        self._known[str(facts.reference), self.policy.version] = facts
 
-async def _manifest(registry: oci.Registry, reference: oci.ImageReference) -> dict[str, Any]:
-    found = await registry.manifest(reference.digest)
-    if found is None:
-        raise error(
-            Reason.IMAGE_NOT_FOUND,
-            f"the registry has no image {reference}: push it, or correct the digest",
-            image=str(reference),
-        )
-    _content, document = found
-    if document.get("mediaType") in oci.INDEX_TYPES or "manifests" in document:
-        raise error(
-            Reason.IMAGE_NOT_ALLOWED,
-            f"{reference} is an index of several platforms: name and sign the image of one platform",
-            image=str(reference),
-        )
-    return document
+    def _allows(self, case: Case, facts: ImageFacts) -> bool:
+        return self.policy.judge(replace(case, facts=facts)).refusal is None
+
+    def _enforce(self, verdict: Verdict) -> None:
+        if verdict.refusal is not None:
+            raise verdict.refusal
 
 
-def _choose(rules: list[Rule], found: Found, reference: oci.ImageReference) -> tuple[Rule, tuple[str, ...]]:
-    """The first rule whose threshold is reached, and who signed."""
-    if not found.statements and not found.unusable:
-        raise unsigned(reference)
-    about = [each for each in found.statements if each.predicate == SIGNATURE and each.is_about(reference)]  # 5
-    other = len(found.statements) - len(about) + found.unusable
-    best, wanted = 0, 1
-    for rule in rules:
-        signers = {key.fingerprint: key.name for key in rule.keys for each in about if each.is_by(key.key)}
-        if len(signers) >= rule.threshold:
-            return rule, tuple(sorted(signers.values()))
-        if len(signers) >= best:
-            best, wanted = len(signers), rule.threshold
-    if not about:
-        why = f"{other or 'no'} signatures lie with it, none is about this image"
-    elif best == 0:
-        why = f"none of its {len(about)} signatures is by a key that the node trusts"
-    else:
-        why = f"{best} of the {wanted} keys that the node asks for have signed it"
-    raise error(
-        Reason.IMAGE_SIGNATURE_INVALID,
-        f"the image {reference} may not run: {why}: ask its author to sign it, or the node's admin to trust the key",
-        image=str(reference),
-    )
-
-
-async def _config(registry: oci.Registry, manifest: dict[str, Any], reference: oci.ImageReference) -> _Examined:
-    descriptor = manifest.get("config")
-    digest = descriptor.get("digest") if isinstance(descriptor, dict) else None
-    content = await registry.blob(str(digest))
-    try:
-        document = json.loads(content or b"null")
-        labels = (document["config"].get("Labels") or {}) if isinstance(document, dict) else None
-        label = labels.get(LABEL) if isinstance(labels, dict) else None
-    except (ValueError, KeyError, AttributeError, RecursionError):
-        document, label = None, None
-    if document is None:
-        raise error(
-            Reason.IMAGE_TAMPERED, f"the registry has no usable configuration of {reference}", image=str(reference)
-        )
-    if not isinstance(label, str):
-        raise error(
-            Reason.IMAGE_DECLARATION_INVALID,
-            f"the image {reference} has no label {LABEL}: its author builds it with 'vantage algorithm'",
-            image=str(reference),
-        )
-    return _Examined(str(digest), Declaration.parse(label))
+def _admit(case: Case, facts: ImageFacts, verdict: Verdict) -> Admission:
+    signers = verdict.allowing[0].signed_by.signers(replace(case, facts=facts))
+    return Admission(VerifiedImage(facts.reference, facts.image_id, facts.declaration, signers), verdict.bounds)

@@ -1,0 +1,88 @@
+"""The files of an image are those that an engine would have, and what differs is told."""
+
+from __future__ import annotations
+
+import io
+import tarfile
+from pathlib import Path
+
+from vantage.client.image_changes import changes, unified
+from vantage.client.image_files import StoredLayer, apply, scan, texts
+from vantage.common.blobs import Descriptor
+from vantage.common.layers import Budget
+from vantage.testing.layered_images import Layer, archive_of
+
+BUDGET = 10**7
+
+
+def stored(directory: Path, layer: Layer) -> StoredLayer:
+    path = directory / layer.diff_id.partition(":")[2]
+    path.write_bytes(layer.blob)
+    return StoredLayer(path, Descriptor(layer.media_type, "sha256:" + "0" * 64, len(layer.blob)), layer.diff_id)
+
+
+def special(*members: tuple[str, bytes, str]) -> Layer:
+    """Members that are no files: name, type, target."""
+    written = io.BytesIO()
+    with tarfile.open(fileobj=written, mode="w") as archive:
+        for name, kind, target in members:
+            info = tarfile.TarInfo(name)
+            info.type, info.linkname, info.mode = kind, target, 0o755
+            archive.addfile(info)
+    return Layer.packed(written.getvalue())
+
+
+def test_layers_are_applied_as_an_engine_does(tmp_path: Path) -> None:
+    below = Layer.of({"etc/a": b"1", "etc/b": b"1", "opt/x/deep/file": b"1", "opt/y": b"1", "srv/old": b"1"})
+    directories = special(("srv", tarfile.DIRTYPE, ""), ("tmp", tarfile.DIRTYPE, ""))
+    above = Layer.of(
+        {"./etc/a": b"2", "etc/.wh.b": b"", "opt/.wh.x": b"", "opt/x2": b"2", "srv/.wh..wh..opq": b"", "srv/new": b"2"}
+    )
+    replaced = special(("tmp", tarfile.SYMTYPE, "/srv"), ("hard", tarfile.LNKTYPE, "etc/a"))
+    layers = [scan(stored(tmp_path, each), Budget(BUDGET)) for each in (below, directories, above, replaced)]
+    image = apply(layers)
+    assert {path: number for path, (_file, number) in image.items()} == {
+        "/etc/a": 2,
+        "/opt/y": 0,
+        "/opt/x2": 2,
+        "/srv": 1,
+        "/srv/new": 2,
+        "/tmp": 3,
+        "/hard": 3,
+    }
+    assert (image["/tmp"][0].kind, image["/tmp"][0].target) == ("link", "/srv")
+    assert image["/hard"][0].kind == "hard link"
+    assert layers[0].size >= len(archive_of({}))
+
+
+def test_a_directory_that_becomes_a_file_takes_along_what_was_in_it(tmp_path: Path) -> None:
+    below = special(("app", tarfile.DIRTYPE, ""), ("app/sub", tarfile.DIRTYPE, ""))
+    layers = [scan(stored(tmp_path, each), Budget(BUDGET)) for each in (below, Layer.of({"app": b"a file"}))]
+    assert list(apply(layers)) == ["/app"]
+
+
+def test_what_differs_is_told(tmp_path: Path) -> None:
+    before, after = (
+        apply([scan(stored(tmp_path, Layer.of(files)), Budget(BUDGET))])
+        for files in ({"same": b"1", "gone": b"1", "other": b"1"}, {"same": b"1", "new": b"1", "other": b"2"})
+    )
+    assert [(each.what, each.path) for each in changes(before, after)] == [
+        ("removed", "/gone"),
+        ("added", "/new"),
+        ("changed", "/other"),
+    ]
+    assert unified("a\nb\nc\n", "a\nB\nc\n") == ("@@ -1,3 +1,3 @@", " a", "-b", "+B", " c")
+
+
+def test_only_short_texts_are_read(tmp_path: Path) -> None:
+    files = {
+        "text": "fünf".encode(),
+        "binary": b"a\0b",
+        "latin": b"f\xfcnf",
+        "long": b"x" * 65_537,
+        "limit": b"x" * 65_536,
+        "unwanted": b"1",
+    }
+    wanted = {f"/{name}" for name in files if name != "unwanted"}
+    found = texts(stored(tmp_path, Layer.of(files)), wanted, Budget(BUDGET))
+    assert found == {"/text": "fünf", "/limit": "x" * 65_536}
