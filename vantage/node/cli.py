@@ -105,6 +105,7 @@ class _NodeGroup(click.Group):
 
     _ELSEWHERE: ClassVar = {
         "trust": ("vantage.node.trust_cli", "trust"),
+        "policy": ("vantage.node.policy_cli", "policy"),
         "doctor": ("vantage.node.doctor_cli", "doctor"),
         "issue": ("vantage.client.cli.certificates", "issue_node"),
         "create": ("vantage.client.cli.nodes", "create_node"),

@@ -9,11 +9,25 @@ from vantage.node.images.access import RegistryAccesses
 from vantage.node.images.puller import ImagePuller
 from vantage.node.images.rules import load_policy
 from vantage.node.images.store import EvidenceStore
-from vantage.node.images.verifier import ImageVerifier, VerifiedImage
+from vantage.node.images.verifier import Access, ImageVerifier, VerifiedImage
 from vantage.node.sources import CodeRequest, Tell, TrustedCode
 
 EVIDENCE = "evidence"
 """Directory below ``data_dir``."""
+
+
+def build_verifier(config: NodeConfig, access: Access | None = None) -> ImageVerifier:
+    """What decides about images, as a configuration says.
+
+    Args:
+        config: the node's.
+        access: how each registry is reached; when None, as the configuration says, without the server's tokens.
+
+    Raises:
+        VantageError: a key or a password file is not usable.
+    """
+    store = EvidenceStore(config.data_dir / EVIDENCE)
+    return ImageVerifier(load_policy(config.policy), access or RegistryAccesses(config), store, SystemClock())
 
 
 class ImageSource:
@@ -29,8 +43,7 @@ class ImageSource:
 
     def __init__(self, config: NodeConfig, tokens: Tokens | None = None) -> None:
         access = RegistryAccesses(config, tokens)
-        store = EvidenceStore(config.data_dir / EVIDENCE)
-        self._verifier = ImageVerifier(load_policy(config.policy), access, store, SystemClock())
+        self._verifier = build_verifier(config, access)
         self._puller = ImagePuller(config.docker.host, access, config.data_dir / "images", config.limits.max_image_size)
 
     async def trust(self, request: CodeRequest) -> TrustedCode:

@@ -39,11 +39,11 @@ from dataclasses import dataclass, replace
 from vantage.common import oci
 from vantage.common.clock import Clock
 from vantage.common.declaration import Declaration
-from vantage.common.errors import UnavailableError, VantageError
+from vantage.common.errors import Reason, UnavailableError, VantageError, error
 from vantage.common.oci import ImageReference
 from vantage.node.argument_bounds import ArgumentBounds
 from vantage.node.images.checks import Case
-from vantage.node.images.evidence import examine, read_evidence
+from vantage.node.images.evidence import Evidence, examine, read_evidence
 from vantage.node.images.facts import ImageFacts
 from vantage.node.images.rules import ImagePolicy, Verdict
 from vantage.node.images.store import EvidenceStore
@@ -86,6 +86,31 @@ class Admission:
     bounds: tuple[ArgumentBounds, ...]
 
 
+@dataclass(frozen=True)
+class Sight:
+    """What could be learned of an image.
+
+    Attributes:
+        facts: what is known; None when nothing is.
+        remembered: whether that is from this node, and its registry was not asked, or in vain.
+        problem: why a registry that was asked did not tell.
+    """
+
+    facts: ImageFacts | None
+    remembered: bool = False
+    problem: VantageError | None = None
+
+    def require(self) -> ImageFacts:
+        """What is known.
+
+        Raises:
+            UnavailableError: REGISTRY_UNAVAILABLE, nothing is.
+        """
+        if self.facts is not None:
+            return self.facts
+        raise self.problem or error(Reason.REGISTRY_UNAVAILABLE, "nothing is known of the image: ask its registry")
+
+
 class ImageVerifier:
     """Verifies images against a policy.
 
@@ -114,22 +139,14 @@ class ImageVerifier:
             UnavailableError: REGISTRY_UNAVAILABLE.
         """
         case = self.case(request)  # 1
-        self._enforce(self.policy.judge(case))  # 2 to 6
-        facts = await self.remembered(case.reference)
-        if facts is not None:
-            verdict = self.policy.judge(replace(case, facts=facts))  # 2 to 6 again, 10 to 12
-            if verdict.refusal is None:
-                return _admit(case, facts, verdict)
-        try:
-            facts = await self.ask(case.reference, keep=lambda found: self._allows(case, found))  # 7 to 9
-        except UnavailableError:
-            if facts is None:
-                raise
-            # There may be newer signatures that cannot be seen now; what is known does not suffice.
-            log.warning("registry not reachable, what is known of the image decides", extra={"image": request.image})
-        verdict = self.policy.judge(replace(case, facts=facts))  # 2 to 6 again, 10 to 12
-        self._enforce(verdict)
-        return _admit(case, facts, verdict)
+        _enforce(self.policy.judge(case))  # 2 to 6
+        sight = await self.look(case)  # 7 to 9
+        facts = sight.require()
+        known = replace(case, facts=facts)
+        verdict = self.policy.judge(known)  # 2 to 6 again, 10 to 12
+        _enforce(verdict)
+        signers = verdict.allowing[0].signed_by.signers(known)
+        return Admission(VerifiedImage(facts.reference, facts.image_id, facts.declaration, signers), verdict.bounds)
 
     def case(self, request: CodeRequest) -> Case:
         """What is decided about, before anything is known of the image.
@@ -139,28 +156,37 @@ class ImageVerifier:
         """
         return Case(request, ImageReference.parse(request.image), self._clock.now(), self.policy.revoked)
 
-    async def remembered(self, reference: ImageReference) -> ImageFacts | None:
-        """What is known of an image without asking its registry; None when nothing is."""
-        known = self._known.get((str(reference), self.policy.version))
-        return known if known is not None else await asyncio.to_thread(self._load, reference)
-
-    async def ask(self, reference: ImageReference, keep: Callable[[ImageFacts], bool]) -> ImageFacts:
-        """What an image's registry proves of it.
+    async def look(self, case: Case, *, offline: bool = False, keep: bool = True) -> Sight:
+        """Learn about an image: from what is remembered if that suffices, otherwise from its registry.
 
         Args:
-            reference: by digest.
-            keep: whether the evidence is worth keeping.
+            case: what is to be decided.
+            offline: ask no registry.
+            keep: remember what the registry says when it suffices.
 
         Raises:
-            VantageError: see ``verify``.
+            RefusedError: the registry has no such image, or other bytes; see ``verify``.
         """
+        facts = self._known.get((str(case.reference), self.policy.version))
+        if facts is None:
+            facts = await asyncio.to_thread(self._load, case.reference)
+        if offline or (facts is not None and self._suffices(case, facts)):
+            return Sight(facts, remembered=facts is not None)
+        try:
+            found, evidence = await self._ask(case.reference)
+        except UnavailableError as problem:
+            # There may be newer signatures that cannot be seen now: what is known decides.
+            log.warning("registry not reachable", extra={"image": str(case.reference), "known": facts is not None})
+            return Sight(facts, remembered=facts is not None, problem=problem)
+        if keep and self._suffices(case, found):
+            self._remember(found)
+            await asyncio.to_thread(self._store.save, evidence, self.policy.keys)
+        return Sight(found)
+
+    async def _ask(self, reference: ImageReference) -> tuple[ImageFacts, Evidence]:
         async with oci.connect(reference.registry, reference.path, self._access(reference.registry)) as registry:
             evidence = await read_evidence(registry, reference, self.policy.wanted)
-        facts = await asyncio.to_thread(examine, evidence, self.policy.keys)
-        if keep(facts):
-            self._remember(facts)
-            await asyncio.to_thread(self._store.save, evidence, self.policy.keys)
-        return facts
+        return await asyncio.to_thread(examine, evidence, self.policy.keys), evidence
 
     def _load(self, reference: ImageReference) -> ImageFacts | None:
         evidence = self._store.load(reference)
@@ -179,14 +205,10 @@ class ImageVerifier:
             self._known.clear()
         self._known[str(facts.reference), self.policy.version] = facts
 
-    def _allows(self, case: Case, facts: ImageFacts) -> bool:
+    def _suffices(self, case: Case, facts: ImageFacts) -> bool:
         return self.policy.judge(replace(case, facts=facts)).refusal is None
 
-    def _enforce(self, verdict: Verdict) -> None:
-        if verdict.refusal is not None:
-            raise verdict.refusal
 
-
-def _admit(case: Case, facts: ImageFacts, verdict: Verdict) -> Admission:
-    signers = verdict.allowing[0].signed_by.signers(replace(case, facts=facts))
-    return Admission(VerifiedImage(facts.reference, facts.image_id, facts.declaration, signers), verdict.bounds)
+def _enforce(verdict: Verdict) -> None:
+    if verdict.refusal is not None:
+        raise verdict.refusal
