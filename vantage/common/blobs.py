@@ -13,7 +13,8 @@ import httpx
 from vantage.common.backoff import Backoff
 from vantage.common.errors import Reason, error
 from vantage.common.image_reference import is_digest
-from vantage.common.oci import ATTEMPTS, PassingError, Registry, tampered
+from vantage.common.oci import Registry, tampered
+from vantage.common.registry_http import ATTEMPTS, PassingError
 
 CHUNK = 1024 * 1024
 MAX_BLOB_BYTES = 1024**4

@@ -10,24 +10,21 @@ import asyncio
 import hashlib
 import ipaddress
 import json
-import re
 import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 from urllib.parse import urlsplit
 
 import httpx
 
-from vantage.common.backoff import Backoff
 from vantage.common.errors import Reason, VantageError, error
 from vantage.common.image_reference import ImageReference as ImageReference
 from vantage.common.image_reference import is_digest as is_digest
-from vantage.common.registry_auth import ChallengeError, Credentials
+from vantage.common.registry_auth import Credentials
 from vantage.common.registry_auth import RegistryAccess as RegistryAccess
-
-T = TypeVar("T")
+from vantage.common.registry_http import RepositoryHttp
 
 MANIFEST_TYPES = (
     "application/vnd.oci.image.manifest.v1+json",
@@ -39,9 +36,6 @@ INDEX_TYPES = (
 )
 MAX_MANIFEST = 4 * 1024 * 1024
 MAX_BLOB = 8 * 1024 * 1024
-ATTEMPTS = 3
-"""How often a request that fails in passing is sent."""
-_MAX_PROBLEM = 8 * 1024
 
 
 @dataclass(frozen=True)
@@ -64,33 +58,8 @@ def digest_of(content: bytes) -> str:
     return f"sha256:{hashlib.sha256(content).hexdigest()}"
 
 
-class PassingError(Exception):
-    """A request failed in a way that another attempt may mend; the text says how. Never leaves ``Registry.retried``.
-
-    Attributes:
-        timed_out: the registry was silent: where nothing is gained by waiting again, it is not tried again.
-    """
-
-    def __init__(self, why: str, *, timed_out: bool = False) -> None:
-        super().__init__(why)
-        self.timed_out = timed_out
-
-
-class Registry:
-    """A connection to one repository; made by ``connect``.
-
-    Args:
-        client: for HTTP.
-        base: address of the repository.
-        credentials: answers the registry's challenges.
-        name: ``host[:port]`` for messages.
-    """
-
-    def __init__(self, client: httpx.AsyncClient, base: str, credentials: Credentials, name: str) -> None:
-        self._client = client
-        self._base = base
-        self._credentials = credentials
-        self.name = name
+class Registry(RepositoryHttp):
+    """A connection to one repository; made by ``connect``."""
 
     async def manifest(self, reference: str) -> tuple[bytes, dict[str, Any]] | None:
         """A manifest by tag or digest: its bytes as stored and parsed; None when there is none.
@@ -186,7 +155,7 @@ class Registry:
         """
 
         async def attempt() -> bytes | None:
-            async with self.exchange("GET", path, headers=headers, may_miss=True) as response:
+            async with self.prompt(), self.exchange("GET", path, headers=headers, may_miss=True) as response:
                 if response.status_code == httpx.codes.NOT_FOUND:
                     return None
                 content = bytearray()
@@ -197,101 +166,6 @@ class Registry:
                 return bytes(content)
 
         return await self.retried(attempt)
-
-    @asynccontextmanager
-    async def exchange(
-        self,
-        method: str,
-        path: str,
-        *,
-        headers: dict[str, str] | None = None,
-        content: bytes | Callable[[], AsyncIterator[bytes]] | None = None,
-        may_miss: bool = False,
-    ) -> AsyncIterator[httpx.Response]:
-        """One request, authorized; its answer is a success, and its body is not read yet.
-
-        Args:
-            method: of HTTP.
-            path: within the repository, or a whole address.
-            headers: further ones.
-            content: body, or what makes it.
-            may_miss: 404 is an answer as well.
-
-        Raises:
-            PassingError: another attempt may help.
-            UnavailableError: REGISTRY_UNAVAILABLE, none will.
-        """
-        url = path if "://" in path else f"{self._base}/{path}"
-        # Never compressed for the way: digests are those of what is stored, and nothing unpacks beyond its size.
-        given = {"accept-encoding": "identity", **(headers or {})}
-        try:
-            for challenged in (False, True):
-                body = content if content is None or isinstance(content, bytes) else content()
-                sent = {**given, **self._credentials.headers}
-                async with self._client.stream(method, url, headers=sent, content=body) as response:
-                    if response.status_code == httpx.codes.UNAUTHORIZED and not challenged:
-                        await self._credentials.answer(response)
-                        continue
-                    if not may_miss or response.status_code != httpx.codes.NOT_FOUND:
-                        await self._check(response)
-                    yield response
-                    return
-        except ChallengeError as problem:
-            raise self.unavailable(str(problem)) from problem
-        except httpx.TimeoutException as problem:
-            raise PassingError("it does not answer in time", timed_out=True) from problem
-        except httpx.TransportError as problem:
-            raise PassingError(_cause(problem)) from problem
-        except (httpx.HTTPError, httpx.InvalidURL) as problem:
-            raise self.unavailable(type(problem).__name__) from problem
-
-    async def retried(self, attempt: Callable[[], Awaitable[T]]) -> T:
-        """Do something that may fail in passing.
-
-        Raises:
-            UnavailableError: REGISTRY_UNAVAILABLE, it failed each time, or the registry was silent.
-        """
-        backoff = Backoff(base=0.2, cap=2.0)
-        for number in range(1, ATTEMPTS + 1):
-            try:
-                return await attempt()
-            except PassingError as problem:
-                if problem.timed_out or number == ATTEMPTS:
-                    raise self.unavailable(str(problem)) from problem
-            await asyncio.sleep(backoff.next_delay())
-        raise AssertionError("unreachable")
-
-    def upload_location(self, begun: httpx.Response, digest: str) -> str:
-        """Where the bytes of an upload go that a registry has agreed to.
-
-        Raises:
-            UnavailableError: REGISTRY_UNAVAILABLE, it did not say.
-        """
-        try:
-            location = begun.url.join(begun.headers["location"])
-            return str(location.copy_merge_params({"digest": digest}))
-        except (KeyError, httpx.InvalidURL):
-            raise self.unavailable("it does not say where uploads go") from None
-
-    async def _check(self, response: httpx.Response) -> None:
-        status = response.status_code
-        if status < httpx.codes.BAD_REQUEST:
-            return
-        said = ""
-        async for chunk in response.aiter_raw():
-            said += chunk.decode(errors="replace")
-            if len(said) > _MAX_PROBLEM:
-                break
-        said = _code(said)
-        if status in (httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN):
-            raise self.unavailable(f"it does not accept the credentials for this ({status}{said})")
-        if status == httpx.codes.TOO_MANY_REQUESTS or status >= httpx.codes.INTERNAL_SERVER_ERROR:
-            raise PassingError(f"it answered {status}{said}")
-        raise self.unavailable(f"it answered {status}{said}")
-
-    def unavailable(self, why: str) -> VantageError:
-        """REGISTRY_UNAVAILABLE of this registry."""
-        return error(Reason.REGISTRY_UNAVAILABLE, f"the registry {self.name} cannot be used: {why}", registry=self.name)
 
 
 @asynccontextmanager
@@ -314,9 +188,8 @@ async def connect(registry: str, path: str, access: RegistryAccess) -> AsyncIter
                 registry=registry,
             ) from problem
         async with httpx.AsyncClient(transport=transport) as client:
-            yield Registry(
-                client, f"http://{registry}/v2/{path}", Credentials(client, access, registry, path), registry
-            )
+            credentials = Credentials(client, access, registry, path)
+            yield Registry(client, f"http://{registry}/v2/{path}", credentials, registry, access.patience)
         return
     host, _, prefix = (access.mirror or registry).partition("/")
     where = f"{prefix}/{path}" if prefix else path
@@ -333,7 +206,9 @@ async def connect(registry: str, path: str, access: RegistryAccess) -> AsyncIter
         timeout=httpx.Timeout(access.patience), verify=verify, follow_redirects=True, trust_env=False
     ) as client:
         credentials = Credentials(client, access, host, where)
-        yield Registry(client, f"{'http' if plain else 'https'}://{host}/v2/{where}", credentials, host)
+        yield Registry(
+            client, f"{'http' if plain else 'https'}://{host}/v2/{where}", credentials, host, access.patience
+        )
 
 
 def is_loopback(registry: str) -> bool:
@@ -363,19 +238,3 @@ def tampered(what: str) -> VantageError:
 
 def _dumped(document: dict[str, Any] | bytes) -> bytes:
     return document if isinstance(document, bytes) else json.dumps(document, separators=(",", ":")).encode()
-
-
-def _cause(problem: Exception) -> str:
-    """What a person can do something with: a certificate that is not trusted has a cause of its own."""
-    if "CERTIFICATE_VERIFY_FAILED" in str(problem):
-        return "its certificate is not by an authority that is trusted here: name its authority with 'ca'"
-    return type(problem).__name__
-
-
-def _code(body: str) -> str:
-    """The code of the first error that a registry names, in letters only."""
-    try:
-        code = json.loads(body)["errors"][0]["code"]
-    except (ValueError, LookupError, TypeError, RecursionError):
-        return ""
-    return f" {code}" if isinstance(code, str) and re.fullmatch(r"[A-Z_]{1,40}", code) else ""
