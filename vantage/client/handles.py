@@ -27,6 +27,7 @@ from vantage.client.models import (
     TaskState,
 )
 from vantage.common.errors import Reason, VantageError, error
+from vantage.common.event_order import EventOrder
 
 
 class AsyncTaskHandle:
@@ -193,20 +194,22 @@ async def follow(
     patience = Patience()
     while True:
         ended = False
+        order = EventOrder(after, begun=stream is not None)
         try:
             async with aclosing(stream or _watch(caller, name, after)) as messages:
                 async for message in messages:
+                    if not order.admit(message):
+                        continue
                     patience.progressed()
                     event = converters.event(message)
                     if isinstance(event, TaskSnapshot):
                         ended = event.task.state.ended
                         if after:
-                            # Attached again: what the snapshot has beyond the last event follows, one by one. Its
-                            # sequence is not that of an event that has been handed out.
+                            # Attached again: what the snapshot has beyond the last event follows, one by one.
                             continue
+                    after = order.last
                     if event is None:
                         continue
-                    after = max(after, event.sequence)
                     yield event
                     if isinstance(event, TaskFinished):
                         return

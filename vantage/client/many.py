@@ -28,6 +28,7 @@ from vantage.client.models import (
     TaskSnapshot,
 )
 from vantage.common.errors import Reason, UnauthenticatedError, VantageError
+from vantage.common.event_order import EventOrder
 from vantage.common.rpc import error_from_rpc
 
 MAX_OPEN = 500
@@ -48,6 +49,7 @@ class _Pending:
     request: pb.RunTasksRequest
     task: str = ""
     runs: dict[str, Run] = field(default_factory=dict)
+    order: EventOrder = field(default_factory=EventOrder)
     signed: datetime | None = None
     """When the request was made, if it is signed."""
     stale: bool = False
@@ -213,6 +215,8 @@ class Batch:
                 self._unsent.put_nowait(pending)
                 return
             self._end(response.request_id, Answer(pending.question, failure=converters.failure(response.failure)))
+            return
+        if not pending.order.admit(response.event):
             return
         match converters.event(response.event):
             case TaskSnapshot(task=task):

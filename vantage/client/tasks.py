@@ -254,10 +254,13 @@ class AsyncTasks:
                 await patience.wait_or_raise(problem)
                 continue
             if first is None or first.WhichOneof("event") != "snapshot":
-                break
+                await stream.aclose()
+                # Something on the way, or the server, has lost or mixed up what it said.
+                await patience.wait_unclear(_disorder())
+                continue
             task = converters.task(first.snapshot.task)
             return AsyncTaskHandle(self._caller, self._codec, task, order, stream)
-        raise error(Reason.PROTOCOL_VIOLATION, "the server's events of a task do not begin with a snapshot")
+        raise _disorder()
 
     async def _events(self, request: pb.RunTaskRequest) -> AsyncGenerator[task_pb2.TaskEvent, None]:
         async with aclosing(self._caller.stream(lambda stubs: stubs.tasks.RunTask, request)) as responses:
@@ -286,6 +289,10 @@ class AsyncTasks:
                     "dataset or a file for each data parameter",
                     function=declared.name,
                 )
+
+
+def _disorder() -> VantageError:
+    return error(Reason.PROTOCOL_VIOLATION, "the server's events of a task do not begin with a snapshot")
 
 
 def _compare(function: Function, arguments: Mapping[str, Any]) -> None:

@@ -79,6 +79,16 @@ class Payloads:
     async def _fetch(self, payload: types_pb2.Payload, target: BinaryIO, limit: int) -> None:
         if payload.size_bytes > limit:
             raise _too_large(payload.size_bytes, limit)
+        for _once_more in (True, False):
+            sink = await self._download_whole(payload, target, limit)
+            if not payload.digest or sink.digest == payload.digest:
+                return
+            log.warning("arguments were changed on their way", extra={"payload": payload.reference})
+            target.seek(0)
+            target.truncate()
+        raise error(Reason.PAYLOAD_DIGEST_MISMATCH, "the arguments were changed on their way: send the task again")
+
+    async def _download_whole(self, payload: types_pb2.Payload, target: BinaryIO, limit: int) -> Sink:
         sink = Sink(target)
         backoff = Backoff()
         for attempt in itertools.count(1):
@@ -87,8 +97,7 @@ class Payloads:
                 break
             except VantageError as problem:
                 await self._wait_or_raise(problem, backoff, attempt)
-        if payload.digest and sink.digest != payload.digest:
-            raise error(Reason.PAYLOAD_DIGEST_MISMATCH, "the arguments were changed on their way: send the task again")
+        return sink
 
     async def upload(self, result: StoredResult, key: str, *, sealed: bool) -> types_pb2.Payload:
         """Bring a result to the server, however often the connection is lost; the same key never uploads twice.

@@ -19,6 +19,7 @@ from vantage.common import names
 from vantage.common.backoff import Backoff
 from vantage.common.clock import Clock
 from vantage.common.errors import InternalError, Reason, UnauthenticatedError, UnavailableError, VantageError, error
+from vantage.common.event_order import EventOrder
 from vantage.common.rpc import error_from_rpc
 from vantage.common.sealing import create_identity
 from vantage.node.audit import NodeAudit
@@ -142,7 +143,10 @@ class Subtasks:
                     events = (answer.event async for answer in stub.WatchTask(watch, metadata=metadata))
                 else:
                     events = (answer.event async for answer in stub.RunTask(creation, metadata=metadata))
+                order = EventOrder(last)
                 async for event in events:
+                    if not order.admit(event):
+                        continue
                     backoff.reset()
                     kind = event.WhichOneof("event")
                     ended = kind == "task_finished"
@@ -151,7 +155,7 @@ class Subtasks:
                         # Of a task that has ended no event follows but those after the last one, if there are any.
                         ended = event.snapshot.task.state not in _GOING_ON and not 0 < last < event.sequence
                     if kind != "snapshot" or not last:  # else the events after the last one follow: nothing is missing
-                        last = max(last, event.sequence)
+                        last = order.last
                         yield (
                             event
                             if context.order is None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -33,9 +33,10 @@ class PeerNetwork:
         agents: by the last part of their organization's name.
     """
 
-    def __init__(self, server: RunningServer, installation: Installation) -> None:
+    def __init__(self, server: RunningServer, installation: Installation, way: str = "") -> None:
         self.server = server
         self.installation = installation
+        self._way = way
         self.agents: dict[str, Agent] = {}
         self._running: dict[str, asyncio.Task[None]] = {}
 
@@ -49,6 +50,7 @@ class PeerNetwork:
         settings: Mapping[str, Mapping[str, Any]] | None = None,
         config: ServerConfig | None = None,
         tls: bool = True,
+        way: Callable[[str], Awaitable[str]] | None = None,
     ) -> AsyncIterator[PeerNetwork]:
         """Set up in an empty directory, start everything, stop it in the end.
 
@@ -58,6 +60,7 @@ class PeerNetwork:
             settings: by organization, instead of ``ALLOWED``.
             config: of the server.
             tls: between nodes and server.
+            way: gets the server's address and gives the one that the nodes use; for what stands in between.
         """
         async with AsyncExitStack() as stack:
             server = await stack.enter_async_context(
@@ -69,7 +72,7 @@ class PeerNetwork:
             installation = Installation(directory, tls, server.address)
             async with installation.channel() as channel:
                 await installation._found(channel, server.bootstrap_token, organizations)
-            network = cls(server, installation)
+            network = cls(server, installation, "" if way is None else await way(server.address))
             stack.push_async_callback(network._stop)
             for name in organizations:
                 chosen = dict((settings or {}).get(name, ALLOWED))
@@ -115,7 +118,8 @@ class PeerNetwork:
 
     def _start(self, name: str, settings: dict[str, Any]) -> None:
         modules = {"process": {"modules": {REPOSITORY: "vantage.testing.doors"}}}
-        self.installation._node(name, {**modules, **settings})
+        between = {"server": {"address": self._way, "tls": False}} if self._way else {}
+        self.installation._node(name, {**modules, **between, **settings})
         loaded = node_config.load(self.installation.directory / name / "node.yaml")
         agent = Agent(loaded, assemble(loaded), backoff=Backoff(base=0.05, cap=0.5), say=lambda text: None)
         self.agents[name] = agent

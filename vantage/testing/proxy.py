@@ -24,6 +24,7 @@ class Proxy:
     def __init__(self, target: str) -> None:
         self.lead_to(target)
         self._writers: set[asyncio.StreamWriter] = set()
+        self._serving: set[asyncio.Task[None]] = set()
         self.address = ""
         self.connections = 0
         self.allowance: int | None = None
@@ -34,7 +35,13 @@ class Proxy:
     async def to(cls, target: str) -> AsyncIterator[Self]:
         """A proxy on a loopback port that the system picks."""
         proxy = cls(target)
-        server = await asyncio.start_server(proxy._accept, "127.0.0.1", 0)
+
+        def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            serving = asyncio.create_task(proxy._accept(reader, writer))
+            proxy._serving.add(serving)
+            serving.add_done_callback(proxy._serving.discard)
+
+        server = await asyncio.start_server(accept, "127.0.0.1", 0)
         host, port = server.sockets[0].getsockname()[:2]
         proxy.address = f"{host}:{port}"
         try:
@@ -42,6 +49,7 @@ class Proxy:
         finally:
             server.close()
             proxy.cut()
+            await asyncio.gather(*proxy._serving, return_exceptions=True)
             await server.wait_closed()
 
     def cut(self) -> None:

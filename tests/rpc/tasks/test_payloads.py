@@ -77,7 +77,7 @@ async def test_limits(network: Network) -> None:
     too_large = upload(network, b"x", size=8 * 1024 * 1024 + 1, chunks=[])
     assert await reason(too_large) is Reason.PAYLOAD_TOO_LARGE
     more_than_announced = upload(network, b"xy", chunks=[b"xy", b"z"])
-    assert await reason(more_than_announced) is Reason.PAYLOAD_TOO_LARGE
+    assert await reason(more_than_announced) is Reason.PAYLOAD_OFFSET_MISMATCH
     outside = upload(network, b"xy", offset=3)
     assert await reason(outside) is Reason.INVALID_ARGUMENT
 

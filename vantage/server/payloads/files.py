@@ -37,7 +37,12 @@ class PayloadFiles:
 
     async def begin(self, payload: str, offset: int) -> PartialFile:
         """See ``PayloadStore``."""
-        return await asyncio.to_thread(self._begin, payload, offset)
+        opening = asyncio.create_task(asyncio.to_thread(self._begin, payload, offset))
+        try:
+            return await asyncio.shield(opening)
+        except asyncio.CancelledError:
+            opening.add_done_callback(_close_opened)
+            raise
 
     async def finished(self, payload: str) -> bool:
         """See ``PayloadStore``: the file may have been moved into place right before a crash."""
@@ -49,7 +54,7 @@ class PayloadFiles:
         try:
             file = await asyncio.shield(opening)
         except asyncio.CancelledError:
-            opening.add_done_callback(_close_opened)  # the thread goes on, and nobody else would close what it opens
+            opening.add_done_callback(_close_opened)
             raise
         async with aclosing(read_ahead(file)) as chunks:
             async for chunk in chunks:
@@ -108,8 +113,12 @@ class PartialFile:
         await asyncio.to_thread(self._append, blocks)
 
     async def keep(self) -> None:
-        """See ``Incoming``."""
-        await asyncio.to_thread(self._keep)
+        """See ``Incoming``; also done when the caller, whose call was cancelled, is cancelled once more."""
+        await asyncio.shield(asyncio.create_task(asyncio.to_thread(self._keep)))
+
+    def close(self) -> None:
+        """Nobody writes after all."""
+        self._file.close()
 
     async def finish(self, digest: str) -> None:
         """See ``Incoming``: checked, made durable and moved into place."""
@@ -153,6 +162,7 @@ def _write_whole(file: BinaryIO, block: Chunk) -> None:
         view = view[file.write(view) :]
 
 
-def _close_opened(opening: asyncio.Task[BinaryIO]) -> None:
+def _close_opened(opening: asyncio.Task[BinaryIO] | asyncio.Task[PartialFile]) -> None:
+    """Whoever waited for a file is gone, but the thread that opens it goes on, and nobody else would close it."""
     if not opening.cancelled() and opening.exception() is None:
         opening.result().close()

@@ -9,7 +9,7 @@ from typing import Any
 import grpc
 
 from vantage.api.payload.v1 import payload_service_pb2 as pb
-from vantage.common.errors import Reason, error
+from vantage.common.errors import Reason, VantageError, error
 from vantage.common.payload_frames import Chunk
 from vantage.server.rpc.context import current_principal
 from vantage.server.rpc.task_converters import time_to_proto
@@ -32,7 +32,7 @@ class PayloadServicer:
     async def UploadPayload(self, request_iterator: AsyncIterator[Part], context: Context) -> pb.UploadPayloadResponse:
         first = await anext(aiter(request_iterator), None)
         if not isinstance(first, pb.UploadHeader):
-            raise error(Reason.INVALID_ARGUMENT, "the first message must be the header", field="header")
+            raise _out_of_order("the first message must be the header")
         header = Header(first.request_id, first.size_bytes, first.digest, first.offset)
         stored = await self._payloads.upload(current_principal(), header, _chunks(request_iterator))
         return pb.UploadPayloadResponse(payload=_to_proto(stored))
@@ -52,8 +52,13 @@ class PayloadServicer:
 async def _chunks(requests: AsyncIterator[Part]) -> AsyncIterator[Chunk]:
     async for request in requests:
         if request is None or isinstance(request, pb.UploadHeader):
-            raise error(Reason.INVALID_ARGUMENT, "after the header only chunks may follow", field="chunk")
+            raise _out_of_order("after the header only chunks may follow")
         yield request
+
+
+def _out_of_order(what: str) -> VantageError:
+    """A mistake of the caller's, or of what stands in between: asking where to go on mends the latter."""
+    return error(Reason.PAYLOAD_OFFSET_MISMATCH, f"{what}: ask GetUpload for the offset, and begin with the header")
 
 
 def _to_proto(stored: StoredPayload) -> pb.StoredPayload:

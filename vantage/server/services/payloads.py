@@ -178,7 +178,9 @@ class Payloads:
         try:
             async for chunk in chunks:
                 room -= len(chunk)
-                if len(chunk) > MAX_CHUNK or room < 0:
+                if len(chunk) > MAX_CHUNK:
+                    raise error(Reason.PAYLOAD_TOO_LARGE, f"chunks have at most {MAX_CHUNK} bytes")
+                if room < 0:
                     raise _too_much(size)
                 await behind.add(chunk)
         finally:
@@ -186,7 +188,9 @@ class Payloads:
 
 
 def _too_much(size: int) -> VantageError:
-    return error(Reason.PAYLOAD_TOO_LARGE, f"chunks have at most {MAX_CHUNK} bytes, all together the announced {size}")
+    return error(
+        Reason.PAYLOAD_OFFSET_MISMATCH, f"more came than the announced {size} bytes: ask GetUpload, and continue there"
+    )
 
 
 def _may_read(principal: Principal, stored: StoredPayload | bytes, uses: list[Use]) -> bool:
