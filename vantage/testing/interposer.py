@@ -55,7 +55,7 @@ class Action(Enum):
 
 @dataclass(frozen=True)
 class Place:
-    """Which message: of which method, which way, of which kind (see ``kind_of``)."""
+    """Which message: of which method, which way, of which kind (see ``kinds_of``)."""
 
     method: str
     direction: Direction
@@ -87,36 +87,38 @@ class Fault:
             await self.happened.wait()
 
 
-def kind_of(message: Message) -> str:
+def kinds_of(message: Message) -> frozenset[str]:
     """Which of its kinds a message is: the names of the choices that it has made, ``completed.result.inline``; empty
-    when it has none to make. The choices are its ``oneof`` and those below it; a message that holds nothing but another
-    one is looked through."""
+    when it has none to make. The choices are its ``oneof`` and those below it. A message that holds nothing but another
+    one is looked through; one that carries several is all that they are."""
     descriptor = message.DESCRIPTOR
-    choice = _choice(descriptor)
-    if choice is not None:
+    if (choice := _choice(descriptor)) is not None:
         chosen = message.WhichOneof(choice)
         if chosen is None:
-            return ""
-        inner = descriptor.fields_by_name[chosen]
-        below = kind_of(getattr(message, chosen)) if inner.message_type is not None else ""
-        return f"{chosen}.{below}" if below else chosen
-    only = _only(descriptor)
-    return "" if only is None else kind_of(getattr(message, only))
+            return frozenset({""})
+        below = (
+            kinds_of(getattr(message, chosen)) if descriptor.fields_by_name[chosen].message_type is not None else {""}
+        )
+        return frozenset(f"{chosen}.{each}" if each else chosen for each in below)
+    if (inner := _carried(descriptor)) is None:
+        return frozenset({""})
+    held = getattr(message, inner.name)
+    carried = held if inner.is_repeated else [held]
+    return frozenset().union(*(kinds_of(each) for each in carried)) or frozenset({""})
 
 
 def kinds(descriptor: Any) -> Iterator[str]:
     """Every kind that a message can be."""
-    choice = _choice(descriptor)
-    if choice is not None:
+    if (choice := _choice(descriptor)) is not None:
         for member in descriptor.oneofs_by_name[choice].fields:
             below = list(kinds(member.message_type)) if member.message_type is not None else [""]
             yield from (f"{member.name}.{each}" if each else member.name for each in below)
-        return
-    only = _only(descriptor)
-    if only is None:
+    elif (inner := _carried(descriptor)) is None:
         yield ""
     else:
-        yield from kinds(descriptor.fields_by_name[only].message_type)
+        if inner.is_repeated:
+            yield ""
+        yield from kinds(inner.message_type)
 
 
 def places(method: MethodDescriptor) -> Iterator[Place]:
@@ -149,11 +151,15 @@ def _choice(descriptor: Any) -> str | None:
     return next((each.name for each in descriptor.oneofs if not each.name.startswith("_")), None)
 
 
-def _only(descriptor: Any) -> str | None:
+def _carried(descriptor: Any) -> Any:
+    """The field of a message that holds nothing but another one, or carries several that have a choice."""
     fields = descriptor.fields
-    if len(fields) != 1 or fields[0].message_type is None or fields[0].is_repeated:
-        return None
-    return str(fields[0].name)
+    if len(fields) == 1 and fields[0].message_type is not None and not fields[0].is_repeated:
+        return fields[0]
+    return next(
+        (each for each in fields if each.is_repeated and each.message_type is not None and _choice(each.message_type)),
+        None,
+    )
 
 
 class Interposer:
@@ -201,10 +207,11 @@ class Interposer:
         """Lose all connections at once."""
         self._proxy.cut()
 
-    def look(self, place: Place) -> Fault | None:
-        """What is to happen to the message of this place that comes by now."""
+    def look(self, method: str, direction: Direction, kinds: frozenset[str]) -> Fault | None:
+        """What is to happen to a message that comes by now."""
         for fault in self._faults:
-            if fault.place == place:
+            place = fault.place
+            if (place.method, place.direction) == (method, direction) and place.kind in kinds:
                 self._faults.remove(fault)
                 return fault
         return None
@@ -336,8 +343,8 @@ class _Passing:
         if self._method is None:
             return None
         descriptor = self._method.input_type if direction is Direction.REQUEST else self._method.output_type
-        kind = kind_of(GetMessageClass(descriptor).FromString(raw))
-        return self._interposer.look(Place(self._method.name, direction, kind))
+        kinds = kinds_of(GetMessageClass(descriptor).FromString(raw))
+        return self._interposer.look(self._method.name, direction, kinds)
 
     async def _harm(self, action: Action, direction: Direction, raw: bytes, write: Any) -> None:
         match action, direction:

@@ -33,10 +33,12 @@ class PeerNetwork:
         agents: by the last part of their organization's name.
     """
 
-    def __init__(self, server: RunningServer, installation: Installation, way: str = "") -> None:
+    def __init__(
+        self, server: RunningServer, installation: Installation, way: str = "", transport: str = "auto"
+    ) -> None:
         self.server = server
         self.installation = installation
-        self._way = way
+        self._server = {"address": way, "tls": False, "transport": transport} if way else None
         self.agents: dict[str, Agent] = {}
         self._running: dict[str, asyncio.Task[None]] = {}
 
@@ -51,6 +53,7 @@ class PeerNetwork:
         config: ServerConfig | None = None,
         tls: bool = True,
         way: Callable[[str], Awaitable[str]] | None = None,
+        transport: str = "auto",
     ) -> AsyncIterator[PeerNetwork]:
         """Set up in an empty directory, start everything, stop it in the end.
 
@@ -60,7 +63,8 @@ class PeerNetwork:
             settings: by organization, instead of ``ALLOWED``.
             config: of the server.
             tls: between nodes and server.
-            way: gets the server's address and gives the one that the nodes use; for what stands in between.
+            way: gets the server's address and gives the one that the nodes use; for what stands in between without TLS.
+            transport: as nodes are configured, for those that have such a way.
         """
         async with AsyncExitStack() as stack:
             server = await stack.enter_async_context(
@@ -72,7 +76,7 @@ class PeerNetwork:
             installation = Installation(directory, tls, server.address)
             async with installation.channel() as channel:
                 await installation._found(channel, server.bootstrap_token, organizations)
-            network = cls(server, installation, "" if way is None else await way(server.address))
+            network = cls(server, installation, "" if way is None else await way(server.address), transport)
             stack.push_async_callback(network._stop)
             for name in organizations:
                 chosen = dict((settings or {}).get(name, ALLOWED))
@@ -118,7 +122,7 @@ class PeerNetwork:
 
     def _start(self, name: str, settings: dict[str, Any]) -> None:
         modules = {"process": {"modules": {REPOSITORY: "vantage.testing.doors"}}}
-        between = {"server": {"address": self._way, "tls": False}} if self._way else {}
+        between = {} if self._server is None else {"server": self._server}
         self.installation._node(name, {**modules, **between, **settings})
         loaded = node_config.load(self.installation.directory / name / "node.yaml")
         agent = Agent(loaded, assemble(loaded), backoff=Backoff(base=0.05, cap=0.5), say=lambda text: None)
