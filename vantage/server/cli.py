@@ -136,3 +136,26 @@ def show_registry_certificate(data: Path) -> None:
         raise click.ClickException(f"{data} holds no server: run 'vantage server init' first") from None
     except VantageError as problem:
         raise click.ClickException(str(problem)) from None
+
+
+@server.command(epilog="\b\nExample:\n  vantage server rescue root --data /srv/vantage")
+@click.argument("user")
+@_DATA
+def rescue(user: str, data: Path) -> None:
+    """Let a person in again who has lost password, phone and recovery codes.
+
+    It prints a token that sets a new password, once and within three days, and takes their one-time codes, sessions and
+    lock away. Whoever can read the server's files can do this: it is in the audit.
+    """
+    from vantage.common.clock import SystemClock
+    from vantage.common.errors import VantageError
+    from vantage.server.rescue import rescue as let_in
+
+    try:
+        token, expires = let_in(data, user, SystemClock())
+    except VantageError as problem:
+        raise click.ClickException(str(problem)) from None
+    click.echo(f"reset-token: {token}")
+    click.echo(
+        f"It counts until {expires:%Y-%m-%d %H:%M} UTC: the person gives it to 'vantage password reset'", err=True
+    )

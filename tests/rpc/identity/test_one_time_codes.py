@@ -1,15 +1,20 @@
 """One-time codes and recovery codes, on a whole server."""
 
+import asyncio
 import sqlite3
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 
 from tests.rpc.identity.world import World, reason
+from vantage.api.admin.v1 import audit_service_pb2 as audit_pb
+from vantage.api.admin.v1 import audit_service_pb2_grpc
 from vantage.api.admin.v1 import user_credential_service_pb2 as admin_pb
 from vantage.api.identity.v1 import auth_service_pb2 as auth_pb
 from vantage.api.identity.v1 import credential_service_pb2 as pb
-from vantage.common.errors import Reason
+from vantage.common.errors import Reason, VantageError
+from vantage.server.rescue import rescue
 from vantage.testing.server import PASSWORD, bearer
 
 
@@ -178,3 +183,24 @@ async def test_the_database_alone_tells_no_secret(world: World) -> None:
     assert app.secret.encode() not in stored
     assert codes[0].encode() not in hashes
     assert (data / "secrets.key").stat().st_mode & 0o777 == 0o600
+
+
+async def test_the_operator_lets_somebody_in_who_has_lost_everything(world: World, tmp_path: Path) -> None:
+    await world.enrol(bearer(await world.login()))
+    for _ in range(5):
+        assert await reason(world.login(password="guessed")) is Reason.CREDENTIALS_INVALID
+    data = world.server.server.data
+    token, _expires = await asyncio.to_thread(rescue, data, "rosa", world.clock)
+    await world.auth.ResetPassword(
+        auth_pb.ResetPasswordRequest(reset_token=token, new_password="nine calm otters swim")
+    )
+    me = bearer(await world.login(password="nine calm otters swim"))  # without a code
+    found = (await world.own.GetCredentials(pb.GetCredentialsRequest(), metadata=me)).credentials
+    assert not found.one_time_codes_enabled
+    audit = audit_service_pb2_grpc.AuditServiceStub(world.server.channel())
+    page = await audit.ListAuditEntries(audit_pb.ListAuditEntriesRequest(), metadata=world.root)
+    assert ("server.rescue", "users/rosa") in [(each.event, each.target) for each in page.entries]
+    with pytest.raises(VantageError, match="there is no users/nobody"):
+        await asyncio.to_thread(rescue, data, "nobody", world.clock)
+    with pytest.raises(VantageError, match="not a server's data directory"):
+        await asyncio.to_thread(rescue, tmp_path, "rosa", world.clock)

@@ -134,6 +134,16 @@ async def test_a_reset_token_sets_a_password_once_and_ends_the_sessions(world: W
     await world.login(password=NEW)
 
 
+async def test_who_sets_a_password_with_a_token_does_not_wait_for_whoever_guessed(world: World) -> None:
+    issue = admin_pb.IssuePasswordResetRequest(user="users/rosa")
+    token = (await world.admin.IssuePasswordReset(issue, metadata=world.root)).reset_token
+    for _ in range(5):
+        assert await reason(world.login(password="guessed")) is Reason.CREDENTIALS_INVALID
+    assert await reason(world.login()) is Reason.LOCKED_OUT
+    await world.auth.ResetPassword(auth_pb.ResetPasswordRequest(reset_token=token, new_password=NEW))
+    await world.login(password=NEW)
+
+
 async def test_a_reset_token_expires(world: World) -> None:
     made = await world.create("berta", password="")
     world.clock.advance(timedelta(days=3))

@@ -12,7 +12,7 @@ from vantage.server.domain.principals import LoginMethod, UserPrincipal
 from vantage.server.domain.tokens import secret_hash
 from vantage.server.services.directory import Directory
 from vantage.server.services.logins import Logins, Tokens
-from vantage.server.services.proofs import Proofs, wrong
+from vantage.server.services.proofs import Proofs, lockout_key, wrong
 from vantage.server.storage import credential_store, settings_store, user_store
 from vantage.server.storage.database import Connection, Database
 from vantage.server.storage.user_store import User
@@ -148,6 +148,8 @@ class Auth:
             credential_store.remove_reset(connection, name)
             user_store.set_password(connection, name, hashed)
             user_store.end_sessions(connection, name)
+            # Who guessed before has guessed another password, and who sets this one is not to wait for them.
+            user_store.clear_lockout(connection, lockout_key(name))
 
         await self._database.write(unit)
         self._directory.forget()

@@ -66,7 +66,7 @@ class Proofs:
                 if problem.reason is Reason.ONE_TIME_CODE_REQUIRED:
                     self._withdraw(connection, name, counted)
                 return problem
-            user_store.clear_lockout(connection, _key(name))
+            user_store.clear_lockout(connection, lockout_key(name))
             return then(connection, current)
 
         return _or_raise(await self._database.write(unit))
@@ -94,13 +94,13 @@ class Proofs:
                     Reason.ONE_TIME_CODE_INVALID,
                     f"the code is wrong: is the clock of your device right? The server says {now:%H:%M:%S} UTC",
                 )
-            user_store.clear_lockout(connection, _key(name))
+            user_store.clear_lockout(connection, lockout_key(name))
             return then(connection)
 
         return _or_raise(await self._database.write(unit))
 
     async def _attempt(self, name: str) -> tuple[User | None, int]:
-        key = _key(name)
+        key = lockout_key(name)
         now = self._clock.now()
 
         def unit(connection: Connection) -> tuple[User | None, int]:
@@ -122,12 +122,12 @@ class Proofs:
 
     def _withdraw(self, connection: Connection, name: str, counted: int) -> None:
         # Takes back this attempt alone: wrong codes stay counted, or asking without a code in between would reset them.
-        known = user_store.get_lockout(connection, _key(name))
+        known = user_store.get_lockout(connection, lockout_key(name))
         if not known.failures:
             return
         alone = known.failures == counted or known.failures <= FREE_FAILURES
         lockout = Lockout(known.failures - 1, None if alone else known.locked_until)
-        user_store.set_lockout(connection, _key(name), lockout, self._clock.now())
+        user_store.set_lockout(connection, lockout_key(name), lockout, self._clock.now())
 
     def _second_factor(self, connection: Connection, name: str, code: str) -> VantageError | None:
         enrolled = credential_store.get_one_time_code(connection, name)
@@ -158,7 +158,8 @@ def wrong() -> VantageError:
     return error(Reason.CREDENTIALS_INVALID, "user name, password or one-time code is wrong")
 
 
-def _key(name: str) -> str:
+def lockout_key(name: str) -> str:
+    """Under which failed attempts of a name are counted, also of one that nobody has: it may be a mistyped password."""
     return hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()
 
 
