@@ -56,6 +56,12 @@ need_postgresql() {
   command -v initdb >/dev/null || compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null || need_apt postgresql
 }
 
+# need_proxies: the reverse proxies that stand in front of the server in tests.
+need_proxies() {
+  need_command nginx nginx-light
+  need_command haproxy haproxy
+}
+
 # --- Python ---------------------------------------------------------------------------------------------------------
 
 suitable_python() {

@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable
 from vantage.common.backoff import Backoff
 from vantage.common.errors import Reason, VantageError
 from vantage.node.connection import Connection
-from vantage.node.session import Session
+from vantage.node.session import Ending, Session
 from vantage.node.transport import StreamTransport, SyncTransport, Transport
 from vantage.node.transport_choice import STABLE, TransportChoice
 
@@ -78,6 +78,9 @@ class SessionKeeper:
                 await self._prepare()
                 await session.run()
             except VantageError as problem:
+                if (task := asyncio.current_task()) is not None and task.cancelling():
+                    # A group of tasks tells the errors of its tasks in place of a cancellation that came with them.
+                    raise asyncio.CancelledError from problem
                 if loop.time() - began > STABLE:
                     self._backoff.reset()
                 delay = self._backoff.next_delay()
@@ -85,11 +88,11 @@ class SessionKeeper:
                 was_connected = self._connected.is_set()
                 self._connected.clear()
                 self._tell(problem, was_connected=was_connected)
-                await self._choose(session, loop.time() - began)
-                if problem.reason is Reason.UNAVAILABLE and not was_connected:
-                    # The server may have come back with another certificate or address: look again.
+                if problem.reason is Reason.UNAVAILABLE and (not was_connected or session.ending is Ending.STALLED):
+                    # The server may have come back with another certificate or address: look again. And what is half
+                    # open looks open to the channel, which would put the next calls into the same hole.
                     await self._connection.reopen()
-                await asyncio.sleep(delay)
+                await asyncio.gather(asyncio.sleep(delay), self._choose(session, loop.time() - began))
         self._closed.set()
 
     async def close(self) -> None:

@@ -132,7 +132,7 @@ class Payloads:
 
     async def _download(self, payload: types_pb2.Payload, sink: Sink, limit: int) -> None:
         metadata = await self._metadata()
-        stub = PayloadStub(await self._connection.channel())
+        stub = PayloadStub(await self._connection.bulk_channel())
         behind = WriteBehind(sink.take)
         received = sink.size
         request = pb.DownloadPayloadRequest(name=payload.reference, offset=received)
@@ -151,7 +151,7 @@ class Payloads:
 
     async def _upload(self, result: StoredResult, request_id: str) -> str:
         metadata = await self._metadata()
-        stub = PayloadStub(await self._connection.channel())
+        stub = PayloadStub(await self._connection.bulk_channel())
         try:
             known = await stub.GetUpload(pb.GetUploadRequest(request_id=request_id), metadata=metadata, timeout=30)
             if known.HasField("payload"):

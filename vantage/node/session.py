@@ -28,6 +28,8 @@ _Problem = TypeVar("_Problem", bound=BaseException)
 DEFAULT_HEARTBEAT = timedelta(seconds=10)
 DEFAULT_LEASE = timedelta(seconds=30)
 DEFAULT_INLINE = 1024 * 1024
+MAX_INLINE = 256 * 1024
+"""Bytes of a result that travel on the session, whatever the server allows: heartbeats wait behind them."""
 WELCOME_TIMEOUT = 20.0
 PATIENCE = 0.5
 """Share of a lease that the answer to a heartbeat may take: what comes after it keeps the leases."""
@@ -138,7 +140,7 @@ def step(state: State, message: pb.ConnectResponse) -> tuple[State, list[Effect]
                 welcome.heartbeat_interval.ToTimedelta() or DEFAULT_HEARTBEAT,
                 welcome.lease_duration.ToTimedelta() or DEFAULT_LEASE,
                 tuple(welcome.collaborations),
-                welcome.max_inline_payload_bytes or DEFAULT_INLINE,
+                min(welcome.max_inline_payload_bytes or DEFAULT_INLINE, MAX_INLINE),
                 welcome.trust_version,
                 welcome.fenced_instance_id,
             )

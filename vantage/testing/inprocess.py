@@ -51,6 +51,7 @@ class Gate:
         entered: set when a run waits here.
         leave: lets it go.
         left: how the run left: "returned" or "cancelled".
+        done: set when it has left.
         count: how often a run came here.
     """
 
@@ -58,6 +59,7 @@ class Gate:
         self.entered = asyncio.Event()
         self.leave = asyncio.Event()
         self.left = ""
+        self.done = asyncio.Event()
         self.count = 0
 
 
@@ -85,6 +87,8 @@ async def hold(gate: str) -> dict[str, str]:
     except asyncio.CancelledError:
         place.left = "cancelled"
         raise
+    finally:
+        place.done.set()
     return {"gate": gate}
 
 
