@@ -60,12 +60,6 @@ print("private line")
 
 
 @pytest.fixture(scope="module")
-def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
-    with Registry(tmp_path_factory.mktemp("registry")) as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
 def image(registry: Registry) -> Iterator[str]:
     repository = f"{registry.address}/algorithms/count"
     text = f"FROM {BASE_IMAGE}\nLABEL org.vantage.declaration={json.dumps(DECLARATION)}\n"

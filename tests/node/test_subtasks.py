@@ -26,7 +26,9 @@ from vantage.node.audit import NodeAudit
 from vantage.node.connection import Connection
 from vantage.node.door import RunContext
 from vantage.node.identity import Identity
+from vantage.node.journal import Journal
 from vantage.node.payloads import Payloads
+from vantage.node.questions import Questions
 from vantage.node.release.terms import Terms
 from vantage.node.seal_keys import SealKeys
 from vantage.node.sealed import Sealer
@@ -99,7 +101,10 @@ async def subtasks(station: Station) -> AsyncIterator[Subtasks]:
     identity = Identity.load(config.identity, SystemClock())
     connection = Connection(config.server, identity, SystemClock())
     noted = NodeAudit(station.directory / "audit.log", identity.key, SystemClock())
-    yield Subtasks(connection, orders(connection, station), noted, SystemClock())
+    journal = await Journal.open(station.directory / "journal.db")
+    questions = await Questions.open(journal, station.directory / "journal.db")
+    yield Subtasks(connection, orders(connection, station), noted, questions, SystemClock())
+    await journal.close()
     await noted.close()
     await connection.close()
 
@@ -242,7 +247,7 @@ async def test_what_was_refused_takes_no_room(
         await collect(subtasks, run, question())
     assert caught.value.reason is Reason.TOO_MANY_SUBTASKS
     assert len(server.calls["RunTask"]) == 3
-    subtasks.forget(run)
+    subtasks.forget(run.run)
     server.script("RunTask", run_events((1, "snapshot"), (2, "task_finished")))
     await collect(subtasks, run, question())
 

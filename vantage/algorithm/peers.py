@@ -13,6 +13,7 @@ from typing import Any, Self
 import grpc
 
 from vantage.algorithm.forwarding import Forwarder
+from vantage.algorithm.patience import CHANNEL_OPTIONS, lost
 from vantage.algorithm.streams import PeerError, RawCall, Stream
 from vantage.api.algorithm.v1 import algorithm_service_pb2 as pb
 from vantage.api.algorithm.v1 import algorithm_service_pb2_grpc
@@ -56,6 +57,7 @@ class Peers:
 
     def __init__(self, target: str, token: str) -> None:
         options = [
+            *CHANNEL_OPTIONS,
             ("grpc.max_receive_message_length", _MAX_MESSAGE),
             ("grpc.enable_http_proxy", 0),
             ("grpc.use_local_subchannel_pool", 1),
@@ -85,15 +87,17 @@ class Peers:
     async def listen(self, label: str) -> AsyncIterator[AsyncGenerator[Stream, None]]:
         """Listen on a label: ``async with peers.listen("ring") as streams: stream = await anext(streams)``.
 
+        When the node is restarted, it goes on listening there.
+
         Raises:
             PeerError: something listens there already, or the node does not allow it.
         """
-        call = self._stub.Listen(pb.ListenRequest(label=label), metadata=self._metadata)
+        call = self._listen(label)
         try:
             await call.read()  # the listener is ready
         except grpc.aio.AioRpcError as problem:
             raise PeerError.of(problem) from None
-        incoming = self._incoming(call)
+        incoming = self._incoming(call, label)
         try:
             yield incoming
         finally:
@@ -106,19 +110,22 @@ class Peers:
             return await anext(snapshots)
 
     async def watch(self) -> AsyncGenerator[tuple[Peer, ...], None]:
-        """All runs of the job at once, and again whenever one has changed.
+        """All runs of the job at once, and again whenever one has changed, or the node was restarted.
 
         Raises:
             PeerError: the node does not allow peers.
         """
-        call = self._stub.WatchPeers(pb.WatchPeersRequest(), metadata=self._metadata)
-        try:
-            while isinstance(answer := await call.read(), pb.WatchPeersResponse):
-                yield tuple(_peer(each) for each in answer.peers)
-        except grpc.aio.AioRpcError as problem:
-            raise PeerError.of(problem) from None
-        finally:
-            call.cancel()
+        while True:
+            call = self._stub.WatchPeers(pb.WatchPeersRequest(), metadata=self._metadata, wait_for_ready=True)
+            try:
+                while isinstance(answer := await call.read(), pb.WatchPeersResponse):
+                    yield tuple(_peer(each) for each in answer.peers)
+                return
+            except grpc.aio.AioRpcError as problem:
+                if not lost(problem):
+                    raise PeerError.of(problem) from None
+            finally:
+                call.cancel()
 
     async def wait_for(
         self,
@@ -196,19 +203,30 @@ class Peers:
     ) -> None:
         await self.close()
 
-    async def _incoming(self, call: Any) -> AsyncGenerator[Stream, None]:
+    def _listen(self, label: str) -> Any:
+        return self._stub.Listen(pb.ListenRequest(label=label), metadata=self._metadata, wait_for_ready=True)
+
+    async def _incoming(self, call: Any, label: str) -> AsyncGenerator[Stream, None]:
         # The call is read by a task of its own: cancelling whoever waits here must not end the listener.
         arrived: asyncio.Queue[pb.ListenResponse | PeerError] = asyncio.Queue()
 
-        async def read() -> None:
-            try:
-                while isinstance(answer := await call.read(), pb.ListenResponse):
-                    arrived.put_nowait(answer)
-                arrived.put_nowait(PeerError(Reason.PEER_LOST, "the node ended the listener"))
-            except grpc.aio.AioRpcError as problem:
-                arrived.put_nowait(PeerError.of(problem))
+        async def read(call: Any) -> None:
+            while True:
+                try:
+                    while isinstance(answer := await call.read(), pb.ListenResponse):
+                        if answer.connection:
+                            arrived.put_nowait(answer)
+                    arrived.put_nowait(PeerError(Reason.PEER_LOST, "the node ended the listener"))
+                    return
+                except grpc.aio.AioRpcError as problem:
+                    if not lost(problem):
+                        arrived.put_nowait(PeerError.of(problem))
+                        return
+                finally:
+                    call.cancel()
+                call = self._listen(label)
 
-        reader = asyncio.create_task(read())
+        reader = asyncio.create_task(read(call))
         try:
             while True:
                 answer = await arrived.get()
@@ -218,7 +236,7 @@ class Peers:
                 try:
                     yield await self._dial(pb.DialTarget(incoming=incoming))
                 except PeerError as problem:
-                    if problem.code is not Reason.NOT_FOUND:  # broken before it was taken
+                    if problem.code not in (Reason.NOT_FOUND, Reason.PEER_LOST):  # broken before it was taken
                         raise
         finally:
             reader.cancel()

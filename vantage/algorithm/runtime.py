@@ -10,7 +10,8 @@ import os
 import signal
 import sys
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,6 +23,7 @@ from vantage.algorithm.database import Database
 from vantage.algorithm.errors import AlgorithmError
 from vantage.algorithm.functions import find
 from vantage.algorithm.invoke import Answer, Source, failure_of, invoke
+from vantage.algorithm.patience import CHANNEL_OPTIONS, Patience, lost
 from vantage.algorithm.values import decode
 from vantage.api.algorithm.v1 import algorithm_service_pb2 as pb
 from vantage.api.algorithm.v1 import algorithm_service_pb2_grpc
@@ -35,7 +37,6 @@ if TYPE_CHECKING:
 
 CHUNK = 64 * 1024
 _MAX_MESSAGE = 16 * 1024 * 1024
-_ATTACH_ATTEMPTS = 5
 _ORGANIZATIONS = "organizations/"
 
 
@@ -54,7 +55,7 @@ def main(environment: Mapping[str, str]) -> int:
     if missing:
         print(f"{', '.join(missing)} not set: this runs in a node; see --help for use by hand", file=sys.stderr)
         return 2
-    options = [("grpc.max_receive_message_length", _MAX_MESSAGE), ("grpc.enable_http_proxy", 0)]
+    options = [*CHANNEL_OPTIONS, ("grpc.max_receive_message_length", _MAX_MESSAGE), ("grpc.enable_http_proxy", 0)]
     with grpc.insecure_channel(f"unix:{environment['VANTAGE_SOCKET']}", options=options) as channel:
         door = GrpcDoor(channel, environment["VANTAGE_TOKEN"], f"unix:{environment['VANTAGE_SOCKET']}")
         try:
@@ -94,7 +95,7 @@ _ON_FAILURE = {
 
 
 class GrpcDoor:
-    """The node's local API; keeps ``Door``.
+    """The node's local API; keeps ``Door``. A node that is restarted is waited for: see ``Patience``.
 
     Args:
         channel: to the socket of the run.
@@ -108,6 +109,7 @@ class GrpcDoor:
         # The generated types know the asynchronous stub only; this is the synchronous one.
         self._stub: Any = algorithm_service_pb2_grpc.AlgorithmServiceStub(channel)  # type: ignore[arg-type]
         self._metadata = (("authorization", f"Bearer {token}"),)
+        self._patience = Patience()
         self._ports: Ports | None = None
 
     def close(self) -> None:
@@ -117,28 +119,43 @@ class GrpcDoor:
 
     def context(self) -> pb.GetContextResponse:
         """What the node asks for."""
-        answer: pb.GetContextResponse = self._stub.GetContext(pb.GetContextRequest(), metadata=self._metadata)
+        answer: pb.GetContextResponse = self._persist(self._stub.GetContext, lambda: pb.GetContextRequest())
+        if answer.HasField("deadline"):
+            self._patience.until(answer.deadline.ToDatetime(UTC), datetime.now(UTC))
         return answer
 
     def arguments(self) -> bytes:
         """The arguments, whole."""
-        stream = self._stub.ReadArguments(pb.ReadArgumentsRequest(), metadata=self._metadata)
-        return b"".join(each.chunk for each in stream)
+
+        def read(seconds: float) -> bytes:
+            request = pb.ReadArgumentsRequest()
+            stream = self._stub.ReadArguments(request, metadata=self._metadata, wait_for_ready=True, timeout=seconds)
+            return b"".join(each.chunk for each in stream)
+
+        return self._patience.repeat(read)
 
     def progress(self, fraction: float, message: str) -> None:
-        """See ``Door``."""
-        self._stub.ReportProgress(
-            pb.ReportProgressRequest(fraction=fraction, message=message[:200]), metadata=self._metadata
-        )
+        """See ``Door``. While the node is away it is not told: it will hear of what comes later."""
+        request = pb.ReportProgressRequest(fraction=fraction, message=message[:200])
+        try:
+            self._stub.ReportProgress(request, metadata=self._metadata)
+        except grpc.RpcError as problem:
+            if not lost(problem):
+                raise
 
     def submit(self, answer: Answer) -> None:
         """Hand over the result; it counts when this returns."""
-        self._stub.SubmitResult(_parts(answer), metadata=self._metadata)
+        self._persist(self._stub.SubmitResult, lambda: _parts(answer))
 
     def fail(self, failure: AlgorithmError) -> None:
         """Report that there is none."""
         request = pb.SubmitFailureRequest(reason=failure.reason.name, message=failure.message[:4000])
-        self._stub.SubmitFailure(request, metadata=self._metadata)
+        self._persist(self._stub.SubmitFailure, lambda: request)
+
+    def _persist(self, method: Any, request: Callable[[], Any]) -> Any:
+        return self._patience.repeat(
+            lambda seconds: method(request(), metadata=self._metadata, wait_for_ready=True, timeout=seconds)
+        )
 
     def peers(self) -> Peers:
         """See ``Door``."""
@@ -209,33 +226,29 @@ class GrpcDoor:
         if subtask.timeout is not None:
             request.timeout.FromNanoseconds(int(subtask.timeout * 1e9))
         ended: dict[str, SubtaskResult] = {}
-        for attempt in range(1, _ATTACH_ATTEMPTS + 1):
-            try:
-                if self._follow(request, ended):
-                    break
-            except grpc.RpcError as problem:
-                lost = _code(problem) == grpc.StatusCode.UNAVAILABLE
-                if not lost or attempt == _ATTACH_ATTEMPTS:
-                    raise AlgorithmError(f"the subtask {subtask.function} failed: {_text(problem)}") from problem
+        try:
+            self._patience.repeat(lambda seconds: self._follow(request, ended, seconds))
+        except grpc.RpcError as problem:
+            raise AlgorithmError(f"the subtask {subtask.function} failed: {_text(problem)}") from problem
         missing = Failure("NO_RESULT", "the subtask ended without an answer of this organization")
         return [ended.get(each, SubtaskResult(each, failure=missing)) for each in asked]
 
-    def _follow(self, request: pb.RunSubtaskRequest, ended: dict[str, SubtaskResult]) -> bool:
+    def _follow(self, request: pb.RunSubtaskRequest, ended: dict[str, SubtaskResult], seconds: float) -> None:
         """Read events until the subtask has ended; notes in the request up to where, for the next time."""
-        for answer in self._stub.RunSubtask(request, metadata=self._metadata, wait_for_ready=True):
+        events = self._stub.RunSubtask(request, metadata=self._metadata, wait_for_ready=True, timeout=seconds)
+        for answer in events:
             event = answer.event
             match event.WhichOneof("event"):
                 case "snapshot":
                     for run in event.snapshot.task.runs:
                         _take(run, ended)
                     if event.snapshot.task.state > task_pb2.TASK_STATE_ACTIVE:
-                        return True  # all there is: no event follows
+                        return  # all there is: no event follows
                 case "run_finished":
                     _take(event.run_finished.run, ended)
                 case "task_finished":
-                    return True
+                    return
             request.after_sequence = max(request.after_sequence, event.sequence)
-        return False
 
 
 def _take(run: task_pb2.Run, ended: dict[str, SubtaskResult]) -> None:
@@ -269,10 +282,6 @@ def _parts(answer: Answer) -> Iterator[pb.SubmitResultRequest]:
 
 def _short(organization: str) -> str:
     return organization.removeprefix(_ORGANIZATIONS)
-
-
-def _code(problem: Any) -> grpc.StatusCode | None:
-    return problem.code() if isinstance(problem, grpc.Call) else None
 
 
 def _text(problem: Any) -> str:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Self
 import grpc
 
 from vantage.algorithm.errors import AlgorithmError
+from vantage.algorithm.patience import lost
 from vantage.algorithm.values import ARROW, decode, encode
 from vantage.api.algorithm.v1 import algorithm_service_pb2 as pb
 from vantage.common.data_field import decode_data, encode_data
@@ -45,6 +46,10 @@ class PeerError(AlgorithmError):
     @classmethod
     def of(cls, problem: grpc.aio.AioRpcError) -> PeerError:
         """The error of a call to the node."""
+        if lost(problem):
+            return cls(
+                Reason.PEER_LOST, "the node was restarted, which ends the connections of its runs: connect again"
+            )
         cause = error_from_rpc(problem)
         return cls(cause.reason, cause.message)
 

@@ -21,8 +21,10 @@ from vantage.common.clock import Clock, SystemClock
 from vantage.common.errors import Reason, VantageError, error
 from vantage.common.trust_record import Change
 from vantage.node import renewal
+from vantage.node.attempts import Tools
 from vantage.node.audit import FILE as AUDIT_FILE
 from vantage.node.audit import NodeAudit
+from vantage.node.boxes import Boxes
 from vantage.node.config import NodeConfig
 from vantage.node.connection import Connection, FatalError
 from vantage.node.executor.base import Executor
@@ -30,10 +32,11 @@ from vantage.node.identity import Identity
 from vantage.node.journal import Journal
 from vantage.node.keeper import SessionKeeper
 from vantage.node.payloads import Payloads
+from vantage.node.questions import Questions
 from vantage.node.release.examiner import Examiner
 from vantage.node.reporting import News, Reporter
 from vantage.node.run_door import Serve
-from vantage.node.runner import Runner, Tools
+from vantage.node.runner import Runner
 from vantage.node.secrecy import build_secrecy
 from vantage.node.services import Services
 from vantage.node.session import Session, Settings
@@ -139,7 +142,8 @@ class Agent:
             watch = renewal.Renewal(config.identity, identity, self._clock, self._say, renewed)
             connection = Connection(config.server, identity, self._clock, watch)
             self._parts.connected(connection)
-            journal = await Journal.open(config.data_dir / "journal.db")
+            path = config.data_dir / "journal.db"
+            journal = await Journal.open(path)
             audit = NodeAudit(config.data_dir / AUDIT_FILE, identity.key, self._clock)
             audit.note("node.started", node=identity.name, server=config.server.address, instance=self._instance)
             news = News(config.limits.max_log_lines)
@@ -150,13 +154,13 @@ class Agent:
             services = Services(config, audit)
             tools = Tools(
                 self._parts.source,
+                await Boxes.open(journal, path),
                 self._parts.executor,
                 payloads,
-                Subtasks(connection, secrecy.subtasks, audit, self._clock),
+                Subtasks(connection, secrecy.subtasks, audit, await Questions.open(journal, path), self._clock),
                 self._parts.serve,
                 tunnels,
                 services,
-                config.data_dir / "runs",
                 audit,
                 secrecy.gate,
                 secrecy.sealer,
@@ -181,7 +185,7 @@ class Agent:
                 )
                 await self._serve(connection, journal, keeper, work)
             finally:
-                await runner.abandon()
+                await runner.leave()
                 await tunnels.close()
                 services.close()
                 audit.note("node.stopped", node=identity.name, instance=self._instance)
@@ -212,8 +216,14 @@ class Agent:
             await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _close_down(self, journal: Journal, runner: Runner) -> None:
-        """Returns when the node may end: nothing runs, and the server knows how all ended (or cannot be told now)."""
+        """Returns when the node may end: nothing runs, and the server knows how all ended (or cannot be told now).
+
+        With ``on_stop: leave`` at once: the next process goes on with what runs, and says what was not said.
+        """
         await self.stop.drain.wait()
+        if self._config.on_stop == "leave":
+            self._say("stopping: what runs is left alone; the next start goes on with it")
+            return
         self._say("stopping: finishing what runs, taking no more; stop once more to cancel it")
         runner.drain()
         idle = asyncio.create_task(runner.idle())

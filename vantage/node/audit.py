@@ -87,6 +87,10 @@ class NodeAudit:
             fields |= {"reason": refusal.reason.name, "message": _cut(refusal.message)}
         self.note("run.decided", **fields)
 
+    def adopted(self, lease: pb.Lease, container: str) -> None:
+        """The node goes on with a container that its former process started."""
+        self.note("run.adopted", **_run(lease), container=container)
+
     def leaves(self, lease: pb.Lease, result: StoredResult) -> None:
         """A result is going to leave."""
         self.note(

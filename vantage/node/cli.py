@@ -95,6 +95,10 @@ limits:
 slots: 2
 executor: docker
 
+# What the first SIGTERM means. drain: finish what runs, however long that takes; a second one cancels it.
+# leave: end at once; containers run on, and the next start goes on with them.
+on_stop: drain
+
 # true: start only when 'vantage node doctor' finds that every protection of the sandbox holds. For real data.
 production: false
 """
@@ -268,7 +272,7 @@ def _describe(loaded: NodeConfig) -> None:
 )
 @click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]), default="warning")
 def start(config_path: Path, ready_file: Path | None, log_level: str) -> None:
-    """Run the node. SIGTERM: finish what runs and end; a second one: cancel it."""
+    """Run the node. SIGTERM: finish what runs and end; a second one: cancel it. See on_stop in its configuration."""
     import asyncio
 
     from vantage.common.clock import SystemClock

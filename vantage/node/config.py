@@ -196,6 +196,7 @@ class NodeConfig(Section):
     limits: LimitsSection = LimitsSection()
     slots: int = Field(default=2, ge=1, le=1000)
     executor: Literal["docker", "process"] = "docker"
+    on_stop: Literal["drain", "leave"] = "drain"
     allow_unsandboxed: bool = False
     production: bool = False
     registries: tuple[RegistrySection, ...] = ()
@@ -218,6 +219,8 @@ class NodeConfig(Section):
         for rule in self.policy.release:
             if unknown := sorted((rule.datasets or set()) - offered):
                 raise ValueError(f"policy.release speaks of a dataset that there is not: {', '.join(unknown)}")
+        if self.executor == "process" and self.on_stop == "leave":
+            raise ValueError("on_stop: leave needs containers, which outlive the node: use executor: docker")
         seen: set[str] = set()
         for dataset in self.datasets:
             if dataset.name in seen:

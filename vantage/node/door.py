@@ -7,13 +7,16 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from datetime import date, datetime
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from vantage.api.algorithm.v1 import algorithm_service_pb2 as algorithm_pb
 from vantage.api.task.v1 import task_pb2
 from vantage.common.errors import VantageError
 from vantage.node.orders import GivenOrder
 from vantage.node.release.terms import FREE, Terms
+
+if TYPE_CHECKING:
+    from vantage.node.executor.base import Exit
 
 SOCKET_NAME = "api.sock"
 """File name of the local API's socket in its directory."""
@@ -174,19 +177,20 @@ class RunCallbacks(Protocol):
         ...
 
     async def result(self, result: StoredResult) -> None:
-        """The run has an answer; the same again is harmless.
+        """The run has an answer, durable when this returns; the same again is harmless.
 
         Raises:
             ConflictError: RESULT_ALREADY_SUBMITTED with other bytes.
+            RunError: SCRATCH_UNAVAILABLE, it cannot be written down.
         """
         ...
 
-    def result_refused(self, problem: VantageError) -> None:
+    async def result_refused(self, problem: VantageError) -> None:
         """The run's answer could not be taken, e.g. RESULT_TOO_LARGE: the researcher is told this."""
         ...
 
-    def failure(self, reason: str, message: str) -> None:
-        """The function failed, with what its author wants to be shown."""
+    async def failure(self, reason: str, message: str) -> None:
+        """The function failed, with what its author wants to be shown; durable when this returns."""
         ...
 
     def subtask(self, request: algorithm_pb.RunSubtaskRequest) -> AsyncGenerator[task_pb2.TaskEvent, None]:
@@ -244,8 +248,24 @@ class Door(Protocol):
         """Serve the local API while the context lasts; gives the directory of its socket, to be mounted."""
         ...
 
+    async def created(self, container: str, image: str) -> None:
+        """A container was made for the run and has not started; start it when this returns.
+
+        Args:
+            container: the engine's id of it.
+            image: the engine's id of its image.
+
+        Raises:
+            RunError: SCRATCH_UNAVAILABLE, it cannot be written down.
+        """
+        ...
+
     def started(self) -> None:
         """The algorithm runs now."""
+        ...
+
+    async def ended(self, ended: Exit) -> None:
+        """The algorithm has ended like this. What is left of it may be removed when this returns."""
         ...
 
     def line(self, text: str) -> None:

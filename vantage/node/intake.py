@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import logging
 import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -15,8 +17,10 @@ from vantage.common import argument_files
 from vantage.common.argument_files import ArgumentFile
 from vantage.common.bound_arguments import arguments_of
 from vantage.common.data_questions import take_questions
-from vantage.common.errors import Reason, error
+from vantage.common.declaration import Function
+from vantage.common.errors import Reason, UnavailableError, error
 from vantage.node.argument_bounds import check_bounds
+from vantage.node.boxes import Box
 from vantage.node.config import NodeConfig
 from vantage.node.datasets.binding import Asked, bind, seen
 from vantage.node.door import BoundDataset, RunContext
@@ -29,24 +33,40 @@ from vantage.node.release.terms import terms_of
 from vantage.node.sealed import Sealer
 from vantage.node.sources import CodeRequest, CodeSource, TrustedCode
 
+log = logging.getLogger(__name__)
+
+_OPENED = "arguments.json"
+"""Last to be written of what is unpacked: when it is there, all is there."""
+
 
 @dataclass(frozen=True)
 class Order:
-    """A run that passed every check; only ``Intake.prepare`` builds it.
+    """A run that the node has taken on; only ``Intake`` builds it.
 
     Attributes:
         assign: what the server sent.
-        job: what the executor gets.
         context: what the run is told.
-        trusted: code to fetch.
         recipients: to whom the result is sealed; empty for an unsigned task, whose result is not.
     """
 
     assign: pb.Assign
-    job: Job
     context: RunContext
-    trusted: TrustedCode
     recipients: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Startable:
+    """An order that passed every check and has not begun; only ``Intake.prepare`` builds it.
+
+    Attributes:
+        order: what was asked.
+        job: what the executor gets.
+        trusted: code to fetch.
+    """
+
+    order: Order
+    job: Job
+    trusted: TrustedCode
 
 
 @dataclass(frozen=True)
@@ -90,7 +110,7 @@ class Intake:
         limits = config.limits
         self._limits = Limits(limits.memory, limits.cpus, limits.pids, limits.scratch)
 
-    async def prepare(self, assign: pb.Assign, make_room: Callable[[], Path]) -> Order:
+    async def prepare(self, assign: pb.Assign, make_room: Callable[[], Path]) -> Startable:
         """Check an assignment.
 
         Args:
@@ -106,43 +126,99 @@ class Intake:
         """
         spec = assign.spec
         decide_request(self._config, assign, self._collaborations()).enforce()
-        if "@sha256:" not in spec.image:
-            raise error(Reason.IMAGE_NOT_BY_DIGEST, "the image must be named by digest: REPOSITORY@sha256:HEX")
-        given = self._gate.verify(assign)
-        if given is not None:
-            decide_root(self._config, given.verified.root_requester).enforce()
+        given = self._given(assign)
         trusted = await self._source.trust(code_request(assign, given))
-        target = spec.targets[0]
-        arguments = _Arguments(b"{}", "")
-        questions: Mapping[str, Asked] = {}
-        if target.HasField("arguments"):
-            arguments = await self._arguments(target.arguments, given, make_room)
-            content, questions = take_questions(arguments.content)
-            arguments = replace(arguments, content=content)
+        arguments, questions = await self._asked(assign, given, make_room)
         files = [each.parameter for each in arguments.files]
         gpus = len(self._config.docker.gpus)
         decide_call(trusted.declaration, assign, arguments.media_type, arguments.content, gpus, files).enforce()
-        check_bounds(trusted.declaration.function(spec.function), trusted.bounds, arguments.content)
-        context = self._context(assign, arguments, questions, given, trusted)
+        function = trusted.declaration.function(spec.function)
+        check_bounds(function, trusted.bounds, arguments.content)
+        order = self._order(assign, arguments, questions, given, function, secrets.token_urlsafe(32))
         if given is not None:
             await self._gate.take(given, assign)
-        return Order(
-            assign,
+        return Startable(
+            order,
             Job(
                 assign.lease.run,
                 assign.lease.lease_id,
                 trusted.code,
                 self._limits,
-                gpus=trusted.declaration.function(spec.function).gpus,
+                gpus=function.gpus,
             ),
-            context,
             trusted,
-            () if given is None else given.verified.order.recipients,
         )
 
+    async def resume(self, assign: pb.Assign, make_room: Callable[[], Path], box: Box) -> Order:
+        """Take up a run that a former process has begun, at once: ``allow_again`` checks the rest beside it.
+
+        Args:
+            assign: what the server sent.
+            make_room: as in ``prepare``.
+            box: its container.
+
+        Raises:
+            VantageError: whoever signed it is not trusted any more.
+        """
+        given = self._given(assign)
+        arguments, questions = await self._asked(assign, given, make_room)
+        function = Function(assign.spec.function, egress=box.egress)  # what else it declares was checked
+        return self._order(assign, arguments, questions, given, function, box.token)
+
+    async def allow_again(self, order: Order) -> None:
+        """Check a run that was taken up against what is allowed now: its admin may have restarted the node for that.
+
+        A registry that does not answer forbids nothing, since the image was verified when the run began.
+
+        Raises:
+            VantageError: the refusal, for the researcher.
+        """
+        assign = order.assign
+        decide_request(self._config, assign, self._collaborations()).enforce()
+        try:
+            trusted = await self._source.trust(code_request(assign, order.context.order))
+            function = trusted.declaration.function(assign.spec.function)
+            check_bounds(function, trusted.bounds, order.context.arguments)
+        except UnavailableError as problem:
+            log.warning(
+                "image of a running container not verified again",
+                extra={"run": assign.lease.run, "reason": problem.reason.name},
+            )
+
+    def _given(self, assign: pb.Assign) -> GivenOrder | None:
+        if "@sha256:" not in assign.spec.image:
+            raise error(Reason.IMAGE_NOT_BY_DIGEST, "the image must be named by digest: REPOSITORY@sha256:HEX")
+        given = self._gate.verify(assign)
+        if given is not None:
+            decide_root(self._config, given.verified.root_requester).enforce()
+        return given
+
+    def _order(
+        self,
+        assign: pb.Assign,
+        arguments: _Arguments,
+        questions: Mapping[str, Asked],
+        given: GivenOrder | None,
+        function: Function,
+        token: str,
+    ) -> Order:
+        recipients = () if given is None else given.verified.order.recipients
+        return Order(assign, self._context(assign, arguments, questions, given, function, token), recipients)
+
+    async def _asked(
+        self, assign: pb.Assign, given: GivenOrder | None, make_room: Callable[[], Path]
+    ) -> tuple[_Arguments, Mapping[str, Asked]]:
+        arguments = await self._arguments(assign, given, make_room)
+        content, questions = take_questions(arguments.content)
+        return replace(arguments, content=content), questions
+
     async def _arguments(
-        self, payload: types_pb2.Payload, given: GivenOrder | None, make_room: Callable[[], Path]
+        self, assign: pb.Assign, given: GivenOrder | None, make_room: Callable[[], Path]
     ) -> _Arguments:
+        target = assign.spec.targets[0]
+        if not target.HasField("arguments"):
+            return _Arguments(b"{}", "")
+        payload = target.arguments
         sealed = payload.sealing == types_pb2.SEALING_AGE_V1
         if sealed and given is None:
             # Also where unsigned tasks run: who sealed these has signed what they are for, and the server left it out,
@@ -165,12 +241,15 @@ class Intake:
         return _Arguments(content, payload.media_type)
 
     async def _unpack(self, payload: types_pb2.Payload, requester: str | None, directory: Path) -> _Arguments:
-        sent, files = directory / "arguments", directory / "files"
+        opened = directory / "opened"
+        if (known := await asyncio.to_thread(_read_opened, opened)) is not None:
+            return known  # a former process has unpacked them, and a container sees these very files
+        sent, files = directory / "arguments", opened / "files"
         limit = self._config.limits.max_input_bytes
         # The archive is a little larger than what is in it.
         await self._payloads.read_to(payload, sent, limit + limit // 64 + MAX_ARGUMENT_BYTES)
         try:
-            await asyncio.to_thread(files.mkdir)
+            await asyncio.to_thread(files.mkdir, parents=True)
             if requester is None:
                 unpacked = await asyncio.to_thread(_unpack_plain, sent, files, limit)
             else:
@@ -178,12 +257,14 @@ class Intake:
             await asyncio.to_thread(sent.unlink)
             for each in unpacked.files:
                 each.path.chmod(0o444)  # containers run as somebody else; nobody gets through the directory above
+            arguments = _Arguments(unpacked.arguments, JSON, unpacked.files)
+            await asyncio.to_thread(_write_opened, opened, arguments)
         except OSError as problem:
             raise error(
                 Reason.SCRATCH_UNAVAILABLE,
                 f"the node has no room for the arguments: {problem.strerror}: ask its admin to look at the disk",
             ) from problem
-        return _Arguments(unpacked.arguments, JSON, unpacked.files)
+        return arguments
 
     def _context(
         self,
@@ -191,14 +272,14 @@ class Intake:
         arguments: _Arguments,
         questions: Mapping[str, Asked],
         given: GivenOrder | None,
-        trusted: TrustedCode,
+        function: Function,
+        token: str,
     ) -> RunContext:
         spec = assign.spec
         if unbound := questions.keys() - {each.parameter for each in spec.targets[0].datasets}:
             raise error(
                 Reason.ARGUMENTS_INVALID, f"there is a question, but no dataset, for {', '.join(unbound)[:200]}"
             )
-        function = trusted.declaration.function(spec.function)
         directory = self._directory(assign.lease)
         organizations = tuple(assign.organizations)
         if given is not None:
@@ -227,7 +308,7 @@ class Intake:
             max_result_bytes=limit if terms.max_bytes is None else min(limit, terms.max_bytes),
             deadline=deadline_of(assign),
             image=spec.image,
-            token=secrets.token_urlsafe(32),
+            token=token,
             order=given,
             attempt=assign.lease.attempt,
             terms=terms,
@@ -249,6 +330,22 @@ class Intake:
 def _unpack_plain(sent: Path, files: Path, limit: int) -> argument_files.Unpacked:
     with sent.open("rb") as stream:
         return argument_files.unpack(stream, files, limit)
+
+
+def _write_opened(directory: Path, arguments: _Arguments) -> None:
+    files = [(each.parameter, each.path.name) for each in arguments.files]
+    record = directory / f"{_OPENED}.new"
+    record.write_text(json.dumps({"arguments": arguments.content.decode("latin-1"), "files": files}))
+    record.rename(directory / _OPENED)
+
+
+def _read_opened(directory: Path) -> _Arguments | None:
+    try:
+        record = json.loads((directory / _OPENED).read_text())
+    except FileNotFoundError:
+        return None
+    files = tuple(ArgumentFile(parameter, directory / "files" / name) for parameter, name in record["files"])
+    return _Arguments(record["arguments"].encode("latin-1"), JSON, files)
 
 
 def code_request(assign: pb.Assign, given: GivenOrder | None) -> CodeRequest:

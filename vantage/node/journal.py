@@ -10,7 +10,7 @@ import logging
 import queue
 import sqlite3
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -37,6 +37,7 @@ _HURRY = 8
 """Beyond so many waiting messages the node says less."""
 
 Unit = Callable[[sqlite3.Connection], object]
+Tidy = Callable[[], Coroutine[None, None, None]]
 
 
 @dataclass
@@ -54,6 +55,11 @@ class Entry:
     started: bool = False
     final: int | None = None
     said: int = 0
+
+    @property
+    def lease_id(self) -> str:
+        """Names the attempt."""
+        return self.assign.lease.lease_id
 
 
 @dataclass
@@ -87,6 +93,7 @@ class Journal:
         self._lazy: list[_Job] = []
         self._lazy_timer: asyncio.TimerHandle | None = None
         self._closed = False
+        self._finishing: set[asyncio.Task[None]] = set()
         self._thread = threading.Thread(target=self._work, name="journal", daemon=True)
         self._thread.start()
 
@@ -111,6 +118,7 @@ class Journal:
         """Commit what waits and close the file."""
         if self._closed:
             return
+        await asyncio.gather(*self._finishing)
         self._flush()
         self._closed = True
         self._jobs.put(None)
@@ -166,10 +174,13 @@ class Journal:
 
     # What it has to say.
 
-    async def finish(self, lease_id: str, message: pb.ConnectRequest) -> None:
+    async def finish(self, lease_id: str, message: pb.ConnectRequest, tidy: Tidy | None = None) -> None:
         """Write down the message that ends an attempt, then let it be sent.
 
         When the disk is full the message is kept in memory: said late and not durable is better than never.
+
+        Args:
+            tidy: removes what is left of the attempt, when the message is written down and before it is sent.
         """
         entry = self._state.entries.get(lease_id)
         if entry is None or entry.final is not None:
@@ -177,9 +188,12 @@ class Journal:
         sequence = entry.final = self._take_sequence(message)
         content = message.SerializeToString()
 
-        def written(done: asyncio.Future[None]) -> None:
+        async def written() -> None:
+            await asyncio.wait([done])
             if (problem := done.exception()) is not None:
                 log.error("journal cannot be written, message kept in memory", extra={"problem": str(problem)})
+            if tidy is not None:
+                await tidy()
             if lease_id in self._state.entries:  # not revoked meanwhile
                 self._enqueue(sequence, lease_id, message)
 
@@ -190,8 +204,10 @@ class Journal:
             )
         )
         # What follows the commit does not depend on the caller, who may be cancelled while waiting.
-        done.add_done_callback(written)
-        await asyncio.wait([done])
+        finishing = asyncio.create_task(written(), name="journal entry")
+        self._finishing.add(finishing)
+        finishing.add_done_callback(self._finishing.discard)
+        await asyncio.shield(finishing)
 
     def say(self, lease_id: str, message: pb.ConnectRequest) -> None:
         """Let a message be sent, repeated until acknowledged by this process only: the assignment implies it."""

@@ -26,7 +26,7 @@ _MANY = 10_000
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS taken_order (
   id TEXT PRIMARY KEY, run TEXT NOT NULL, root TEXT NOT NULL, expires REAL NOT NULL, done INTEGER NOT NULL DEFAULT 0,
-  begun INTEGER NOT NULL DEFAULT 1
+  begun INTEGER NOT NULL DEFAULT 1, lease_id TEXT NOT NULL DEFAULT ''
 ) STRICT
 """
 _MAX_BEGUN = 10
@@ -53,6 +53,7 @@ class _Taken:
     expires: datetime
     done: bool
     begun: int = 1
+    answered_by: str = ""
 
 
 class OrderBook:
@@ -132,20 +133,25 @@ class OrderBook:
         if len(self._taken) > _MANY:
             self._forget_old()
 
-    def answered(self, order: Order) -> bool:
+    def answered(self, order: Order, lease_id: str) -> bool:
         """Note that the run of an order has its answer; False when another attempt of it had one already.
 
-        It is written with the commit that holds the answer, or one before; whoever lets bytes of the answer leave ahead
-        of that commit waits for ``settle``.
+        The attempt that answered may say so again: its process may have died before the journal had its end. It is
+        written with the commit that holds the answer, or one before; whoever lets bytes of the answer leave ahead of
+        that commit waits for ``settle``.
         """
         key = _key(order)
         known = self._taken.get(key)
         if known is None:
             return True
         if known.done:
-            return False
-        known.done = True
-        self._journal.later(lambda database: database.execute("UPDATE taken_order SET done = 1 WHERE id = ?", (key,)))
+            return known.answered_by == lease_id
+        known.done, known.answered_by = True, lease_id
+        self._journal.later(
+            lambda database: database.execute(
+                "UPDATE taken_order SET done = 1, lease_id = ? WHERE id = ?", (lease_id, key)
+            )
+        )
         return True
 
     async def settle(self) -> None:
@@ -214,9 +220,9 @@ class OrderGate:
         """Take the order for this run: see ``OrderBook.take``."""
         await self._book.take(given.verified, assign.lease.run)
 
-    def answered(self, given: GivenOrder) -> bool:
+    def answered(self, given: GivenOrder, lease_id: str) -> bool:
         """The run has its answer: see ``OrderBook.answered``."""
-        return self._book.answered(given.verified.order)
+        return self._book.answered(given.verified.order, lease_id)
 
     async def settle(self) -> None:
         """Wait until answers are noted for good: see ``OrderBook.settle``."""
@@ -324,10 +330,15 @@ def _prepare(database: sqlite3.Connection) -> None:
     columns = {row[1] for row in database.execute("PRAGMA table_info(taken_order)")}
     if "begun" not in columns:  # of an earlier release
         database.execute("ALTER TABLE taken_order ADD COLUMN begun INTEGER NOT NULL DEFAULT 1")
+    if "lease_id" not in columns:
+        database.execute("ALTER TABLE taken_order ADD COLUMN lease_id TEXT NOT NULL DEFAULT ''")
 
 
 def _load(path: Path) -> dict[str, _Taken]:
     with sqlite3.connect(path) as database:
-        rows = database.execute("SELECT id, run, root, expires, done, begun FROM taken_order").fetchall()
+        rows = database.execute("SELECT id, run, root, expires, done, begun, lease_id FROM taken_order").fetchall()
     database.close()
-    return {row[0]: _Taken(row[1], row[2], datetime.fromtimestamp(row[3], UTC), bool(row[4]), row[5]) for row in rows}
+    return {
+        each[0]: _Taken(each[1], each[2], datetime.fromtimestamp(each[3], UTC), bool(each[4]), each[5], each[6])
+        for each in rows
+    }

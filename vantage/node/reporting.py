@@ -13,7 +13,7 @@ from vantage.api.types.v1 import types_pb2
 from vantage.common.clock import Clock
 from vantage.common.errors import VantageError
 from vantage.node.attest import Attestor
-from vantage.node.journal import Journal
+from vantage.node.journal import Journal, Tidy
 
 MAX_LINE = 2_000
 MAX_FAILURE_TEXT = 4_000
@@ -108,7 +108,7 @@ class News:
 
 
 class Reporter:
-    """Words of the node about its runs.
+    """Words of the node about its runs. What ends a run takes ``tidy``: see ``Journal.finish``.
 
     Args:
         journal: for what must arrive.
@@ -128,7 +128,7 @@ class Reporter:
         self._journal.say(lease.lease_id, pb.ConnectRequest(accepted=pb.Accepted(lease=lease)))
 
     def started(self, lease: pb.Lease) -> None:
-        """The algorithm runs."""
+        """The algorithm runs; said again by a process that goes on with it."""
         self._journal.mark_started(lease.lease_id)
         message = pb.Started(lease=lease)
         message.start_time.FromDatetime(self._clock.now())
@@ -141,26 +141,28 @@ class Reporter:
         message = pb.Refused(lease=lease, failure=failure, statement=statement, retryable=retryable)
         await self._journal.finish(lease.lease_id, pb.ConnectRequest(refused=message))
 
-    async def succeeded(self, lease: pb.Lease, result: types_pb2.Payload) -> None:
+    async def succeeded(self, lease: pb.Lease, result: types_pb2.Payload, tidy: Tidy | None = None) -> None:
         """There is a result."""
         now = self._clock.now()
         statement = self._attestor.statement(lease, "succeeded", now, result=result)
-        await self._complete(pb.Completed(lease=lease, result=result, statement=statement), now)
+        await self._complete(pb.Completed(lease=lease, result=result, statement=statement), now, tidy)
 
-    async def failed(self, lease: pb.Lease, problem: VantageError, *, retryable: bool = False) -> None:
+    async def failed(
+        self, lease: pb.Lease, problem: VantageError, tidy: Tidy | None = None, *, retryable: bool = False
+    ) -> None:
         """There is no result; ``retryable``: there was no answer either, and the node would run it once more."""
         now, failure = self._clock.now(), failure_of(problem)
         statement = self._attestor.statement(lease, "failed", now, failure=failure)
         message = pb.Completed(lease=lease, failure=failure, statement=statement, retryable=retryable)
-        await self._complete(message, now)
+        await self._complete(message, now, tidy)
 
-    async def cancelled(self, lease: pb.Lease, reason: str) -> None:
+    async def cancelled(self, lease: pb.Lease, reason: str, tidy: Tidy | None = None) -> None:
         """The run was stopped."""
-        await self._complete(pb.Completed(lease=lease, cancelled=pb.Cancelled(reason=reason)), self._clock.now())
+        await self._complete(pb.Completed(lease=lease, cancelled=pb.Cancelled(reason=reason)), self._clock.now(), tidy)
 
-    async def _complete(self, message: pb.Completed, now: datetime) -> None:
+    async def _complete(self, message: pb.Completed, now: datetime, tidy: Tidy | None) -> None:
         message.finish_time.FromDatetime(now)
-        await self._journal.finish(message.lease.lease_id, pb.ConnectRequest(completed=message))
+        await self._journal.finish(message.lease.lease_id, pb.ConnectRequest(completed=message), tidy)
 
 
 def failure_of(problem: VantageError) -> types_pb2.Failure:

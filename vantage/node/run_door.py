@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import time
 from collections import deque
 from collections.abc import AsyncGenerator, Callable
 from contextlib import AbstractAsyncContextManager
@@ -13,8 +15,10 @@ from vantage.api.algorithm.v1 import algorithm_service_pb2 as algorithm_pb
 from vantage.api.node.v1 import node_session_service_pb2 as pb
 from vantage.api.task.v1 import task_pb2
 from vantage.common.errors import Reason, VantageError, error
+from vantage.node.boxes import Box, Boxes, StoredFile, Told
 from vantage.node.config import PolicySection
 from vantage.node.door import ByteStream, RunCallbacks, RunContext, StoredResult
+from vantage.node.executor.base import Exit
 from vantage.node.outcomes import author_failure
 from vantage.node.outside import Outside
 from vantage.node.reporting import MAX_LINE, Reporter
@@ -43,6 +47,7 @@ class RunDoor:
         make_scratch: Callable[[], Path],
         policy: PolicySection,
         reporter: Reporter,
+        boxes: Boxes,
         subtasks: Subtasks,
         serve: Serve,
         outside: Outside,
@@ -56,10 +61,19 @@ class RunDoor:
         self._make_scratch = make_scratch
         self._policy = policy
         self._reporter = reporter
+        self._boxes = boxes
         self._subtasks = subtasks
         self._serve = serve
         self._outside = outside
         self._running = False
+        if (box := boxes.get(lease.lease_id)) is not None:
+            self._go_on(box)
+
+    def _go_on(self, box: Box) -> None:
+        """What the run said to a former process counts."""
+        self.stored = box.stored.result(self._scratch) if box.stored is not None else None
+        self.reported = box.reported.error() if box.reported is not None else None
+        self.refused = box.refused.error() if box.refused is not None else None
 
     # Door
 
@@ -85,6 +99,23 @@ class RunDoor:
     def served(self) -> AbstractAsyncContextManager[Path]:
         """See ``Door``."""
         return self._serve(self._context, self, self._scratch)
+
+    async def created(self, container: str, image: str) -> None:
+        """See ``Door``."""
+        context = self._context
+        box = Box(
+            container=container,
+            image=image,
+            token=context.token,
+            began=time.monotonic(),
+            egress=context.declared_egress,
+        )
+        await self._boxes.keep(self._lease.lease_id, box)
+
+    async def ended(self, ended: Exit) -> None:
+        """See ``Door``: a node that cannot write it down goes on, and only another crash now would lose the run."""
+        with contextlib.suppress(VantageError):
+            await self._boxes.change(self._lease.lease_id, ended=ended)
 
     def started(self) -> None:
         """See ``Door``."""
@@ -117,9 +148,10 @@ class RunDoor:
                 Reason.RESULT_TOO_LARGE,
                 f"the result has {result.size} bytes, the node lets out at most {self._context.max_result_bytes}",
             )
-            self.result_refused(problem)
+            await self.result_refused(problem)
             raise problem
         if self.stored is None:
+            await self._boxes.change(self._lease.lease_id, stored=StoredFile.of(result))
             self.stored = result
             return
         if isinstance(result.content, Path):
@@ -127,13 +159,20 @@ class RunDoor:
         if (self.stored.digest, self.stored.media_type) != (result.digest, result.media_type):
             raise error(Reason.RESULT_ALREADY_SUBMITTED, "the run has submitted another result: submit one result")
 
-    def result_refused(self, problem: VantageError) -> None:
+    async def result_refused(self, problem: VantageError) -> None:
         """See ``RunCallbacks``."""
         self.refused = problem
+        await self._remember(refused=Told.of(problem))
 
-    def failure(self, reason: str, message: str) -> None:
+    async def failure(self, reason: str, message: str) -> None:
         """See ``RunCallbacks``."""
         self.reported = author_failure(reason, message, allow_messages=self._messages_leave)
+        await self._remember(reported=Told.of(self.reported))
+
+    async def _remember(self, **told: Told) -> None:
+        # Without room for it the run fails all the same: only the reason would be another one after a crash.
+        with contextlib.suppress(VantageError):
+            await self._boxes.change(self._lease.lease_id, **told)
 
     def subtask(self, request: algorithm_pb.RunSubtaskRequest) -> AsyncGenerator[task_pb2.TaskEvent, None]:
         """See ``RunCallbacks``."""

@@ -72,7 +72,7 @@ class Sealer:
         return (await asyncio.to_thread(sealing.seal, content, recipients)).content
 
     async def seal_result(self, result: StoredResult, recipients: Sequence[str]) -> StoredResult:
-        """A result for recipients: in a file beside the open one when that is a file, which is removed.
+        """A result for recipients: in a file beside the open one when that is a file, which stays.
 
         Raises:
             InvalidArgumentError: KEY_INVALID, the order names recipients that are none.
@@ -135,7 +135,8 @@ def _seal_file(media_type: str, path: Path, recipients: tuple[str, ...]) -> Stor
     target = path.with_name(f"{path.name}.age")
     with path.open("rb") as source, target.open("wb") as sealed:
         sealing.seal_stream(source, sealed, recipients)
-    path.unlink()
+        sealed.flush()
+        os.fsync(sealed.fileno())
     with target.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     return StoredResult(media_type, target, target.stat().st_size, f"sha256:{digest}")

@@ -7,7 +7,6 @@ import logging
 import uuid
 from collections.abc import AsyncGenerator, Iterable
 from contextlib import aclosing
-from dataclasses import dataclass, field
 from functools import partial
 
 import grpc
@@ -21,10 +20,10 @@ from vantage.common.clock import Clock
 from vantage.common.errors import InternalError, Reason, UnauthenticatedError, UnavailableError, VantageError, error
 from vantage.common.event_order import EventOrder
 from vantage.common.rpc import error_from_rpc
-from vantage.common.sealing import create_identity
 from vantage.node.audit import NodeAudit
 from vantage.node.connection import Connection
 from vantage.node.door import RunContext
+from vantage.node.questions import Question, Questions
 from vantage.node.subtask_orders import SubtaskOrders, set_course
 
 log = logging.getLogger(__name__)
@@ -34,37 +33,6 @@ MAX_SUBTASKS = 1_000
 _GOING_ON = (task_pb2.TASK_STATE_UNSPECIFIED, task_pb2.TASK_STATE_ACTIVE)
 
 
-@dataclass
-class _Question:
-    """A subtask that a run has asked for.
-
-    Attributes:
-        creation: what the server is asked; without the arguments once the task is known by its name.
-        name: ``tasks/{task}``, once there is one.
-        followers: calls that follow it now.
-        answer_key: secret age key that opens the answers, and nothing else.
-        making: held while ``creation`` is made, so that two calls with one id send the same bytes.
-    """
-
-    creation: task_service_pb2.RunTaskRequest | None = None
-    name: str = ""
-    followers: int = 0
-    answer_key: str = field(default_factory=create_identity, repr=False)
-    making: asyncio.Lock = field(default_factory=asyncio.Lock)
-
-    def created(self, name: str) -> None:
-        """The server has the task: what it was asked is not sent again, only compared with what comes back."""
-        if self.name or self.creation is None:
-            return
-        self.name = name
-        asked = self.creation.spec
-        kept = task_pb2.TaskSpec(
-            order=asked.order,
-            targets=[task_pb2.Target(organization=each.organization, node=each.node) for each in asked.targets],
-        )
-        self.creation = task_service_pb2.RunTaskRequest(request_id=self.creation.request_id, spec=kept)
-
-
 class Subtasks:
     """Asks the server in the name of a run.
 
@@ -72,19 +40,22 @@ class Subtasks:
         connection: the way to the server.
         orders: signs and seals what is asked under a signed order.
         audit: what leaves the node, for its admin.
+        questions: what was asked, for the process after this one.
         clock: the time.
     """
 
-    def __init__(self, connection: Connection, orders: SubtaskOrders, audit: NodeAudit, clock: Clock) -> None:
+    def __init__(
+        self, connection: Connection, orders: SubtaskOrders, audit: NodeAudit, questions: Questions, clock: Clock
+    ) -> None:
         self._connection = connection
         self._orders = orders
         self._audit = audit
         self._clock = clock
-        self._asked: dict[str, dict[str, _Question]] = {}
+        self._questions = questions
 
-    def forget(self, context: RunContext) -> None:
+    def forget(self, run: str) -> None:
         """The run has ended: it asks no more."""
-        self._asked.pop(context.run, None)
+        self._questions.forget(run)
 
     async def run(
         self, context: RunContext, request: algorithm_pb.RunSubtaskRequest
@@ -96,14 +67,14 @@ class Subtasks:
                 the audit log cannot be written.
         """
         own = names.parse_request_id(request.request_id)
-        asked = self._asked.setdefault(context.run, {})
+        asked = self._questions.of(context.run)
         if own not in asked and len(asked) >= MAX_SUBTASKS:
             raise error(
                 Reason.TOO_MANY_SUBTASKS,
                 f"a run may create {MAX_SUBTASKS} subtasks: ask several organizations in one",
                 limit=str(MAX_SUBTASKS),
             )
-        question = asked.setdefault(own, _Question())
+        question = asked.setdefault(own, Question())
         question.followers += 1
         refused = False
         try:
@@ -117,10 +88,10 @@ class Subtasks:
         finally:
             question.followers -= 1
             if not (question.followers or question.name) and (refused or question.creation is None):
-                asked.pop(own, None)  # there is nothing to attach to
+                self._questions.drop(context.run, own)  # there is nothing to attach to
 
     async def _follow(
-        self, context: RunContext, request: algorithm_pb.RunSubtaskRequest, own: str, question: _Question
+        self, context: RunContext, request: algorithm_pb.RunSubtaskRequest, own: str, question: Question
     ) -> AsyncGenerator[task_pb2.TaskEvent, None]:
         creation = await self._creation(context, request, own, question)
         last = request.after_sequence
@@ -137,7 +108,7 @@ class Subtasks:
                         metadata=metadata,
                         timeout=30,
                     )
-                    question.created(made.task.name)
+                    self._created(context, own, question, made.task.name)
                 if question.name:
                     watch = task_service_pb2.WatchTaskRequest(name=question.name, after_sequence=last)
                     events = (answer.event async for answer in stub.WatchTask(watch, metadata=metadata))
@@ -151,7 +122,7 @@ class Subtasks:
                     kind = event.WhichOneof("event")
                     ended = kind == "task_finished"
                     if kind == "snapshot":
-                        question.created(event.snapshot.task.name)
+                        self._created(context, own, question, event.snapshot.task.name)
                         # Of a task that has ended no event follows but those after the last one, if there are any.
                         ended = event.snapshot.task.state not in _GOING_ON and not 0 < last < event.sequence
                     if kind != "snapshot" or not last:  # else the events after the last one follow: nothing is missing
@@ -186,7 +157,7 @@ class Subtasks:
         context: RunContext,
         request: algorithm_pb.RunSubtaskRequest,
         own: str,
-        question: _Question,
+        question: Question,
         *,
         stale: task_service_pb2.RunTaskRequest | None = None,
     ) -> task_service_pb2.RunTaskRequest:
@@ -198,7 +169,13 @@ class Subtasks:
         async with question.making:
             if question.creation is None or question.creation is stale:
                 question.creation = await self._make(context, request, own, question.answer_key)
+                # Before the server hears of it: the process after this one must send the same, and open the answers.
+                await self._questions.keep(context.run, own)
             return question.creation
+
+    def _created(self, context: RunContext, own: str, question: Question, name: str) -> None:
+        if question.created(name):
+            self._questions.keep_soon(context.run, own)
 
     async def _make(
         self, context: RunContext, request: algorithm_pb.RunSubtaskRequest, own: str, answer_key: str

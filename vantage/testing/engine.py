@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -10,7 +11,7 @@ from docker.errors import DockerException
 
 from vantage.common.errors import ConfigurationError, Reason
 
-BASE_IMAGE = "vantage/algorithm-base:latest"
+BASE_IMAGE = os.environ.get("VANTAGE_BASE_IMAGE", "vantage/algorithm-base:latest")
 """What test algorithms are built FROM; ``scripts/test`` and ``scripts/setup --engine`` build it."""
 
 

@@ -88,19 +88,21 @@ class ScriptedSession:
         """End the stream, with an error if given."""
         self._outgoing.put_nowait(problem)
 
-    async def receive(self, kind: str) -> pb.ConnectRequest:
-        """The next message of the node, which must be of this kind; heartbeats, progress and logs are passed over
-        unless asked for."""
+    async def receive(self, *kinds: str) -> pb.ConnectRequest:
+        """The next message of the node, which must be of one of these kinds.
+
+        Heartbeats, progress and logs are passed over unless asked for.
+        """
         async with asyncio.timeout(TIMEOUT):
             while True:
                 message = await self._incoming.get()
                 if message is None:
-                    raise AssertionError(f"the node ended the stream, expected {kind}")
+                    raise AssertionError(f"the node ended the stream, expected {kinds}")
                 found = message.WhichOneof("message")
-                if found == kind:
+                if found in kinds:
                     return message
                 if found not in _LOSSY:
-                    raise AssertionError(f"expected {kind}, the node sent {message}")
+                    raise AssertionError(f"expected {kinds}, the node sent {message}")
 
     async def wait_ended(self) -> None:
         """Wait until the node has left."""

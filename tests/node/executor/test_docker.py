@@ -27,13 +27,13 @@ from vantage.node.executor.docker import LABEL_NODE, DockerExecutor
 from vantage.node.images import VerifiedImage
 from vantage.node.local_api import serve
 from vantage.node.outside import NoOutside
+from vantage.testing.engine import BASE_IMAGE
 
 pytestmark = pytest.mark.docker
 
-BASE = "vantage/algorithm-base:latest"
 HOST = "unix:///var/run/docker.sock"
 DOCKERFILE = f"""\
-FROM {BASE}
+FROM {BASE_IMAGE}
 LABEL org.vantage.test={uuid.uuid4()}
 ENTRYPOINT ["python3", "-c", "import os; exec(os.environ['SCRIPT'])"]
 """
@@ -63,6 +63,8 @@ class Box:
     lines: list[str] = field(default_factory=list)
     running: asyncio.Event = field(default_factory=asyncio.Event)
     stored: StoredResult | None = None
+    made: tuple[str, str] = ("", "")
+    exit: Exit | None = None
     told: list[Any] = field(default_factory=list)
 
     @property
@@ -72,8 +74,14 @@ class Box:
     def served(self) -> AbstractAsyncContextManager[Path]:
         return serve(self.context, self, self.scratch)
 
+    async def created(self, container: str, image: str) -> None:
+        self.made = (container, image)
+
     def started(self) -> None:
         self.running.set()
+
+    async def ended(self, ended: Exit) -> None:
+        self.exit = ended
 
     def line(self, text: str) -> None:
         self.lines.append(text)
@@ -84,10 +92,10 @@ class Box:
     async def result(self, result: StoredResult) -> None:
         self.stored = result
 
-    def result_refused(self, problem: VantageError) -> None:
+    async def result_refused(self, problem: VantageError) -> None:
         self.told.append(problem)
 
-    def failure(self, reason: str, message: str) -> None:
+    async def failure(self, reason: str, message: str) -> None:
         self.told.append((reason, message))
 
     async def dial(self, target: pb.DialTarget) -> ByteStream:
@@ -274,11 +282,11 @@ async def test_what_a_dead_process_left_is_removed_and_that_of_others_is_not(
     try:
         for owner in (executor.owner, other.owner):
             client.containers.create(image.image_id, labels={LABEL_NODE: owner})
-        assert await executor.clean_up() == 1
+        assert (await executor.clean_up()).removed == 1
         assert containers(executor) == []
         assert len(containers(other)) == 1
     finally:
-        assert await other.clean_up() == 1
+        assert (await other.clean_up()).removed == 1
         await other.close()
         client.close()
 

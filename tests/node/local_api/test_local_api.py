@@ -58,10 +58,10 @@ class Recorder:
         self.content = result.content.read_bytes()
         self.told.append(result)
 
-    def result_refused(self, problem: VantageError) -> None:
+    async def result_refused(self, problem: VantageError) -> None:
         self.told.append(problem.reason)
 
-    def failure(self, reason: str, message: str) -> None:
+    async def failure(self, reason: str, message: str) -> None:
         self.told.append((reason, message))
 
     async def dial(self, target: pb.DialTarget) -> ByteStream:

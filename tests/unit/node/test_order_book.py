@@ -100,7 +100,9 @@ async def test_an_answer_is_noted_for_good_before_it_leaves(journal: Journal, tm
     path = tmp_path / "journal.db"
     book = await OrderBook.open(journal, path, ManualClock(NOW))
     await book.take(root(ALICE), "tasks/1/runs/1")
-    assert book.answered(root(ALICE).order)
+    assert book.answered(root(ALICE).order, "a")
     await book.settle()
     book = await OrderBook.open(journal, path, ManualClock(NOW))
     assert book.is_answered(root(ALICE).order)
+    assert book.answered(root(ALICE).order, "a")  # the attempt itself, in another process
+    assert not book.answered(root(ALICE).order, "b")

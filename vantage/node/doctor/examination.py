@@ -22,7 +22,7 @@ from vantage.node.config import NodeConfig
 from vantage.node.doctor import probe
 from vantage.node.doctor.findings import Finding, read
 from vantage.node.door import SOCKET_NAME, BoundDataset, ByteStream, RunCallbacks, RunContext, StoredResult
-from vantage.node.executor.base import Job, Limits, ProbeCode
+from vantage.node.executor.base import Exit, Job, Limits, ProbeCode
 from vantage.node.executor.docker import DockerExecutor
 from vantage.node.executor.sandbox import HOSTNAME, MAX_OPEN_FILES, SHM_BYTES, SOCKET_DIRECTORY
 from vantage.node.local_api import serve
@@ -65,7 +65,13 @@ class _Door:
     def served(self) -> AbstractAsyncContextManager[Path]:
         return serve(self.context, self, self.scratch)
 
+    async def created(self, container: str, image: str) -> None:
+        """Nobody is told."""
+
     def started(self) -> None:
+        """Nobody is told."""
+
+    async def ended(self, ended: Exit) -> None:
         """Nobody is told."""
 
     def line(self, text: str) -> None:
@@ -79,10 +85,10 @@ class _Door:
     async def result(self, result: StoredResult) -> None:
         raise error(Reason.POLICY_REFUSED, "the probe has no result")
 
-    def result_refused(self, problem: VantageError) -> None:
+    async def result_refused(self, problem: VantageError) -> None:
         """Nobody is told."""
 
-    def failure(self, reason: str, message: str) -> None:
+    async def failure(self, reason: str, message: str) -> None:
         """Nobody is told."""
 
     async def subtask(self, request: pb.RunSubtaskRequest) -> AsyncGenerator[task_pb2.TaskEvent, None]:

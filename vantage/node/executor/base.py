@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
@@ -91,11 +91,48 @@ class Exit:
     tail: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True)
+class Existing:
+    """The container that a former process made for an attempt, as the journal knows it.
+
+    Attributes:
+        run: ``tasks/{task}/runs/{run}``.
+        lease_id: of the attempt.
+        container: the engine's id of it.
+        image: id of the image that it was created from.
+    """
+
+    run: str
+    lease_id: str
+    container: str
+    image: str
+
+
+@dataclass(frozen=True)
+class Found:
+    """What former processes left at the engine.
+
+    Attributes:
+        running: lease ids of containers that still run.
+        ended: lease ids of those that ran and have ended.
+        unstarted: lease ids of those that were made and never started; they are removed.
+        removed: how many were removed.
+    """
+
+    running: frozenset[str] = frozenset()
+    ended: frozenset[str] = frozenset()
+    unstarted: frozenset[str] = frozenset()
+    removed: int = 0
+
+
 class Executor(Protocol):
-    """Runs algorithms. Whatever happens, nothing of a run is left when ``run`` returns or raises."""
+    """Runs algorithms. Whatever happens, nothing of a run is left when ``run`` returns or raises; but see ``leave``."""
 
     async def run(self, job: Job, door: Door) -> Exit:
         """Run an attempt to its end. Calls ``door.started`` once it runs and ``door.line`` for what it prints.
+
+        Where a later process could go on with it, ``door.created`` is called before the algorithm starts, and
+        ``door.ended`` before what is left of it is removed.
 
         When cancelled: ask it to end (SIGTERM), end it after a grace (SIGKILL), remove it, then raise CancelledError.
 
@@ -105,12 +142,32 @@ class Executor(Protocol):
         """
         ...
 
-    async def clean_up(self) -> int:
-        """Remove what former processes of this node left; returns how many runs that were.
+    async def adopt(self, existing: Existing, door: Door) -> Exit:
+        """Go on with what ``clean_up`` has found, from where it is, to its end. It stays until ``remove``.
+
+        Raises:
+            RunError: NODE_LOST, it is not there, not the one that was made for the attempt, or was killed meanwhile.
+            UnavailableError: EXECUTOR_UNAVAILABLE.
+        """
+        ...
+
+    async def remove(self, existing: Existing) -> None:
+        """Remove it, running or not, as ``run`` does when it is cancelled. Harmless when it is gone; never raises."""
+        ...
+
+    async def clean_up(self, held: Collection[Existing] = ()) -> Found:
+        """Remove what former processes of this node left, but what can be adopted.
+
+        Args:
+            held: attempts that the node holds.
 
         Raises:
             UnavailableError: EXECUTOR_UNAVAILABLE.
         """
+        ...
+
+    def leave(self) -> None:
+        """From now on, what is cancelled is left alone, to be adopted by the next process."""
         ...
 
     async def close(self) -> None:

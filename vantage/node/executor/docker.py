@@ -8,7 +8,8 @@ import hashlib
 import logging
 import socket
 import stat
-from collections.abc import AsyncIterator, Callable, Sequence
+import threading
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,17 +22,22 @@ from docker.models.containers import Container
 
 from vantage.common.errors import Reason, VantageError, error
 from vantage.node.door import Door
-from vantage.node.executor.base import Exit, Job, UnsandboxedCode
+from vantage.node.executor.base import Existing, Exit, Found, Job, UnsandboxedCode
 from vantage.node.executor.gpus import GpuPool
 from vantage.node.executor.lines import LineSplitter
-from vantage.node.executor.sandbox import SECCOMP, ImageFacts, container_settings
+from vantage.node.executor.sandbox import SECCOMP, ImageFacts, container_settings, mounts
 
 log = logging.getLogger(__name__)
 
 LABEL_NODE = "org.vantage.node"
 LABEL_RUN = "org.vantage.run"
+LABEL_LEASE = "org.vantage.lease"
 GRACE_SECONDS = 10
 """Between SIGTERM and SIGKILL when a run is cancelled."""
+_KILLED = frozenset({137, 143, 255})
+"""Statuses of a container that somebody ended: SIGKILL, SIGTERM, and the engine's own after the machine went down."""
+_LAST_OUTPUT = 1.0
+"""Seconds that the last lines of a container may take after its end."""
 _API_TIMEOUT = 60
 _API_VERSION = "1.41"
 """Docker Engine 20.10 and everything since."""
@@ -75,11 +81,13 @@ class DockerExecutor:
     def __init__(self, host: str, data_dir: Path, slots: int, gpus: Sequence[str] = ()) -> None:
         self.owner = owner_of(data_dir)
         self._gpus = GpuPool(gpus)
+        self._kept_gpus: dict[str, tuple[str, ...]] = {}
+        self._leaving = False
         self._host = host
         if (path := host.removeprefix("unix://")) != host:
             _probe(host, path)
-        # Per run: one thread that waits, one that reads what is printed; and some for all the rest.
-        self._threads = ThreadPoolExecutor(max_workers=2 * slots + 4, thread_name_prefix="docker")
+        # For what is short; waiting and reading have threads of their own.
+        self._threads = ThreadPoolExecutor(max_workers=slots + 4, thread_name_prefix="docker")
         try:
             # The version is fixed so that nothing is asked before the client exists and can be closed.
             self._client = docker.DockerClient(
@@ -106,26 +114,113 @@ class DockerExecutor:
             door.served() as directory,
             self._container(job, door, directory, gpus) as container,
         ):
+            await door.created(str(container.id), str(container.attrs["Image"]))
             async with self._output(container, door) as printed:
                 await self._call(container.start)
                 door.started()
-                await self._call(container.wait)
+                await self._wait(container)
                 await printed
-            await self._call(container.reload)
+            return await self._conclude(container, door)
+
+    async def adopt(self, existing: Existing, door: Door) -> Exit:
+        """See ``Executor``. What was printed while no process listened is gone."""
+        try:
+            container = await self._in_thread(lambda: self._client.containers.get(existing.container))
+        except NotFound:
+            raise error(Reason.NODE_LOST, "the container was removed while its node was away: ask again") from None
+        except (DockerException, requests.RequestException) as problem:
+            raise _unavailable(self._host, problem) from problem
+        async with door.served() as directory:
+            self._check_same(container, existing, door, directory)
+            if container.status == "running":
+                async with self._output(container, door) as printed:
+                    await self._wait(container)
+                    # The engine says nothing more, not even that it is all, to who comes after the end.
+                    await asyncio.wait([printed], timeout=_LAST_OUTPUT)
+                return await self._conclude(container, door)
             state = container.attrs["State"]
-            return Exit(int(state["ExitCode"]), out_of_memory=bool(state.get("OOMKilled")))
+            if state["ExitCode"] in _KILLED and not state.get("OOMKilled"):
+                raise error(
+                    Reason.NODE_LOST,
+                    f"the container was killed while its node was away (exit status {state['ExitCode']}): ask again",
+                )
+            return await self._conclude(container, door)
 
-    async def clean_up(self) -> int:
+    async def remove(self, existing: Existing) -> None:
         """See ``Executor``."""
+        await self._remove(existing.container)
+        self._gpus.give_back(self._kept_gpus.pop(existing.lease_id, ()))
 
-        def remove_all() -> int:
-            found = self._client.containers.list(all=True, filters={"label": f"{LABEL_NODE}={self.owner}"})
-            for container in found:
+    async def clean_up(self, held: Collection[Existing] = ()) -> Found:
+        """See ``Executor``."""
+        adoptable = {each.container: each.lease_id for each in held}
+        gpus: dict[str, tuple[str, ...]] = {}
+
+        def look() -> Found:
+            running: set[str] = set()
+            ended: set[str] = set()
+            unstarted: set[str] = set()
+            removed = 0
+            for container in self._client.containers.list(all=True, filters={"label": f"{LABEL_NODE}={self.owner}"}):
+                lease_id = adoptable.get(str(container.id))
+                if lease_id is not None and container.status != "created":
+                    (running if container.status == "running" else ended).add(lease_id)
+                    lent = container.attrs["HostConfig"].get("DeviceRequests") or ()
+                    gpus[lease_id] = tuple(device for each in lent for device in each["DeviceIDs"] or ())
+                    continue
+                if lease_id is not None:
+                    unstarted.add(lease_id)
                 with contextlib.suppress(NotFound):
                     container.remove(force=True, v=True)
-            return len(found)
+                removed += 1
+            return Found(frozenset(running), frozenset(ended), frozenset(unstarted), removed)
 
-        return await self._call(remove_all)
+        found = await self._call(look)
+        self._kept_gpus = gpus
+        for devices in gpus.values():
+            self._gpus.keep(devices)
+        return found
+
+    def leave(self) -> None:
+        """See ``Executor``."""
+        self._leaving = True
+
+    async def _conclude(self, container: Container, door: Door) -> Exit:
+        await self._call(container.reload)
+        state = container.attrs["State"]
+        ended = Exit(int(state["ExitCode"]), out_of_memory=bool(state.get("OOMKilled")))
+        await door.ended(ended)
+        return ended
+
+    def _check_same(self, container: Container, existing: Existing, door: Door, directory: Path) -> None:
+        """Whether a container is the very one that was made for the attempt, as it was made.
+
+        Checks: (1) its id is the one that was written down before it started, (2) its labels are of this node, run and
+        lease, (3) its image is the one that was verified, (4) it sees the socket of this run, the datasets of this run,
+        and nothing else.
+
+        Raises:
+            RunError: NODE_LOST.
+        """
+        attributes = container.attrs
+        labels = {LABEL_NODE: self.owner, LABEL_RUN: existing.run, LABEL_LEASE: existing.lease_id}
+        wanted = {(each["Target"], each["Source"]) for each in mounts(door.context, directory)}
+        seen = {(each["Destination"], each["Source"]) for each in attributes["Mounts"]}
+        writable = any(each["RW"] for each in attributes["Mounts"])
+        same = (
+            container.id == existing.container  # (1)
+            and labels.items() <= attributes["Config"]["Labels"].items()  # (2)
+            and attributes["Image"] == existing.image  # (3)
+            and wanted == seen  # (4)
+            and not writable
+        )
+        if not same:
+            log.warning("container is not as it was made", extra={"run": existing.run, "container": container.id})
+            raise error(
+                Reason.NODE_LOST,
+                "the container is not the one that was made for this run, or the node's datasets have changed since: "
+                "ask again",
+            )
 
     async def close(self) -> None:
         """See ``Executor``."""
@@ -162,18 +257,19 @@ class DockerExecutor:
         except asyncio.CancelledError:
             # The engine may be at it already: what it makes must be known to be removed.
             with contextlib.suppress(VantageError):
-                await self._remove(await creation)
+                await self._remove(str((await creation).id))
             raise
         try:
             yield container
         finally:
             # Ended by itself, cancelled or failed: nothing is left, and a second cancel does not change that.
-            removal = asyncio.ensure_future(self._remove(container))
-            try:
-                await asyncio.shield(removal)
-            except asyncio.CancelledError:
-                await removal
-                raise
+            if not self._leaving:
+                removal = asyncio.ensure_future(self._remove(str(container.id)))
+                try:
+                    await asyncio.shield(removal)
+                except asyncio.CancelledError:
+                    await removal
+                    raise
 
     def _create(self, job: Job, door: Door, directory: Path, gpus: Sequence[str]) -> Container:
         if isinstance(job.code, UnsandboxedCode):
@@ -184,7 +280,7 @@ class DockerExecutor:
         return self._client.containers.create(
             image,
             detach=True,
-            labels={LABEL_NODE: self.owner, LABEL_RUN: job.run},
+            labels={LABEL_NODE: self.owner, LABEL_RUN: job.run, LABEL_LEASE: job.lease_id},
             **container_settings(job, door.context, directory, facts, gpus, self._seccomp),
         )
 
@@ -192,7 +288,8 @@ class DockerExecutor:
     async def _output(self, container: Container, door: Door) -> AsyncIterator[asyncio.Future[None]]:
         """Read what a container prints; gives what is done when all is read."""
         stream: Any = await self._call(lambda: container.attach(stream=True, stdout=True, stderr=True, logs=False))
-        reader = asyncio.ensure_future(self._in_thread(lambda: self._read(stream, door)))
+        self._loop = asyncio.get_running_loop()
+        reader = _alone(lambda: self._read(stream, door))
         try:
             yield reader
         finally:
@@ -204,10 +301,10 @@ class DockerExecutor:
             stream._response.raw.close()
             stream._response.close()
 
-    async def _remove(self, container: Container) -> None:
+    async def _remove(self, container_id: str) -> None:
         def remove() -> None:
             with contextlib.suppress(NotFound):
-                container.reload()
+                container = self._client.containers.get(container_id)
                 if container.status == "running":
                     container.stop(timeout=GRACE_SECONDS)
                 container.remove(force=True, v=True)
@@ -216,7 +313,7 @@ class DockerExecutor:
             await self._call(remove)
         except VantageError as problem:
             # The engine is gone: clean_up of the next start finds the container by its label.
-            log.error("container not removed", extra={"container": container.id, "problem": problem.message})
+            log.error("container not removed", extra={"container": container_id, "problem": problem.message})
 
     def _read(self, stream: Any, door: Door) -> None:
         """In a thread: hand on what is printed, no faster than the node takes it."""
@@ -237,6 +334,12 @@ class DockerExecutor:
             with contextlib.suppress(asyncio.CancelledError):
                 asyncio.run_coroutine_threadsafe(tell(), self._loop).result()
 
+    async def _wait(self, container: Container) -> None:
+        try:
+            await _alone(container.wait)
+        except (DockerException, requests.RequestException) as problem:
+            raise _unavailable(self._host, problem) from problem
+
     async def _in_thread(self, work: Callable[[], T]) -> T:
         self._loop = asyncio.get_running_loop()
         return await self._loop.run_in_executor(self._threads, work)
@@ -252,6 +355,32 @@ class DockerExecutor:
             ) from problem
         except (DockerException, requests.RequestException) as problem:
             raise _unavailable(self._host, problem) from problem
+
+
+def _alone(work: Callable[[], T]) -> asyncio.Future[T]:
+    """Do work that may last as long as a container, in a thread that does not keep the process from ending."""
+    loop = asyncio.get_running_loop()
+    done: asyncio.Future[T] = loop.create_future()
+
+    def settle(outcome: T | Exception) -> None:
+        if done.done():
+            return  # whoever waited was cancelled
+        if isinstance(outcome, Exception):
+            done.set_exception(outcome)
+        else:
+            done.set_result(outcome)
+
+    def run() -> None:
+        outcome: T | Exception
+        try:
+            outcome = work()
+        except Exception as problem:  # noqa: BLE001  # handed to whoever waits
+            outcome = problem
+        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
+            loop.call_soon_threadsafe(settle, outcome)
+
+    threading.Thread(target=run, name="container", daemon=True).start()
+    return done
 
 
 def _check_readable(door: Door) -> None:

@@ -19,6 +19,15 @@ class GpuPool:
         self._turn = asyncio.Lock()
         self._returned = asyncio.Event()
 
+    def keep(self, devices: Sequence[str]) -> None:
+        """Devices that a former process has lent to a container that runs on."""
+        self._free = [each for each in self._free if each not in devices]
+
+    def give_back(self, devices: Sequence[str]) -> None:
+        """Devices that ``keep`` took."""
+        self._free.extend(devices)
+        self._returned.set()
+
     @asynccontextmanager
     async def lend(self, count: int) -> AsyncGenerator[tuple[str, ...], None]:
         """Wait for so many devices and hold them; more than there are must have been refused before."""

@@ -15,14 +15,14 @@ import json
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Collection, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from vantage.common.errors import Reason, VantageError, error
 from vantage.node.door import SOCKET_NAME, Door, StoredResult
-from vantage.node.executor.base import Exit, Job, UnsandboxedCode
+from vantage.node.executor.base import Existing, Exit, Found, Job, UnsandboxedCode
 from vantage.node.sockets import short_address
 
 _GRACE = 5.0
@@ -58,9 +58,19 @@ class ProcessExecutor:
             return await _call(getattr(module, door.context.function), door)
         return await self._spawn(job, job.code, door)
 
-    async def clean_up(self) -> int:
+    async def adopt(self, existing: Existing, door: Door) -> Exit:
+        """See ``Executor``: there is nothing to go on with."""
+        raise error(Reason.NODE_LOST, "processes without a sandbox end with their node: ask again")
+
+    async def remove(self, existing: Existing) -> None:
+        """See ``Executor``: there is nothing."""
+
+    async def clean_up(self, held: Collection[Existing] = ()) -> Found:
         """See ``Executor``: processes end with the node, since they are in its session and have its pipes."""
-        return 0
+        return Found()
+
+    def leave(self) -> None:
+        """See ``Executor``: nothing can be left."""
 
     async def close(self) -> None:
         """See ``Executor``."""
@@ -142,7 +152,7 @@ async def _call(function: Any, door: Door) -> Exit:
         else:
             answer = await asyncio.to_thread(function, **arguments)
     except VantageError as problem:
-        door.callbacks.failure(problem.reason.name, problem.message)
+        await door.callbacks.failure(problem.reason.name, problem.message)
         return Exit(1)
     except Exception as problem:  # noqa: BLE001  # an algorithm may raise anything: its failure, not the node's
         door.line(f"{type(problem).__name__}: {problem}")

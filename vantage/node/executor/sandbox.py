@@ -108,12 +108,19 @@ def container_settings(
         "shm_size": min(SHM_BYTES, limits.memory),
         # Volumes that the image declares would be the host's disk.
         "tmpfs": dict.fromkeys(("/tmp", *facts.volumes), temporary),  # noqa: S108  # inside the container
-        "mounts": [_mount(SOCKET_DIRECTORY, directory)]
-        + [_mount(dataset.path, dataset.source) for dataset in context.datasets],
+        "mounts": mounts(context, directory),
         "device_requests": [DeviceRequest(device_ids=list(gpus), capabilities=[["gpu"]])] if gpus else None,
         # The engine keeps no log: 100 MB of it would lie on the node's disk. It is read as it is printed.
         "log_config": LogConfig(type="none"),
     }
+
+
+def mounts(context: RunContext, directory: Path) -> list[Mount]:
+    """What a container sees of the host: the socket of its run, and the datasets of its run."""
+    return [
+        _mount(SOCKET_DIRECTORY, directory),
+        *(_mount(dataset.path, dataset.source) for dataset in context.datasets),
+    ]
 
 
 def _mount(target: str, source: Path) -> Mount:

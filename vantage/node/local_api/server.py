@@ -50,7 +50,7 @@ async def serve(context: RunContext, callbacks: RunCallbacks, directory: Path) -
     algorithm_service_pb2_grpc.add_AlgorithmServiceServicer_to_server(servicer, server)
     with contextlib.ExitStack() as open_files:
         try:
-            await asyncio.to_thread(place.mkdir, mode=0o755)
+            await asyncio.to_thread(place.mkdir, mode=0o755, exist_ok=True)  # it is there when a run is gone on with
             address, _ = open_files.enter_context(short_address(place / SOCKET_NAME))
             server.add_insecure_port(f"unix:{address}")
             await server.start()

@@ -90,13 +90,13 @@ class AlgorithmServicer(algorithm_service_pb2_grpc.AlgorithmServiceServicer):
                 await self._callbacks.result(result)
         except VantageError as problem:
             if problem.reason in (Reason.RESULT_TOO_LARGE, Reason.SCRATCH_UNAVAILABLE):
-                self._callbacks.result_refused(problem)
+                await self._callbacks.result_refused(problem)
             await abort(context, problem)
         return pb.SubmitResultResponse(size_bytes=result.size, digest=result.digest)
 
     async def SubmitFailure(self, request: pb.SubmitFailureRequest, context: Context) -> pb.SubmitFailureResponse:
         await self._authenticate(context)
-        self._callbacks.failure(request.reason, request.message[:MAX_FAILURE_TEXT])
+        await self._callbacks.failure(request.reason, request.message[:MAX_FAILURE_TEXT])
         return pb.SubmitFailureResponse()
 
     async def RunSubtask(

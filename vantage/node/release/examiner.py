@@ -42,7 +42,8 @@ class Examiner:
             make_room: makes the run's directory, if there is none yet; the caller removes it.
 
         Returns:
-            What may leave, in place of the result when it was looked into, and how many parts of it were blanked.
+            What may leave, in place of the result when it was looked into, and how many parts of it were blanked. The
+            file of the result stays: nothing is lost when the process ends now.
 
         Raises:
             RefusedError: DISCLOSURE_REFUSED.
@@ -60,7 +61,6 @@ class Examiner:
             target = source.with_name(f"released-{new_id()}")
             async with self._turn:
                 blanked = await self._look(terms, result.media_type, source, target)
-            await asyncio.to_thread(source.unlink, missing_ok=True)
             return await asyncio.to_thread(_stored, result.media_type, target, terms.max_bytes), blanked
         except OSError as problem:
             raise error(

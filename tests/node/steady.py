@@ -1,0 +1,34 @@
+"""An algorithm that outlives its node: it tells who it is, waits until its data says that it may go on, and answers."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from pathlib import Path
+
+from vantage.algorithm import Context, function
+
+
+def _await(table: Path, word: str) -> None:
+    """A container has no other door than the node, which is away: it has to look."""
+    while word not in table.read_text():
+        time.sleep(0.02)
+
+
+@function
+def steady(table: Path, size: int = 0) -> dict[str, str]:
+    """Wait for the word "go"; answer who this is, with so many more characters."""
+    me = uuid.uuid4().hex
+    print(f"began {me}", flush=True)
+    _await(table, "go")
+    print(f"went on {me}", flush=True)
+    return {"me": me, "padding": "x" * size}
+
+
+@function
+def asking(table: Path, ctx: Context) -> dict[str, str]:
+    """Ask another organization, and answer its answer."""
+    me = uuid.uuid4().hex
+    print(f"began {me}", flush=True)
+    (answer,) = ctx.subtask("steady", organizations=["dora"], datasets={"table": "lung"})
+    return {"me": me, "answer": str(answer.get())}

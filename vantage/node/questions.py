@@ -1,0 +1,136 @@
+"""What runs have asked other organizations: in the journal's file, so that the next process attaches again."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from vantage.api.task.v1 import task_pb2, task_service_pb2
+from vantage.common.errors import Reason, error
+from vantage.common.sealing import create_identity
+from vantage.node.journal import Journal, Unit
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS question (
+  run TEXT NOT NULL, id TEXT NOT NULL, creation BLOB NOT NULL, name TEXT NOT NULL, answer_key TEXT NOT NULL,
+  PRIMARY KEY (run, id)
+) STRICT
+"""
+
+
+@dataclass
+class Question:
+    """A subtask that a run has asked for.
+
+    Attributes:
+        creation: what the server is asked; without the arguments once the task is known by its name.
+        name: ``tasks/{task}``, once there is one.
+        followers: calls that follow it now.
+        answer_key: secret age key that opens the answers, and nothing else.
+        making: held while ``creation`` is made, so that two calls with one id send the same bytes.
+    """
+
+    creation: task_service_pb2.RunTaskRequest | None = None
+    name: str = ""
+    followers: int = 0
+    answer_key: str = field(default_factory=create_identity, repr=False)
+    making: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+    def created(self, name: str) -> bool:
+        """The server has the task: what it was asked is not sent again, only compared with what comes back.
+
+        Returns whether that is news.
+        """
+        if self.name or self.creation is None:
+            return False
+        self.name = name
+        asked = self.creation.spec
+        kept = task_pb2.TaskSpec(
+            order=asked.order,
+            targets=[task_pb2.Target(organization=each.organization, node=each.node) for each in asked.targets],
+        )
+        self.creation = task_service_pb2.RunTaskRequest(request_id=self.creation.request_id, spec=kept)
+        return True
+
+
+class Questions:
+    """The questions of runs that are under way. Call from one event loop; only ``open`` builds it."""
+
+    def __init__(self, journal: Journal, asked: dict[str, dict[str, Question]]) -> None:
+        self._journal = journal
+        self._asked = asked
+
+    @classmethod
+    async def open(cls, journal: Journal, path: Path) -> Questions:
+        """Read what a former process asked, and forget what was asked by runs that have ended.
+
+        Raises:
+            ConfigurationError: the journal is not usable.
+        """
+        try:
+            await journal.write(lambda database: database.execute(_SCHEMA))
+            questions = cls(journal, await asyncio.to_thread(_load, path))
+        except sqlite3.Error as problem:
+            raise error(
+                Reason.CONFIGURATION_INVALID, f"the subtasks in the journal {path} cannot be read: {problem}"
+            ) from problem
+        under_way = {entry.assign.lease.run for entry in journal.unfinished()}
+        for run in [each for each in questions._asked if each not in under_way]:
+            questions.forget(run)
+        return questions
+
+    def of(self, run: str) -> dict[str, Question]:
+        """What a run has asked, by its own ids."""
+        return self._asked.setdefault(run, {})
+
+    async def keep(self, run: str, own: str) -> None:
+        """Write a question down, unless its run has ended; durable when this returns.
+
+        Raises:
+            RunError: SCRATCH_UNAVAILABLE.
+        """
+        if (entry := self._entry(run, own)) is None:
+            return
+        try:
+            await self._journal.write(entry)
+        except sqlite3.Error as problem:
+            raise error(
+                Reason.SCRATCH_UNAVAILABLE, "the node cannot write its journal, its disk may be full: ask its admin"
+            ) from problem
+
+    def keep_soon(self, run: str, own: str) -> None:
+        """Write a question down with one of the next commits."""
+        if (entry := self._entry(run, own)) is not None:
+            self._journal.later(entry)
+
+    def drop(self, run: str, own: str) -> None:
+        """A question was not asked after all."""
+        self._asked.get(run, {}).pop(own, None)
+        self._journal.later(
+            lambda database: database.execute("DELETE FROM question WHERE run = ? AND id = ?", (run, own))
+        )
+
+    def forget(self, run: str) -> None:
+        """A run has ended."""
+        if self._asked.pop(run, None):
+            self._journal.later(lambda database: database.execute("DELETE FROM question WHERE run = ?", (run,)))
+
+    def _entry(self, run: str, own: str) -> Unit | None:
+        question = self._asked.get(run, {}).get(own)
+        if question is None or question.creation is None:
+            return None
+        values = (run, own, question.creation.SerializeToString(), question.name, question.answer_key)
+        return lambda database: database.execute("INSERT OR REPLACE INTO question VALUES (?, ?, ?, ?, ?)", values)
+
+
+def _load(path: Path) -> dict[str, dict[str, Question]]:
+    with sqlite3.connect(path) as database:
+        rows = database.execute("SELECT run, id, creation, name, answer_key FROM question").fetchall()
+    database.close()
+    asked: dict[str, dict[str, Question]] = {}
+    for run, own, creation, name, answer_key in rows:
+        request = task_service_pb2.RunTaskRequest.FromString(creation)
+        asked.setdefault(run, {})[own] = Question(request, name, answer_key=answer_key)
+    return asked
