@@ -20,7 +20,7 @@ from vantage.api.node.v1 import node_session_service_pb2 as pb
 from vantage.common import cosign, pki
 from vantage.node.executor.docker import LABEL_NODE, owner_of
 from vantage.testing import images
-from vantage.testing.engine import docker_client, leftovers, remove_leftovers
+from vantage.testing.engine import BASE_IMAGE, docker_client, leftovers, remove_leftovers
 from vantage.testing.registry import Registry
 from vantage.testing.scripted_server import ScriptedSession
 from vantage.testing.station import Station, assign, send
@@ -332,7 +332,7 @@ async def test_leftovers_of_runs_that_nobody_knows_are_removed(kept: Kept) -> No
     (directory / "api" / "api.sock").touch()
     (directory / "result").write_text("secret")
     owner = {LABEL_NODE: owner_of(kept.station.directory / "data")}
-    kept.engine.containers.create(kept.image, labels=owner, entrypoint=["sleep", "1000"], network_mode="none").start()
+    kept.engine.containers.create(BASE_IMAGE, labels=owner, entrypoint=["sleep", "1000"], network_mode="none").start()
     assert len(kept.left()) == 2
     async with kept.node():
         session = await kept.station.session()

@@ -42,8 +42,9 @@ async def test_it_says_when_it_is_ready_and_ends_when_asked(station: Station) ->
     async with started(station) as process:
         await station.session()
         assert process.stdout is not None
-        line = (await asyncio.wait_for(process.stdout.readline(), 20)).decode()
-        assert line.startswith("ready: organizations/clara/nodes/clara-1 connected to")
+        lines = [(await asyncio.wait_for(process.stdout.readline(), 20)).decode() for _ in range(2)]
+        assert "WITHOUT ANY SANDBOX" in lines[0]
+        assert lines[1].startswith("ready: organizations/clara/nodes/clara-1 connected to")
         assert psutil.Process(process.pid).memory_info().rss < MAX_IDLE_BYTES
         process.send_signal(signal.SIGTERM)
         assert await asyncio.wait_for(process.wait(), 20) == 0
