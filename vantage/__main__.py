@@ -49,6 +49,7 @@ COMMANDS = {
     "bootstrap": _client("login", "bootstrap", "Create the first user of a new server, and log in."),
     "collaboration": _client("collaborations", "collaboration", "Organizations that agreed to compute together."),
     "completion": _client("completion", "completion", "Print a script that completes commands in your shell."),
+    "dataset": _client("datasets", "dataset", "What nodes offer to algorithms."),
     "export": _client("network", "export", "Print what the server has, as far as you see it, for 'vantage apply'."),
     "image": _client("image_commands", "image", "Sign, verify, review and move algorithm images."),
     "key": _client("keys", "key", "Keys that sign what you ask and open what is answered."),

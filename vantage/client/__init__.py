@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from vantage.client.client import AsyncClient
     from vantage.client.codec import Identity
+    from vantage.client.datasets import Dataset, DatasetQuery, DatasetTable, QueryParameter
     from vantage.client.facade import TaskHandle
     from vantage.client.handles import AsyncTaskHandle
     from vantage.client.keyring import KeyFiles, Keyring
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
         AuthoritiesChanged,
         Collaboration,
         Content,
-        Dataset,
         Delegate,
         DeviceCode,
         Enrolment,
@@ -65,11 +65,15 @@ _ELSEWHERE = {
     "AsyncClient": "client",
     "AsyncTaskHandle": "handles",
     "Client": "sync",
+    "Dataset": "datasets",
+    "DatasetQuery": "datasets",
+    "DatasetTable": "datasets",
     "FileTokenStore": "tokens",
     "Identity": "codec",
     "KeyFiles": "keyring",
     "Keyring": "keyring",
     "MemoryTokenStore": "tokens",
+    "QueryParameter": "datasets",
     "TaskHandle": "facade",
     "TokenStore": "tokens",
     "Tokens": "tokens",
@@ -86,6 +90,8 @@ __all__ = [
     "Collaboration",
     "Content",
     "Dataset",
+    "DatasetQuery",
+    "DatasetTable",
     "Delegate",
     "DeviceCode",
     "Enrolment",
@@ -107,6 +113,7 @@ __all__ = [
     "OrganizationTrust",
     "Permission",
     "Principal",
+    "QueryParameter",
     "Question",
     "Result",
     "RevocationsChanged",

@@ -20,7 +20,7 @@ from vantage.api.admin.v1 import (
 from vantage.api.node.v1 import node_session_service_pb2
 from vantage.api.task.v1 import task_pb2
 from vantage.api.types.v1 import types_pb2
-from vantage.client import models
+from vantage.client import datasets, models
 
 _TRANSPORTS: dict[int, str] = {
     node_session_service_pb2.TRANSPORT_STREAM: "stream",
@@ -237,6 +237,41 @@ def audit_entry(message: audit_service_pb2.AuditEntry) -> models.AuditEntry:
     )
 
 
+def dataset(message: node_session_service_pb2.DatasetInfo) -> datasets.Dataset:
+    """A dataset of a node."""
+    return datasets.Dataset(
+        message.name,
+        message.format,
+        message.description,
+        message.access,
+        tuple(
+            datasets.DatasetTable(
+                each.name,
+                tuple((column.name, column.type) for column in each.columns),
+                each.row_count if each.HasField("row_count") else None,
+            )
+            for each in message.tables
+        ),
+        tuple(
+            datasets.DatasetQuery(each.name, each.description, tuple(_query_parameter(one) for one in each.parameters))
+            for each in message.queries
+        ),
+    )
+
+
+def _query_parameter(message: node_session_service_pb2.QueryParameter) -> datasets.QueryParameter:
+    return datasets.QueryParameter(
+        message.name,
+        message.type,
+        message.description,
+        message.minimum,
+        message.maximum,
+        tuple(message.values),
+        message.max_length,
+        message.required,
+    )
+
+
 def node(message: node_service_pb2.Node) -> models.Node:
     """A node."""
     return models.Node(
@@ -244,7 +279,7 @@ def node(message: node_service_pb2.Node) -> models.Node:
         collaborations=tuple(message.collaborations),
         online=message.online,
         last_seen_time=moment(message.last_seen_time),
-        datasets=tuple(models.Dataset(each.name, each.format) for each in message.datasets),
+        datasets=tuple(dataset(each) for each in message.datasets),
         version=message.version,
         create_time=moment(message.create_time),
         active_collaborations=tuple(message.active_collaborations),

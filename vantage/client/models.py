@@ -9,6 +9,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
+from vantage.client.datasets import Dataset
 from vantage.common.errors import VantageError, from_wire
 
 
@@ -627,14 +628,6 @@ class Invitation:
     members: tuple[Member, ...]
     invited_by: str
     invite_time: datetime | None
-
-
-@dataclass(frozen=True)
-class Dataset:
-    """What a node says of one of its datasets."""
-
-    name: str
-    format: str
 
 
 @dataclass(frozen=True)

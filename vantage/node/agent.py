@@ -27,6 +27,7 @@ from vantage.node.audit import NodeAudit
 from vantage.node.boxes import Boxes
 from vantage.node.config import NodeConfig
 from vantage.node.connection import Connection, FatalError
+from vantage.node.datasets.catalogue import catalogue
 from vantage.node.executor.base import Executor
 from vantage.node.identity import Identity
 from vantage.node.journal import Journal
@@ -114,6 +115,7 @@ class Agent:
         self._instance = str(uuid.uuid4())
         self._previous = ""
         self._ready_file: Path | None = None
+        self._catalogue: list[pb.DatasetInfo] = []
 
     async def run(self, ready_file: Path | None = None) -> None:
         """Serve until asked to stop.
@@ -170,6 +172,7 @@ class Agent:
             bundle = BundleKeeper(store, connection, lambda change: self._trust_changed(change, audit))
             work = _Work(self, runner, bundle, partial(secrecy.publish, connection, self._say))
             try:
+                self._catalogue = await catalogue(services.asker, config.datasets)
                 await runner.recover()
                 choice = TransportChoice(config.server.transport)
                 work.keeper = keeper = SessionKeeper(
@@ -260,7 +263,7 @@ class Agent:
         return pb.Hello(
             version=importlib.metadata.version("vantage"),
             instance_id=self._instance,
-            datasets=[pb.DatasetInfo(name=each.name, format=each.format) for each in self._config.datasets],
+            datasets=self._catalogue,
             leases=journal.leases(),
             slots=self._config.slots,
             transport=transport.kind,

@@ -110,6 +110,7 @@ class _NodeGroup(click.Group):
     _ELSEWHERE: ClassVar = {
         "trust": ("vantage.node.trust_cli", "trust"),
         "policy": ("vantage.node.policy_cli", "policy"),
+        "dataset": ("vantage.node.dataset_cli", "dataset"),
         "doctor": ("vantage.node.doctor_cli", "doctor"),
         "issue": ("vantage.client.cli.certificates", "issue_node"),
         "create": ("vantage.client.cli.nodes", "create_node"),

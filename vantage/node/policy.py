@@ -95,7 +95,9 @@ def decide_request(config: NodeConfig, assign: pb.Assign, collaborations: Collec
     for binding in target.datasets:
         dataset = config.dataset(binding.dataset)
         if dataset is None or not dataset.serves(spec.collaboration):
-            offered = [each.name for each in config.datasets if each.serves(spec.collaboration)]
+            # A dataset that is not told of is none to those who guess names either.
+            serving = [each for each in config.datasets if each.serves(spec.collaboration)]
+            offered = [each.name for each in serving if each.share != "none"]
             return _refuse(
                 Reason.DATASET_UNKNOWN,
                 f"{node.name} has no dataset {binding.dataset!r} for {spec.collaboration}; it offers "

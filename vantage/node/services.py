@@ -35,12 +35,15 @@ class Services:
     Args:
         config: datasets, policy, limits.
         audit: each connection is noted, with its bytes, never its content.
+
+    Attributes:
+        asker: asks the services.
     """
 
     def __init__(self, config: NodeConfig, audit: NodeAudit) -> None:
         self.config = config
         self.audit = audit
-        self._asker = Asker(config.slots + 1)
+        self.asker = Asker(config.slots + 1)
 
     @asynccontextmanager
     async def run(self, lease: node_pb.Lease, context: RunContext, inner: Outside) -> AsyncIterator[Outside]:
@@ -84,19 +87,19 @@ class Services:
 
     def close(self) -> None:
         """Take no more questions; runs end by themselves."""
-        self._asker.close()
+        self.asker.close()
 
     async def _give(self, lease: node_pb.Lease, dataset: DatasetSection, bound: BoundDataset) -> None:
         if bound.connection is not None:
             await self._check_role(dataset)
             await asyncio.to_thread(hand_over, dataset, bound.source)
         elif bound.question is not None:
-            answer = await self._asker.answer(dataset, bound.question, bound.source)
+            answer = await self.asker.answer(dataset, bound.question, bound.source)
             self.audit.queried(lease, dataset.name, bound.question.query, answer.rows, answer.size)
 
     async def _check_role(self, dataset: DatasetSection) -> None:
         """Each time: what a role may do changes without the node."""
-        rights = await self._asker.rights(dataset)
+        rights = await self.asker.rights(dataset)
         if rights.writes:
             log.error("role of a dataset may write", extra={"dataset": dataset.name, "rights": list(rights.writes)})
             raise error(

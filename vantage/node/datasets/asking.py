@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from vantage.common.errors import Reason, error
+from vantage.node.datasets.contents import Rights, Table
 from vantage.node.datasets.sections import DatasetSection
 from vantage.node.door import Question
 
 if TYPE_CHECKING:
-    from vantage.node.datasets.sql import Rights, Sql, Table
+    from vantage.node.datasets.sql import Sql
 
 log = logging.getLogger(__name__)
 
@@ -83,6 +84,16 @@ class Asker:
             UnavailableError: DATASET_UNAVAILABLE.
         """
         return await self._sql(dataset, lambda sql: sql.tables(count=count))
+
+    async def problems(self, dataset: DatasetSection) -> list[str]:
+        """What is wrong with the queries of a database: places without a parameter, or parameters without a place."""
+        checked = [(name, query) for name, query in dataset.queries.items()]
+
+        def check(sql: Sql) -> list[str]:
+            found = (sql.check(name, query) for name, query in checked)
+            return [each for each in found if each is not None]
+
+        return await self._sql(dataset, check)
 
     def close(self) -> None:
         """Take no more questions."""

@@ -9,7 +9,6 @@ import contextlib
 import threading
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
@@ -18,6 +17,7 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, SQLAlch
 from sqlalchemy.pool import NullPool
 
 from vantage.common.errors import Reason, VantageError, error
+from vantage.node.datasets.contents import MAX_COLUMNS, MAX_TABLES, Rights, Table
 from vantage.node.datasets.credentials import password_of
 from vantage.node.datasets.sections import POSTGRESQL, DatasetSection, QuerySection
 from vantage.node.datasets.tables import TableFile
@@ -26,8 +26,6 @@ from vantage.node.datasets.values import Value
 BATCH = 10_000
 """Rows that are fetched and written at a time."""
 CONNECT_SECONDS = 10
-MAX_TABLES = 200
-MAX_COLUMNS = 1_000
 
 _TYPES: dict[str, pa.DataType] = {
     "bool": pa.bool_(),
@@ -62,28 +60,6 @@ SELECT
   current_setting('default_transaction_read_only') AS read_only,
   current_setting('statement_timeout') AS statement_timeout
 """
-
-
-@dataclass(frozen=True)
-class Rights:
-    """What the role of a database may do beyond reading.
-
-    Attributes:
-        writes: why it can change something; empty when it cannot, as far as the catalogue tells.
-        advice: what is missing in the role's own limits.
-    """
-
-    writes: tuple[str, ...] = ()
-    advice: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class Table:
-    """A table of a dataset: columns are (name, type); rows is None when they were not counted."""
-
-    name: str
-    columns: tuple[tuple[str, str], ...]
-    rows: int | None = None
 
 
 class Sql:

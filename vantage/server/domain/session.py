@@ -26,7 +26,7 @@ class Transport(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Hello:
-    """First message of a node. Datasets are (name, format)."""
+    """First message of a node. Datasets are (name, format); the catalogue is what it shares beyond that, as JSON."""
 
     version: str
     instance_id: str
@@ -34,6 +34,7 @@ class Hello:
     leases: tuple[Lease, ...]
     slots: int
     transport: Transport = Transport.UNKNOWN
+    catalogue: str = ""
 
 
 @dataclass(frozen=True, slots=True)

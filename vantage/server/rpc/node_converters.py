@@ -28,6 +28,7 @@ from vantage.server.domain.session import (
     Welcome,
 )
 from vantage.server.domain.tasks import Work
+from vantage.server.rpc.catalogue import catalogue_text
 from vantage.server.rpc.relay_broker import open_relay_to_proto, relay_answer_from_proto
 from vantage.server.rpc.task_converters import payload_from_proto, spec_to_proto, time_to_proto
 from vantage.server.services.outbox import ServerMessage
@@ -65,6 +66,7 @@ def node_message_from_proto(message: pb.ConnectRequest, limit: int) -> NodeMessa
                 tuple(lease_from_proto(lease) for lease in hello.leases),
                 hello.slots,
                 _TRANSPORTS.get(hello.transport, Transport.UNKNOWN),
+                catalogue_text(hello.datasets),
             )
         case "heartbeat":
             return Heartbeat(tuple(lease_from_proto(lease) for lease in message.heartbeat.leases))

@@ -196,7 +196,7 @@ class Sessions:
             older.outbox.end(_FENCED)
         self._open[node] = session
         self._by_organization.setdefault(session.node.organization, set()).add(node)
-        known = Presence(True, self._clock.now(), hello.version[:80], hello.datasets, hello.transport)
+        known = Presence(True, self._clock.now(), hello.version[:80], hello.datasets, hello.transport, hello.catalogue)
         self._presence[node] = known
         self._watch(node)
         if self._stopping:

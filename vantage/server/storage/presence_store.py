@@ -19,13 +19,20 @@ _SEEN = update(presence).where(presence.c.node == bindparam("wanted")).values(la
 
 @dataclass(frozen=True, slots=True)
 class Presence:
-    """What is known of a node; datasets are (name, format), and the transport is that of the open session, not kept."""
+    """What is known of a node.
+
+    Attributes:
+        datasets: (name, format).
+        transport: that of the open session, not kept.
+        catalogue: what it shares of its datasets beyond that, as JSON; empty for nothing.
+    """
 
     online: bool
     last_seen: datetime | None
     version: str
     datasets: tuple[tuple[str, str], ...]
     transport: Transport = Transport.UNKNOWN
+    catalogue: str = ""
 
 
 UNKNOWN = Presence(False, None, "", ())
@@ -34,7 +41,13 @@ UNKNOWN = Presence(False, None, "", ())
 def load(connection: Connection) -> dict[str, Presence]:
     """All nodes that ever connected, none of them online."""
     return {
-        row.node: Presence(False, row.last_seen, row.version, tuple((a, b) for a, b in json.loads(row.datasets)))
+        row.node: Presence(
+            False,
+            row.last_seen,
+            row.version,
+            tuple((a, b) for a, b in json.loads(row.datasets)),
+            catalogue=row.catalogue,
+        )
         for row in connection.execute(_ALL)
     }
 
@@ -49,6 +62,7 @@ def save(connection: Connection, node: str, known: Presence) -> None:
             "last_seen": known.last_seen,
             "version": known.version,
             "datasets": json.dumps(known.datasets),
+            "catalogue": known.catalogue,
         },
     )
 

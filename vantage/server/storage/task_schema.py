@@ -161,5 +161,6 @@ presence = Table(
     Column("last_seen", Instant, nullable=False),
     Column("version", Text, nullable=False),
     Column("datasets", Text, nullable=False),
+    Column("catalogue", Text, nullable=False, server_default=""),
 )
 """What a node said of itself when it last connected."""

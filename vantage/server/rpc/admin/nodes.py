@@ -9,6 +9,7 @@ from vantage.api.admin.v1 import node_service_pb2_grpc
 from vantage.api.node.v1 import node_session_service_pb2 as session_pb
 from vantage.server.domain.session import Transport
 from vantage.server.rpc.admin.common import changed_fields, time_to_proto
+from vantage.server.rpc.catalogue import datasets_to_proto
 from vantage.server.rpc.context import current_principal, current_user
 from vantage.server.services.nodes import Known, Nodes
 
@@ -61,7 +62,7 @@ def node_to_proto(known: Known) -> pb.Node:
         collaborations=node.collaborations,
         online=presence.online,
         last_seen_time=None if presence.last_seen is None else time_to_proto(presence.last_seen),
-        datasets=[session_pb.DatasetInfo(name=name, format=kind) for name, kind in presence.datasets],
+        datasets=datasets_to_proto(presence.datasets, presence.catalogue),
         version=presence.version,
         create_time=time_to_proto(node.created),
         active_collaborations=node.active,
