@@ -274,6 +274,22 @@ async def test_subtasks_end_with_the_attempt_that_asked_unless_they_are_detached
     assert (await _get(network, detached.name)).state == task_pb2.TASK_STATE_CANCELLED
 
 
+async def test_what_an_earlier_attempt_asked_is_not_begun_with_the_next(network: Network) -> None:
+    node = network.node(ONE)
+    await node.hello(slots=1)
+    name = await _create(network)
+    assign = await node.assigned()
+    child = await _ask(network, assign, "organizations/alpha")  # waits: the node is full
+    await node.disconnect()
+    network.advance(timedelta(seconds=31))
+    taker = network.node(TWO)
+    await taker.hello()  # with room for both, which it looks for in one commit
+    assert (await taker.assigned()).lease.run.startswith(name)
+    assert not (await taker.heartbeat()).revoked  # and the child was not assigned
+    assert (await _get(network, child.name)).state == task_pb2.TASK_STATE_CANCELLED
+    assert network.sessions.book.count(TWO) == 1
+
+
 async def test_a_subtask_runs_no_longer_than_its_parent_may(network: Network) -> None:
     node = network.node()
     await node.hello(slots=8)

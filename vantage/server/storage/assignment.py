@@ -32,7 +32,11 @@ def claim(connection: Connection, changes: Changes, node: NodePrincipal, free: i
         steps.append((before, after))
         taken.append((row, after))
     advance(connection, changes, steps, now)
-    work = _work(connection, taken)
+    # Of a run and one that an attempt of it had asked before, the latter has ended with that attempt: nobody is told.
+    leases = {run.lease for _row, run in taken}
+    ended = {lease for _node, lease, _reason in changes.revoked if lease in leases}
+    changes.revoked = [each for each in changes.revoked if each[1] not in ended]
+    work = _work(connection, [(row, run) for row, run in taken if run.lease not in ended])
     changes.granted += [(node.name, each.lease) for each in work]
     changes.assigned += [(node.name, each) for each in work]
     return len(work)
