@@ -12,7 +12,7 @@ from vantage.common.attestation import sign_result
 from vantage.common.statements import Content, ResultFailure, ResultStatement
 from vantage.node.identity import Identity
 from vantage.node.journal import Journal
-from vantage.node.orders import order_digest
+from vantage.node.orders import order_digest, order_time
 
 Outcome = Literal["succeeded", "failed", "refused"]
 
@@ -41,7 +41,7 @@ class Attestor:
         """The envelope of a statement; empty for a run without an order, about which nothing can be proved."""
         entry = self._journal.entry(lease.lease_id)
         digest = None if entry is None else order_digest(entry.assign.spec)
-        if digest is None:
+        if entry is None or digest is None:
             return b""
         identity = self._identity()
         content = reason = None
@@ -56,6 +56,7 @@ class Attestor:
             outcome=outcome,
             result=content,
             failure=reason,
-            finished=finished,
+            # A clock that was set back while the algorithm ran must not make the answer look older than the question.
+            finished=max(finished, order_time(entry.assign.spec) or finished),
         )
         return sign_result(statement, identity.key, identity.chain)

@@ -287,6 +287,14 @@ def order_digest(spec: task_pb2.TaskSpec) -> str | None:
         return None
 
 
+def order_time(spec: task_pb2.TaskSpec) -> datetime | None:
+    """When the order that a task carries says that it was made; None when there is none that can be read."""
+    try:
+        return Order.decode(dsse.peek(spec.order)).created
+    except VantageError:
+        return None
+
+
 def _key(order: Order) -> str:
     return f"{order.requester} {order.id}"
 
