@@ -26,12 +26,16 @@ from vantage.client import (
     TaskFinished,
     TaskSnapshot,
     TaskState,
+    Wait,
+    WaitCause,
 )
 from vantage.client.cli.answers import show
 from vantage.client.cli.output import Output
-from vantage.client.cli.progress import Lines, Silent, Transfers, display, follow
+from vantage.client.cli.progress import Lines, Silent, Transfers, describe, display, follow
 
 TASK = "tasks/0199b2c4-5d1e-7c3a-9f00-1a2b3c4d5e6f"
+CLARA = "organizations/clara"
+WHEN = datetime(2026, 11, 1, 12, tzinfo=UTC)
 TABLE = pyarrow.table({"age": list(range(30)), "text": ["a"] * 30})
 
 
@@ -48,9 +52,11 @@ REFUSED = Result(
 )
 
 
-def ended(*results: Result, form: str = "table", save: Path | None = None, state: str = "SUCCEEDED") -> int:
+def ended(
+    *results: Result, form: str = "table", save: Path | None = None, state: str = "SUCCEEDED", quorum: int = 0
+) -> int:
     try:
-        show(Output(form), TASK, state, results, save)
+        show(Output(form), TASK, state, results, save, quorum=quorum)
     except click.exceptions.Exit as end:
         return end.exit_code
     return 0
@@ -73,6 +79,37 @@ def test_several_are_told_apart_and_a_missing_one_is_a_failure(capsys: pytest.Ca
     ]
     assert out.splitlines()[4] == "hilda: refused: not here�[2J [POLICY_REFUSED]"
     assert "Error: no answer from hilda" in err
+
+
+def test_as_many_answers_as_were_asked_for_are_enough(capsys: pytest.CaptureFixture[str]) -> None:
+    assert ended(answer("clara", 1), answer("dora", 2), REFUSED, quorum=2) == 0
+    out, err = capsys.readouterr()
+    assert "hilda: refused" in out
+    assert "2 of 3 have answered; the task asks for 2" in err
+    # Whatever the server calls the end of the task: what counts is what is here.
+    assert ended(answer("clara", 1), REFUSED, quorum=2) == 1
+    assert ended(answer("clara", 1), REFUSED) == 1
+    assert ended(answer("clara", 1), answer("dora", 2), quorum=2, state="EXPIRED") == 1
+
+
+@pytest.mark.parametrize(
+    ("wait", "told"),
+    [
+        (Wait(WaitCause.NODE_OFFLINE, (f"{CLARA}/nodes/clara-1",), WHEN), "waits for clara-1, last seen "),
+        (Wait(WaitCause.NODE_OFFLINE, (f"{CLARA}/nodes/clara-1",)), "waits for clara-1, which has never connected"),
+        (Wait(WaitCause.NODE_BUSY, (f"{CLARA}/nodes/a", f"{CLARA}/nodes/b")), "waits for room at a, b"),
+        (Wait(WaitCause.NO_NODE), "waits: there is no node that may take it"),
+        (Wait(WaitCause.RETRY), "waits after REGISTRY_UNAVAILABLE, tried again at "),
+        (Wait(WaitCause.UNKNOWN), "waits"),
+        (None, "waits: no node that can take it is connected"),
+    ],
+)
+def test_for_whom_a_run_waits_is_said(wait: Wait | None, told: str) -> None:
+    failure = Failure("REGISTRY_UNAVAILABLE", "down")
+    run = Run(f"{TASK}/runs/1", CLARA, wait=wait, last_failure=failure, retry_time=WHEN)
+    found = describe(run)
+    assert found.startswith(told)
+    assert ("2026-11-01" in found) == told.endswith(" ")
 
 
 def test_json_has_every_answer_and_every_failure(capsys: pytest.CaptureFixture[str]) -> None:

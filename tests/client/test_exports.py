@@ -13,7 +13,7 @@ PROMISED = {
     *("Client", "AsyncClient", "TaskHandle", "AsyncTaskHandle"),
     *("TokenStore", "MemoryTokenStore", "FileTokenStore", "Tokens"),
     *("Question", "Answer", "Target", "Result", "Failure", "Content"),
-    *("Task", "TaskState", "Run", "RunState", "OnFailure"),
+    *("Task", "TaskState", "Run", "RunState", "OnFailure", "Wait", "WaitCause"),
     *("Event", "TaskSnapshot", "RunChanged", "RunFinished", "TaskFinished", "RunProgress", "RunLog"),
     *("Organization", "User", "Collaboration", "Node", "Dataset", "Role", "Permission", "Principal", "ServerInfo"),
 }

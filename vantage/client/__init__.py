@@ -57,6 +57,8 @@ if TYPE_CHECKING:
         TaskSnapshot,
         TaskState,
         User,
+        Wait,
+        WaitCause,
     )
     from vantage.client.sync import Client
     from vantage.client.tokens import FileTokenStore, MemoryTokenStore, Tokens, TokenStore
@@ -135,6 +137,8 @@ __all__ = [
     "TokenStore",
     "Tokens",
     "User",
+    "Wait",
+    "WaitCause",
 ]
 
 

@@ -92,7 +92,16 @@ def run(message: task_pb2.Run) -> models.Run:
         statement=message.statement,
         last_failure=failure(message.last_failure) if message.HasField("last_failure") else None,
         retry_time=moment(message.retry_time),
+        wait=_wait(message.wait) if message.HasField("wait") else None,
     )
+
+
+def _wait(message: task_pb2.Wait) -> models.Wait:
+    try:
+        cause = models.WaitCause(task_pb2.WaitCause.Name(message.cause).removeprefix("WAIT_CAUSE_"))
+    except ValueError:
+        cause = models.WaitCause.UNKNOWN
+    return models.Wait(cause, tuple(message.nodes), moment(message.last_seen_time))
 
 
 def task(message: task_pb2.Task) -> models.Task:

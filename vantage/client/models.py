@@ -110,6 +110,36 @@ class Content:
     sealing: int = 1
 
 
+class WaitCause(StrEnum):
+    """Why a queued run waits."""
+
+    NODE_OFFLINE = "NODE_OFFLINE"
+    """No node that may take it is connected."""
+    NODE_BUSY = "NODE_BUSY"
+    """A node that may take it is connected, and takes it as soon as it has room."""
+    NO_NODE = "NO_NODE"
+    """No node of the organization serves the collaboration, or not the one that was named."""
+    RETRY = "RETRY"
+    """The attempt before failed; the next one may begin at the run's ``retry_time``."""
+    UNKNOWN = "UNKNOWN"
+    """A cause of a newer server."""
+
+
+@dataclass(frozen=True)
+class Wait:
+    """What a queued run waits for.
+
+    Attributes:
+        cause: why.
+        nodes: organizations/{organization}/nodes/{node}: those that may take it, the one that was seen last first.
+        last_seen_time: when the first of them was seen last; None when it never was, and for nodes that are connected.
+    """
+
+    cause: WaitCause
+    nodes: tuple[str, ...] = ()
+    last_seen_time: datetime | None = None
+
+
 @dataclass(frozen=True)
 class Run:
     """One task at one organization.
@@ -127,7 +157,8 @@ class Run:
         assign_time: when it was first given to a node.
         start_time: when it began to run.
         finish_time: when it ended.
-        node_online: whether a node that can take it is connected; says why a queued run waits.
+        node_online: whether a node that can take it, or has it, is connected.
+        wait: what it waits for while it is queued, as it was when the server told of it; not in lists.
         progress: latest, 0 to 1.
         statement: what its node has signed about the end; ``results`` verifies it.
     """
@@ -147,6 +178,7 @@ class Run:
     statement: bytes = field(default=b"", repr=False)
     last_failure: Failure | None = None
     retry_time: datetime | None = None
+    wait: Wait | None = None
 
 
 @dataclass(frozen=True)

@@ -158,6 +158,7 @@ class Reason(Enum):
     QUORUM_REACHED = 209
     QUORUM_MISSED = 210
     OTHER_RUN_FAILED = 211
+    NODE_UNAVAILABLE = 212
     # Payloads.
     PAYLOAD_TOO_LARGE = 300
     PAYLOAD_DIGEST_MISMATCH = 301
@@ -383,6 +384,7 @@ _GROUPS: dict[_Row, tuple[Reason, ...]] = {
         Reason.QUORUM_REACHED,
         Reason.QUORUM_MISSED,
         Reason.OTHER_RUN_FAILED,
+        Reason.NODE_UNAVAILABLE,
         Reason.ALGORITHM_FAILED,
         Reason.ALGORITHM_CRASHED,
         Reason.NO_RESULT,

@@ -113,6 +113,7 @@ from vantage.server.services.tasks import Tasks
 from vantage.server.services.trust import Trust, TrustVersion
 from vantage.server.services.user_credentials import UserCredentials
 from vantage.server.services.users import Users
+from vantage.server.services.waits import Waits
 from vantage.server.storage import credential_store, settings_store
 from vantage.server.storage.database import Database, sqlite_engine
 from vantage.server.storage.migrate import migrate
@@ -242,7 +243,6 @@ class Server:
             heartbeat_seconds=config.heartbeat_seconds, lease_seconds=config.lease_seconds, max_inline_bytes=inline
         )
         self.audit = Audit(database, self.data, clock)
-        self.tasks = Tasks(commits, clock, bus)
         self.retries = Retries(commits, clock)
         self.sessions = Sessions(
             commits,
@@ -252,6 +252,8 @@ class Server:
             reaffirm=directory.reaffirm,
             trust_version=TrustVersion(database, directory),
         )
+        waits = Waits(database, self.sessions)
+        self.tasks = Tasks(commits, clock, bus, waits)
         trust = Trust(database, directory, self.sessions, clock)
         store = open_store(self.data, config.object_store)
         await store.start()
@@ -306,7 +308,9 @@ class Server:
         )
         role_service_pb2_grpc.add_RoleServiceServicer_to_server(RoleServicer(Roles(database, directory, clock)), server)
         trust_service_pb2_grpc.add_TrustServiceServicer_to_server(TrustServicer(trust), server)
-        task_service_pb2_grpc.add_TaskServiceServicer_to_server(TaskServicer(self.tasks, self.sessions, inline), server)
+        task_service_pb2_grpc.add_TaskServiceServicer_to_server(
+            TaskServicer(self.tasks, self.sessions, waits, inline), server
+        )
         self.node_sessions = NodeSessionServicer(self.sessions)
         node_session_service_pb2_grpc.add_NodeSessionServiceServicer_to_server(self.node_sessions, server)
         registry_service_pb2_grpc.add_RegistryServiceServicer_to_server(

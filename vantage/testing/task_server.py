@@ -43,6 +43,7 @@ from vantage.server.services.payloads import Payloads
 from vantage.server.services.retries import Retries
 from vantage.server.services.sessions import Sessions
 from vantage.server.services.tasks import Tasks
+from vantage.server.services.waits import Waits
 from vantage.server.storage import schema, task_schema  # noqa: F401  # the tables join the metadata
 from vantage.server.storage.database import Database, sqlite_engine
 from vantage.testing.scripted_node import ScriptedNode
@@ -151,15 +152,22 @@ class Network:
             )
             for organization in ORGANIZATIONS:
                 connection.execute(insert(schema.member).values(collaboration=COLLABORATION, organization=organization))
+            for name in PRINCIPALS:
+                organization, nodes, _node = name.partition("/nodes/")
+                if nodes:
+                    row = insert(schema.node).values(name=name, organization=organization, created=now)
+                    connection.execute(row)
+                    connection.execute(insert(schema.node_collaboration).values(node=name, collaboration=COLLABORATION))
         engine.dispose()
 
     async def start(self) -> None:
         self.database = Database(self.directory / "server.db")
         self.bus = Bus()
         self.commits = Commits(self.database)
-        self.tasks = Tasks(self.commits, self.clock, self.bus)
         self.retries = Retries(self.commits, self.clock)
         self.sessions = Sessions(self.commits, self.clock, self.bus, self.session_settings)
+        waits = Waits(self.database, self.sessions)
+        self.tasks = Tasks(self.commits, self.clock, self.bus, waits)
         self.collection = PayloadCollection(self.database, self.store, self.clock)
         self.payloads = Payloads(
             self.database, self.store, self.collection, self.clock, 8 * 1024 * 1024, self.payload_quota
@@ -172,7 +180,7 @@ class Network:
         await self.retries.start()
         self.server = grpc.aio.server(interceptors=[As()], options=CHANNEL_OPTIONS)
         task_service_pb2_grpc.add_TaskServiceServicer_to_server(
-            TaskServicer(self.tasks, self.sessions, LIMIT), self.server
+            TaskServicer(self.tasks, self.sessions, waits, LIMIT), self.server
         )
         self.node_sessions = NodeSessionServicer(self.sessions)
         node_session_service_pb2_grpc.add_NodeSessionServiceServicer_to_server(self.node_sessions, self.server)

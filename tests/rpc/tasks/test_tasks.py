@@ -225,7 +225,7 @@ async def test_a_task_ends_at_its_deadline_even_after_a_restart(network: Network
     network.advance(timedelta(minutes=2))
     events = [response.event async for response in call]
     assert events[0].run_finished.run.state == task_pb2.RUN_STATE_EXPIRED
-    assert events[0].run_finished.run.failure.reason == "TASK_EXPIRED"
+    assert events[0].run_finished.run.failure.reason == "NODE_UNAVAILABLE"
     assert events[1].task_finished.state == task_pb2.TASK_STATE_EXPIRED
 
 

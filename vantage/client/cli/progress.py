@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any, Protocol
 import click
 
 from vantage.client.cli.nouns import short
-from vantage.client.cli.output import Output
+from vantage.client.cli.output import Output, text
 from vantage.common.text import printable
 
 if TYPE_CHECKING:
-    from vantage.client import Event, Run
+    from vantage.client import Event, Run, Wait
 
 _STEP = 0.1
 """Lines tell of progress at most this often."""
@@ -79,9 +79,31 @@ def describe(run: Run) -> str:
     state = run.state.name.lower()
     if run.failure is not None:
         return f"{state}: {run.failure.reason}"
+    if run.state is RunState.QUEUED and run.wait is not None:
+        return _waits(run, run.wait)
     if run.state is RunState.QUEUED and not run.node_online:
         return "waits: no node that can take it is connected"
     return state
+
+
+def _waits(run: Run, wait: Wait) -> str:
+    from vantage.client import WaitCause
+
+    whom = ", ".join(short(each) for each in wait.nodes)
+    match wait.cause:
+        case WaitCause.NODE_OFFLINE if wait.last_seen_time is None:
+            return f"waits for {whom}, which has never connected"
+        case WaitCause.NODE_OFFLINE:
+            return f"waits for {whom}, last seen {text(wait.last_seen_time)}"
+        case WaitCause.NODE_BUSY:
+            return f"waits for room at {whom}"
+        case WaitCause.NO_NODE:
+            return "waits: there is no node that may take it"
+        case WaitCause.RETRY:
+            why = f" after {run.last_failure.reason}" if run.last_failure is not None else ""
+            return f"waits{why}, tried again at {text(run.retry_time)}"
+        case _:
+            return "waits"
 
 
 class Silent:

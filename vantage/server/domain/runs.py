@@ -135,6 +135,7 @@ class Run:
             another.
         subtasks: how many subtasks it created.
         max_attempts: how many times it may be assigned.
+        collaboration: ``collaborations/{collaboration}`` of its task.
         failure: why there is no result; of a run that has not ended: why the attempt before failed or was lost.
         statement: what the node signed about the outcome; the server passes it on.
         retry_time: until when it waits in the queue before it is tried again, or None.
@@ -159,6 +160,7 @@ class Run:
     statement: bytes = b""
     max_attempts: int = DEFAULT_ATTEMPTS
     retry_time: datetime | None = None
+    collaboration: str = ""
 
     @property
     def lease(self) -> Lease:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Literal, Protocol, assert_never
 
@@ -15,6 +16,7 @@ from vantage.server.domain.contents import Failure, Payload, inline_payload, ref
 from vantage.server.domain.runs import DEFAULT_ATTEMPTS, OPEN, Run
 from vantage.server.domain.task_events import Event, RunLogged, RunMoved, RunProgressed, TaskEnded
 from vantage.server.domain.tasks import OnFailure, Target, Task, TaskSpec
+from vantage.server.domain.waits import Wait
 from vantage.server.services.tasks import Item, Snapshot
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -26,7 +28,7 @@ _MAX_TIMEOUT_SECONDS = 10**9
 class Liveness(Protocol):
     """What is known of runs beyond the database."""
 
-    def can_take(self, run: Run, collaboration: str) -> bool:
+    def can_take(self, run: Run) -> bool:
         """Whether a node that can take the run, or has it, is connected."""
         ...
 
@@ -174,7 +176,18 @@ def spec_to_proto(spec: TaskSpec, *, arguments: bool) -> task_pb2.TaskSpec:
     return message
 
 
-def run_to_proto(run: Run, collaboration: str, liveness: Liveness) -> task_pb2.Run:
+def wait_to_proto(wait: Wait) -> task_pb2.Wait:
+    """What a run waits for."""
+    message = task_pb2.Wait(
+        cause=int(wait.cause),  # type: ignore[arg-type]  # the number is the contract's
+        nodes=wait.nodes,
+    )
+    if wait.last_seen is not None:
+        message.last_seen_time.CopyFrom(time_to_proto(wait.last_seen))
+    return message
+
+
+def run_to_proto(run: Run, liveness: Liveness, waits: Mapping[str, Wait]) -> task_pb2.Run:
     """A run."""
     message = task_pb2.Run(
         name=run.name,
@@ -182,7 +195,7 @@ def run_to_proto(run: Run, collaboration: str, liveness: Liveness) -> task_pb2.R
         node=run.node,
         state=int(run.state),  # type: ignore[arg-type]  # the number is the contract's
         attempt=run.attempt,
-        node_online=liveness.can_take(run, collaboration),
+        node_online=liveness.can_take(run),
         statement=run.statement,
     )
     if run.result is not None:
@@ -192,6 +205,8 @@ def run_to_proto(run: Run, collaboration: str, liveness: Liveness) -> task_pb2.R
         told.CopyFrom(failure_to_proto(run.failure))
     if run.retry_time is not None:
         message.retry_time.CopyFrom(time_to_proto(run.retry_time))
+    if (wait := waits.get(run.name)) is not None:
+        message.wait.CopyFrom(wait_to_proto(wait))
     if run.assign_time is not None:
         message.assign_time.CopyFrom(time_to_proto(run.assign_time))
     if run.start_time is not None:
@@ -202,7 +217,7 @@ def run_to_proto(run: Run, collaboration: str, liveness: Liveness) -> task_pb2.R
     return message
 
 
-def task_to_proto(task: Task, liveness: Liveness) -> task_pb2.Task:
+def task_to_proto(task: Task, liveness: Liveness, waits: Mapping[str, Wait]) -> task_pb2.Task:
     """A task with its runs; arguments are left out."""
     message = task_pb2.Task(
         name=task.name,
@@ -211,7 +226,7 @@ def task_to_proto(task: Task, liveness: Liveness) -> task_pb2.Task:
         creator=task.creator,
         create_time=time_to_proto(task.created),
         deadline=time_to_proto(task.deadline),
-        runs=[run_to_proto(run, task.spec.collaboration, liveness) for run in task.runs],
+        runs=[run_to_proto(run, liveness, waits) for run in task.runs],
         last_sequence=task.last_sequence,
     )
     if task.finished is not None:
@@ -219,23 +234,23 @@ def task_to_proto(task: Task, liveness: Liveness) -> task_pb2.Task:
     return message
 
 
-def item_to_proto(item: Item, liveness: Liveness) -> task_pb2.TaskEvent:
+def item_to_proto(item: Item, liveness: Liveness, waits: Mapping[str, Wait]) -> task_pb2.TaskEvent:
     """A snapshot or an event of a stream."""
     if isinstance(item, Snapshot):
         return task_pb2.TaskEvent(
             sequence=item.task.last_sequence,
             time=time_to_proto(item.time),
-            snapshot=task_pb2.TaskSnapshot(task=task_to_proto(item.task, liveness)),
+            snapshot=task_pb2.TaskSnapshot(task=task_to_proto(item.task, liveness, waits)),
         )
-    return _event_to_proto(item, liveness)
+    return _event_to_proto(item, liveness, waits)
 
 
-def _event_to_proto(event: Event, liveness: Liveness) -> task_pb2.TaskEvent:
+def _event_to_proto(event: Event, liveness: Liveness, waits: Mapping[str, Wait]) -> task_pb2.TaskEvent:
     message = task_pb2.TaskEvent(sequence=event.sequence, time=time_to_proto(event.time))
     match event.body:
         case RunMoved(run) as moved:
             part = message.run_finished if moved.ended else message.run_changed
-            part.run.CopyFrom(run_to_proto(run, "", liveness))
+            part.run.CopyFrom(run_to_proto(run, liveness, waits))
         case TaskEnded(state, succeeded, unsuccessful):
             message.task_finished.state = int(state)  # type: ignore[assignment]  # the number is the contract's
             message.task_finished.succeeded_runs = succeeded

@@ -145,16 +145,17 @@ class Sessions:
         session = self._open.get(node)
         return known if session is None else replace(known, last_seen=session.heard)
 
-    def can_take(self, run: Run, collaboration: str) -> bool:
+    def can_take(self, run: Run) -> bool:
         """Whether a node that can take the run, or has it, is connected."""
         if run.state is not RunState.QUEUED:
-            return run.node in self._open
+            return self._is_open(run.node)
         if run.wanted_node:
-            return run.wanted_node in self._open
-        return any(
-            not collaboration or collaboration in self._open[node].node.collaborations
-            for node in self._by_organization.get(run.organization, ())
-        )
+            return self._is_open(run.wanted_node)
+        return any(run.collaboration in node.collaborations for node in self.of_organization(run.organization))
+
+    def _is_open(self, node: str) -> bool:
+        # A session that was told to end is there for a moment still, and takes nothing any more.
+        return (session := self._open.get(node)) is not None and not session.outbox.ended
 
     def progress(self, run: str) -> float:
         """Latest progress of a run, 0 to 1."""
@@ -172,7 +173,8 @@ class Sessions:
 
     def of_organization(self, organization: str) -> list[NodePrincipal]:
         """Nodes of an organization that are connected, as they authenticated."""
-        return [self._open[node].node for node in self._by_organization.get(organization, ())]
+        nodes = self._by_organization.get(organization, ())
+        return [self._open[node].node for node in nodes if self._is_open(node)]
 
     async def trust_version(self) -> int:
         """See ``Board``."""

@@ -15,12 +15,14 @@ from vantage.server.domain.audit import current_call
 from vantage.server.domain.principals import Principal, UserPrincipal
 from vantage.server.domain.task_events import Event, RunMoved, folded
 from vantage.server.domain.tasks import Task, TaskSpec, TaskState, validate_spec
+from vantage.server.domain.waits import never_met
 from vantage.server.events.bus import Bus
 from vantage.server.events.follower import Follower
 from vantage.server.events.timers import Timers
 from vantage.server.services import task_access
 from vantage.server.services.commits import Commits
 from vantage.server.services.gathering import Gathering
+from vantage.server.services.waits import Waits
 from vantage.server.storage import creation, event_store, pages, task_queries, task_store
 from vantage.server.storage.lifecycle import Changes, Vacancy
 from vantage.server.storage.task_store import Listing
@@ -53,13 +55,15 @@ class Tasks:
         commits: where units of work are committed.
         clock: the time.
         bus: live events.
+        waits: what runs wait for.
     """
 
-    def __init__(self, commits: Commits, clock: Clock, bus: Bus) -> None:
+    def __init__(self, commits: Commits, clock: Clock, bus: Bus, waits: Waits) -> None:
         self._commits = commits
         self._database = commits.database
         self._clock = clock
         self._bus = bus
+        self._waits = waits
         self.deadlines = Timers(clock, self._expire)
         self._watch_clock: asyncio.Task[None] | None = None
         self._creations: Gathering[creation.Request, creation.Outcome] = Gathering(self._create)
@@ -226,7 +230,11 @@ class Tasks:
         return await self._database.read(partial(event_store.after, task=task, sequence=sequence))
 
     async def _expire(self, due: Sequence[str]) -> None:
-        await self._commits.commit(task_queries.expire_tasks, due, self._clock.now())
+        runs = await self._database.read(partial(task_queries.read_runs, names=due))
+        fresh = {run.name: run for run in runs if not run.attempt}
+        waits = await self._waits.of(fresh.values())
+        untouched = {name: never_met(fresh[name], wait) for name, wait in waits.items()}
+        await self._commits.commit(task_queries.expire_tasks, due, self._clock.now(), untouched)
 
     def _on_changes(self, changes: Changes) -> None:
         now = self._clock.now()

@@ -196,6 +196,7 @@ def _build(
             target.node,
             datasets=target.datasets,
             max_attempts=spec.max_attempts,
+            collaboration=spec.collaboration,
         )
         for position, target in enumerate(spec.targets)
     )
@@ -314,9 +315,7 @@ def fill_in(payload: Payload, stored: dict[str, tuple[int, str]], where: str) ->
 def _insert(connection: Connection, changes: Changes, made: Sequence[tuple[Task, str, bytes]]) -> None:
     tasks = [task for task, _request_id, _content_hash in made]
     task_store.insert_tasks(connection, made)
-    run_store.insert_runs(
-        connection, {task.name: task.spec.collaboration for task in tasks}, [run for task in tasks for run in task.runs]
-    )
+    run_store.insert_runs(connection, [run for task in tasks for run in task.runs])
     run_store.insert_contents(connection, list(_arguments(tasks)))
     more: dict[str, int] = {}
     for task in tasks:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 
@@ -133,6 +133,7 @@ def close(
     state: TaskState,
     failure: Failure,
     now: datetime,
+    untouched: Mapping[str, Failure] | None = None,
 ) -> None:
     """End tasks early, with all their descendants.
 
@@ -143,6 +144,7 @@ def close(
         state: that they end in: CANCELLED, EXPIRED, or what the rules of the task say.
         failure: what their open runs are left with.
         now: the time of the events.
+        untouched: what those runs are left with instead that no node has ever had, by name.
     """
     heads = task_store.lock_heads(connection, tasks)
     active = [head for head in heads.values() if head.state is TaskState.ACTIVE]
@@ -154,7 +156,8 @@ def close(
     event = RunEvent.EXPIRE if state is TaskState.EXPIRED else RunEvent.CANCEL
     steps = []
     for run in run_store.open_runs_of(connection, [head.name for head in active]):
-        steps.append((run, moved(run, event, now, failure=failure)))
+        left = failure if run.attempt or not untouched else untouched.get(run.name, failure)
+        steps.append((run, moved(run, event, now, failure=left)))
         # A run that went back to the queue may still be at work at its last node: it is told as well.
         if run.lease_id:
             changes.revoked.append((run.node, run.lease, failure.reason))

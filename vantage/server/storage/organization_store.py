@@ -7,7 +7,18 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, and_, delete, exists, insert, select, update
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    and_,
+    bindparam,
+    delete,
+    exists,
+    insert,
+    select,
+    tuple_,
+    update,
+)
 from sqlalchemy.exc import IntegrityError
 
 from vantage.common.errors import Reason, error
@@ -21,6 +32,16 @@ _organization = schema.organization.c
 _member = schema.member.c
 _node = schema.node.c
 _serves = schema.node_collaboration.c
+_SERVING = (
+    select(schema.node.c.name, schema.node.c.organization, schema.node_collaboration.c.collaboration)
+    .join(schema.node_collaboration, schema.node_collaboration.c.node == schema.node.c.name)
+    .where(
+        tuple_(schema.node.c.organization, schema.node_collaboration.c.collaboration).in_(
+            bindparam("wanted", expanding=True)
+        )
+    )
+    .order_by(schema.node.c.name)
+)
 _JOINED = _member.state.in_([int(each) for each in MEMBERS])
 
 
@@ -236,6 +257,14 @@ def list_nodes(
     if after is not None:
         conditions.append(_node.name > after)
     return _nodes(connection, and_(*conditions), limit)
+
+
+def serving(connection: Connection, wanted: Iterable[tuple[str, str]]) -> dict[tuple[str, str], list[str]]:
+    """Nodes of organizations that serve collaborations: (organization, collaboration) -> names."""
+    found: dict[tuple[str, str], list[str]] = {}
+    for row in connection.execute(_SERVING, {"wanted": sorted(wanted)}):
+        found.setdefault((row.organization, row.collaboration), []).append(row.name)
+    return found
 
 
 def delete_node(connection: Connection, name: str) -> None:

@@ -116,7 +116,7 @@ _CLAIMABLE = (
 _WORK_OF = _WORK.where(run.c.name.in_(bindparam("wanted", expanding=True)))
 
 
-def insert_runs(connection: Connection, collaboration_of: dict[str, str], runs: Sequence[Run]) -> None:
+def insert_runs(connection: Connection, runs: Sequence[Run]) -> None:
     """Insert new runs; their arguments are inserted by ``insert_contents``."""
     connection.execute(
         _INSERT,
@@ -126,7 +126,7 @@ def insert_runs(connection: Connection, collaboration_of: dict[str, str], runs: 
                 "task": each.task,
                 "position": each.position,
                 "organization": each.organization,
-                "collaboration": collaboration_of[each.task],
+                "collaboration": each.collaboration,
                 "wanted_node": each.wanted_node,
                 "datasets": json.dumps(each.datasets) if each.datasets else "",
                 "subtasks": 0,
@@ -296,4 +296,5 @@ def build_run(row: Row[tuple[object, ...]], result: Payload | None = None) -> Ru
         row.statement or b"",
         row.max_attempts,
         row.retry_time,
+        row.collaboration,
     )

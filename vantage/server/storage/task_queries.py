@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 
 from sqlalchemy import Connection
 
+from vantage.server.domain.contents import Failure
 from vantage.server.domain.permissions import Reach
+from vantage.server.domain.runs import Run
 from vantage.server.domain.tasks import Task, TaskState
 from vantage.server.storage import run_store, task_store
 from vantage.server.storage.lifecycle import CANCELLED, EXPIRED, Changes, close
@@ -35,6 +37,17 @@ def cancel_task(connection: Connection, changes: Changes, name: str, now: dateti
     return read_task(connection, name)
 
 
-def expire_tasks(connection: Connection, changes: Changes, names: Iterable[str], now: datetime) -> None:
-    """End tasks whose deadline has passed; harmless for those that have ended."""
-    close(connection, changes, names, TaskState.EXPIRED, EXPIRED, now)
+def read_runs(connection: Connection, names: Iterable[str]) -> list[Run]:
+    """The runs of tasks."""
+    return [run for runs in run_store.runs_of(connection, names, results=False).values() for run in runs]
+
+
+def expire_tasks(
+    connection: Connection,
+    changes: Changes,
+    names: Iterable[str],
+    now: datetime,
+    untouched: Mapping[str, Failure] | None = None,
+) -> None:
+    """End tasks whose deadline has passed; harmless for those that have ended. For ``untouched`` see ``close``."""
+    close(connection, changes, names, TaskState.EXPIRED, EXPIRED, now, untouched)

@@ -126,6 +126,36 @@ RUN_STATE_EXPIRED: RunState.ValueType  # 8
 """Ended by the time limit."""
 Global___RunState: _TypeAlias = RunState  # noqa: Y015
 
+class _WaitCause:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _WaitCauseEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_WaitCause.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    WAIT_CAUSE_UNSPECIFIED: _WaitCause.ValueType  # 0
+    WAIT_CAUSE_NODE_OFFLINE: _WaitCause.ValueType  # 1
+    """No node that may take it is connected."""
+    WAIT_CAUSE_NODE_BUSY: _WaitCause.ValueType  # 2
+    """A node that may take it is connected, and takes it as soon as it has room."""
+    WAIT_CAUSE_NO_NODE: _WaitCause.ValueType  # 3
+    """There is no node that may take it: none of the organization serves the collaboration, or not the one that was named."""
+    WAIT_CAUSE_RETRY: _WaitCause.ValueType  # 4
+    """The attempt before failed (last_failure); the next one may begin at retry_time."""
+
+class WaitCause(_WaitCause, metaclass=_WaitCauseEnumTypeWrapper):
+    """Why a queued run waits."""
+
+WAIT_CAUSE_UNSPECIFIED: WaitCause.ValueType  # 0
+WAIT_CAUSE_NODE_OFFLINE: WaitCause.ValueType  # 1
+"""No node that may take it is connected."""
+WAIT_CAUSE_NODE_BUSY: WaitCause.ValueType  # 2
+"""A node that may take it is connected, and takes it as soon as it has room."""
+WAIT_CAUSE_NO_NODE: WaitCause.ValueType  # 3
+"""There is no node that may take it: none of the organization serves the collaboration, or not the one that was named."""
+WAIT_CAUSE_RETRY: WaitCause.ValueType  # 4
+"""The attempt before failed (last_failure); the next one may begin at retry_time."""
+Global___WaitCause: _TypeAlias = WaitCause  # noqa: Y015
+
 @_typing.final
 class DatasetBinding(_message.Message):
     """Binds a data parameter of the function to a dataset of the node."""
@@ -410,6 +440,7 @@ class Run(_message.Message):
     STATEMENT_FIELD_NUMBER: _builtins.int
     LAST_FAILURE_FIELD_NUMBER: _builtins.int
     RETRY_TIME_FIELD_NUMBER: _builtins.int
+    WAIT_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """tasks/{task}/runs/{run}."""
     organization: _builtins.str
@@ -421,7 +452,7 @@ class Run(_message.Message):
     attempt: _builtins.int
     """How many times it was assigned; at most TaskSpec.max_attempts."""
     node_online: _builtins.bool
-    """Whether a node that can take it is connected; says why a queued run waits."""
+    """Whether a node that can take it, or has it, is connected."""
     progress: _builtins.float
     """Latest progress, 0 to 1."""
     statement: _builtins.bytes
@@ -456,6 +487,10 @@ class Run(_message.Message):
     def retry_time(self) -> _timestamp_pb2.Timestamp:
         """When it is tried again, for a queued run whose last attempt failed; absent for one that waits for a node only."""
 
+    @_builtins.property
+    def wait(self) -> Global___Wait:
+        """For a queued run: what it waits for, as things stand when this is sent. In lists it is left out."""
+
     def __init__(
         self,
         *,
@@ -474,14 +509,51 @@ class Run(_message.Message):
         statement: _builtins.bytes = ...,
         last_failure: _types_pb2.Failure | None = ...,
         retry_time: _timestamp_pb2.Timestamp | None = ...,
+        wait: Global___Wait | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["assign_time", b"assign_time", "failure", b"failure", "finish_time", b"finish_time", "last_failure", b"last_failure", "result", b"result", "retry_time", b"retry_time", "start_time", b"start_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["assign_time", b"assign_time", "failure", b"failure", "finish_time", b"finish_time", "last_failure", b"last_failure", "result", b"result", "retry_time", b"retry_time", "start_time", b"start_time", "wait", b"wait"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["assign_time", b"assign_time", "attempt", b"attempt", "failure", b"failure", "finish_time", b"finish_time", "last_failure", b"last_failure", "name", b"name", "node", b"node", "node_online", b"node_online", "organization", b"organization", "progress", b"progress", "result", b"result", "retry_time", b"retry_time", "start_time", b"start_time", "state", b"state", "statement", b"statement"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["assign_time", b"assign_time", "attempt", b"attempt", "failure", b"failure", "finish_time", b"finish_time", "last_failure", b"last_failure", "name", b"name", "node", b"node", "node_online", b"node_online", "organization", b"organization", "progress", b"progress", "result", b"result", "retry_time", b"retry_time", "start_time", b"start_time", "state", b"state", "statement", b"statement", "wait", b"wait"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Run: _TypeAlias = Run  # noqa: Y015
+
+@_typing.final
+class Wait(_message.Message):
+    """What a queued run waits for."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CAUSE_FIELD_NUMBER: _builtins.int
+    NODES_FIELD_NUMBER: _builtins.int
+    LAST_SEEN_TIME_FIELD_NUMBER: _builtins.int
+    cause: Global___WaitCause.ValueType
+    """Why."""
+    @_builtins.property
+    def nodes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """organizations/{organization}/nodes/{node}: nodes that may take it, at most 10; of those that are not connected the one
+        that was seen last comes first.
+        """
+
+    @_builtins.property
+    def last_seen_time(self) -> _timestamp_pb2.Timestamp:
+        """When the first of them was seen last; absent when none has ever connected, and for nodes that are connected."""
+
+    def __init__(
+        self,
+        *,
+        cause: Global___WaitCause.ValueType = ...,
+        nodes: _abc.Iterable[_builtins.str] | None = ...,
+        last_seen_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["last_seen_time", b"last_seen_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cause", b"cause", "last_seen_time", b"last_seen_time", "nodes", b"nodes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Wait: _TypeAlias = Wait  # noqa: Y015
 
 @_typing.final
 class TaskEvent(_message.Message):

@@ -1,0 +1,73 @@
+"""Says what queued runs wait for: from who is connected, and from the database only where nobody is."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from functools import partial
+from typing import Protocol
+
+from vantage.server.domain.principals import NodePrincipal
+from vantage.server.domain.runs import Run, RunState
+from vantage.server.domain.waits import MAX_NODES, Wait, WaitCause
+from vantage.server.storage import organization_store
+from vantage.server.storage.database import Database
+from vantage.server.storage.presence_store import Presence
+
+
+class Attendance(Protocol):
+    """Who is connected, and who was."""
+
+    def of_organization(self, organization: str) -> list[NodePrincipal]:
+        """Nodes of an organization that are connected."""
+        ...
+
+    def presence(self, node: str) -> Presence:
+        """What is known of a node."""
+        ...
+
+
+class Waits:
+    """Looks up what runs wait for.
+
+    Args:
+        database: knows all nodes.
+        attendance: knows who is connected.
+    """
+
+    def __init__(self, database: Database, attendance: Attendance) -> None:
+        self._database = database
+        self._attendance = attendance
+
+    async def of(self, runs: Iterable[Run]) -> dict[str, Wait]:
+        """What each of these runs waits for, as far as they are queued, by name."""
+        found: dict[str, Wait] = {}
+        alone: list[Run] = []
+        for run in runs:
+            if run.state is not RunState.QUEUED:
+                continue
+            if run.retry_time is not None:
+                found[run.name] = Wait(WaitCause.RETRY)
+            elif connected := self._connected(run):
+                found[run.name] = Wait(WaitCause.NODE_BUSY, tuple(connected[:MAX_NODES]))
+            else:
+                alone.append(run)
+        if alone:
+            wanted = {(run.organization, run.collaboration) for run in alone}
+            serving = await self._database.read(partial(organization_store.serving, wanted=wanted))
+            for run in alone:
+                found[run.name] = self._offline(run, serving.get((run.organization, run.collaboration), ()))
+        return found
+
+    def _connected(self, run: Run) -> list[str]:
+        return sorted(
+            each.name
+            for each in self._attendance.of_organization(run.organization)
+            if run.wanted_node in ("", each.name) and run.collaboration in each.collaborations
+        )
+
+    def _offline(self, run: Run, serving: Collection[str]) -> Wait:
+        seen = {each: self._attendance.presence(each).last_seen for each in serving if run.wanted_node in ("", each)}
+        if not seen:
+            return Wait(WaitCause.NO_NODE)
+        nodes = sorted(seen, key=lambda each: (-moment.timestamp() if (moment := seen[each]) else 0.0, each))
+        return Wait(WaitCause.NODE_OFFLINE, tuple(nodes[:MAX_NODES]), seen[nodes[0]])
