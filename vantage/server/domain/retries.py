@@ -7,7 +7,7 @@ from datetime import timedelta
 
 from vantage.common.retries import MENDABLE
 from vantage.server.domain.leases import Report
-from vantage.server.domain.runs import Run
+from vantage.server.domain.runs import Run, RunEvent
 
 FIRST = timedelta(seconds=2)
 LONGEST = timedelta(minutes=1)
@@ -20,6 +20,7 @@ def is_retried(run: Run, report: Report) -> bool:
     there are attempts left."""
     return (
         report.retryable
+        and report.event in (RunEvent.FAIL, RunEvent.REFUSE)
         and report.failure is not None
         and report.failure.reason in _MENDABLE
         and run.attempt < run.max_attempts
