@@ -129,7 +129,7 @@ def test_signatures_that_the_target_has_stay(places: Places, run: Run) -> None:
         assert run("image", "import", places.file, "--registry", target).exit_code == 0
     (places.directory / "local.pub").write_bytes(cosign.public_pem(LOCAL.public_key()))
     more = [*places.keys()[:-1], 3, "--key", places.directory / "local.pub"]
-    checked = run("image", "verify", there, *more)
+    checked = run("image", "verify", there, *more, "--signed-as", image.repository)
     assert checked.exit_code == 0, checked.stderr
 
 

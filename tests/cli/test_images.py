@@ -134,6 +134,19 @@ def test_a_signature_of_another_image_is_none(registry: Registry, keys: Path, ru
     assert run("image", "verify", other, "--key", keys / "author.pub").exit_code == 1
 
 
+def test_a_signature_counts_for_the_name_that_it_was_made_for(registry: Registry, keys: Path, run: Run) -> None:
+    image = push(registry, "moved")
+    key = ("--key", keys / "author.key", "--password-stdin")
+    assert run("image", "sign", image, *key, stdin=f"{PASSWORD}\n").exit_code == 0
+    there = image.replace("127.0.0.1:", "localhost:")
+    access = ("--registry-user", "clara", "--registry-password-stdin")
+    verify = ("image", "verify", there, "--key", keys / "author.pub", *access)
+    moved = run(*verify, "--output", "json", stdin=f"{CREDENTIALS}\n")
+    assert moved.exit_code == 1
+    assert json.loads(moved.stderr)["error"]["reason"] == "IMAGE_SIGNED_ELSEWHERE"
+    assert run(*verify, "--signed-as", "127.0.0.1:*/algorithms/count", stdin=f"{CREDENTIALS}\n").exit_code == 0
+
+
 def test_what_is_wrong_is_said(registry: Registry, keys: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     image = push(registry, "wrong")
     key = ("--key", keys / "author.key", "--password-stdin")

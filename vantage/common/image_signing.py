@@ -7,7 +7,7 @@ Attestations lie there as bundles, or as DSSE envelopes under the tag ``sha256-H
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -25,6 +25,7 @@ from vantage.common.image_statements import (
     Layout,
     build_bundle,
     build_statement,
+    counts_for,
     parse,
 )
 from vantage.common.oci import ImageReference, Registry, is_digest
@@ -211,7 +212,11 @@ async def _read_referrers(registry: Registry, reference: ImageReference, wanted:
 
 
 async def verify_image(
-    registry: Registry, reference: ImageReference, keys: Mapping[str, ec.EllipticCurvePublicKey], threshold: int = 1
+    registry: Registry,
+    reference: ImageReference,
+    keys: Mapping[str, ec.EllipticCurvePublicKey],
+    threshold: int = 1,
+    signed_as: Collection[str] = (),
 ) -> list[str]:
     """Which of the keys have signed an image, in either layout; at least ``threshold`` different ones have.
 
@@ -220,9 +225,10 @@ async def verify_image(
         reference: which image.
         keys: public keys by the name that is returned.
         threshold: how many must have signed.
+        signed_as: patterns of other names under which they may have signed it.
 
     Raises:
-        RefusedError: IMAGE_NOT_FOUND, IMAGE_UNSIGNED, IMAGE_SIGNATURE_INVALID, IMAGE_TAMPERED.
+        RefusedError: IMAGE_NOT_FOUND, IMAGE_UNSIGNED, IMAGE_SIGNATURE_INVALID, IMAGE_SIGNED_ELSEWHERE, IMAGE_TAMPERED.
         UnavailableError: REGISTRY_UNAVAILABLE.
     """
     if await registry.manifest(reference.digest) is None:
@@ -232,9 +238,21 @@ async def verify_image(
     if not found.statements and not found.unusable:
         raise unsigned(reference)
     # By fingerprint: two files with one key are one signer.
-    signers = {
-        cosign.key_fingerprint(key): name for name, key in keys.items() if any(each.is_by(key) for each in signatures)
-    }
+    signers: dict[str, str] = {}
+    elsewhere: set[str] = set()
+    for name, key in keys.items():
+        theirs = [each.repositories for each in signatures if each.is_by(key)]
+        if any(counts_for(each, reference.repository, signed_as) for each in theirs):
+            signers[cosign.key_fingerprint(key)] = name
+        else:
+            elsewhere.update(*theirs)
+    if len(signers) < threshold and elsewhere:
+        raise error(
+            Reason.IMAGE_SIGNED_ELSEWHERE,
+            f"{reference} was signed under another name, {', '.join(sorted(elsewhere))[:200]}: accept that name "
+            "(--signed-as), or have it signed here",
+            image=str(reference),
+        )
     if len(signers) < threshold:
         raise error(
             Reason.IMAGE_SIGNATURE_INVALID,

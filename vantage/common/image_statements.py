@@ -24,6 +24,7 @@ from vantage.common import cosign
 from vantage.common.dsse import pre_authentication_encoding
 from vantage.common.errors import Reason, VantageError, error
 from vantage.common.oci import ImageReference
+from vantage.common.repository_patterns import matches
 
 BUNDLE_MEDIA_TYPE = "application/vnd.dev.sigstore.bundle.v0.3+json"
 BUNDLE_MEDIA_TYPES = (BUNDLE_MEDIA_TYPE, "application/vnd.dev.sigstore.bundle+json;version=0.3")
@@ -187,9 +188,16 @@ def _repository(text: str) -> str:
     return name.replace("index.docker.io/", "docker.io/", 1) if name.startswith("index.docker.io/") else name
 
 
-def named_elsewhere(statement: ImageStatement, accepted: Collection[str]) -> bool:
-    """Whether the signer wrote a repository, and none of those that are accepted."""
-    return bool(statement.repositories) and not statement.repositories & set(accepted)
+def counts_for(repositories: Collection[str], repository: str, signed_as: Collection[str] = ()) -> bool:
+    """Whether a signature counts for a repository: its signer wrote none, or this one, or one that is accepted.
+
+    Args:
+        repositories: that the signer wrote.
+        repository: in which the image lies.
+        signed_as: patterns of names that are accepted as well.
+    """
+    patterns = (repository, *signed_as)
+    return not repositories or any(matches(pattern, name) for name in repositories for pattern in patterns)
 
 
 def _json(content: bytes) -> dict[str, Any]:

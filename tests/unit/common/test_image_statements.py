@@ -15,7 +15,7 @@ from vantage.common.image_statements import (
     Layout,
     build_bundle,
     build_statement,
-    named_elsewhere,
+    counts_for,
     parse,
 )
 from vantage.common.oci import ImageReference
@@ -121,10 +121,11 @@ def test_repositories_are_recognised_as_signers_write_them(written: str, meant: 
     (found,) = parse(Layout.CLASSIC, payload, cosign.sign(KEY, payload))
     assert found.repositories == {meant}
     assert found.is_by(KEY.public_key())
-    assert not named_elsewhere(found, [meant])
-    assert named_elsewhere(found, ["registry.example.org/other"])
+    assert counts_for(found.repositories, meant)
+    assert counts_for(found.repositories, "registry.example.org/other", [meant])
+    assert not counts_for(found.repositories, "registry.example.org/other", ["registry.example.org/other/*"])
     (unnamed,) = parse(Layout.CLASSIC, cosign.build_payload("", REFERENCE.digest), "")
-    assert not named_elsewhere(unnamed, [])
+    assert counts_for(unnamed.repositories, "registry.example.org/other")
 
 
 def test_the_media_type_is_that_of_version_0_3() -> None:

@@ -129,12 +129,20 @@ def sign(call: Call, reference: str, path: Path, layout: str, password_stdin: bo
     help="Public key that may have signed; repeatable.",
 )
 @click.option("--threshold", type=click.IntRange(1), default=1, show_default=True, help="How many of them must have.")
+@click.option(
+    "--signed-as",
+    multiple=True,
+    metavar="REPOSITORY",
+    help="Other name under which it may have been signed; repeatable.",
+)
 @registry_options
-def verify(call: Call, reference: str, paths: tuple[Path, ...], threshold: int, **options: Any) -> None:
+def verify(
+    call: Call, reference: str, paths: tuple[Path, ...], threshold: int, signed_as: tuple[str, ...], **options: Any
+) -> None:
     """Check who signed an image, as a node does.
 
-    Signatures of both formats count, a key once. The exit code is 1 when fewer than --threshold of the keys have
-    signed IMAGE.
+    Signatures of both formats count, a key once, and those that name a repository count for that one. The exit code is
+    1 when fewer than --threshold of the keys have signed IMAGE.
     """
     import asyncio
 
@@ -149,7 +157,7 @@ def verify(call: Call, reference: str, paths: tuple[Path, ...], threshold: int, 
 
     async def run() -> list[str]:
         async with oci.connect(parsed.registry, parsed.path, reach) as registry:
-            return await verify_image(registry, parsed, keys, threshold)
+            return await verify_image(registry, parsed, keys, threshold, signed_as)
 
     signers = asyncio.run(run())
     call.output.done(f"{parsed} is signed by {', '.join(signers)}", {"image": str(parsed), "signers": signers})

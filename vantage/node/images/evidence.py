@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from vantage.common import oci
@@ -19,6 +19,9 @@ from vantage.common.image_statements import SIGNATURE, ImageStatement
 from vantage.common.oci import ImageReference
 from vantage.node.images.facts import ImageFacts, Proven
 from vantage.node.images.keys import TrustedKey
+
+MAX_VERIFICATIONS = 5_000
+"""Signatures compared with keys for one image: half a second of a core."""
 
 
 @dataclass(frozen=True)
@@ -59,8 +62,10 @@ async def read_evidence(registry: oci.Registry, reference: ImageReference, wante
     return Evidence(reference, found[0], config or b"", tuple(statements.statements), statements.unusable)
 
 
-def examine(evidence: Evidence, keys: Iterable[TrustedKey]) -> ImageFacts:
-    """What the bytes prove. The numbers are those of the list in ``verifier``.
+def examine(evidence: Evidence, keys: Iterable[TrustedKey]) -> tuple[ImageFacts, Evidence]:
+    """What the bytes prove, and those of them that do. The numbers are those of the list in ``verifier``.
+
+    At most ``MAX_VERIFICATIONS`` signatures are compared with keys; statements that come later do not count.
 
     Raises:
         RefusedError: IMAGE_TAMPERED, IMAGE_NOT_ALLOWED (an index of several platforms), IMAGE_DECLARATION_INVALID.
@@ -78,15 +83,17 @@ def examine(evidence: Evidence, keys: Iterable[TrustedKey]) -> ImageFacts:
     # 9
     about = [each for each in evidence.statements if each.is_about(reference)]
     # 10, the part that stays true: which keys have signed; whether they count is asked of the policy each time.
-    proven = frozenset(
-        Proven(key.fingerprint, each.predicate, each.repositories)
-        for each in about
-        for key in {one.fingerprint: one for one in keys}.values()
-        if each.is_by(key.key)
-    )
+    different = tuple({one.fingerprint: one for one in keys}.values())
+    proven: set[Proven] = set()
+    kept: list[ImageStatement] = []
+    for each in about[: MAX_VERIFICATIONS // max(1, len(different))]:
+        if signers := [key.fingerprint for key in different if each.is_by(key.key)]:
+            proven.update(Proven(signer, each.predicate, each.repositories) for signer in signers)
+            kept.append(each)
     signatures = sum(each.predicate == SIGNATURE for each in about)
     foreign = len(evidence.statements) - len(about) + evidence.unusable
-    return ImageFacts(reference, image_id, declaration, proven, signatures, foreign)
+    facts = ImageFacts(reference, image_id, declaration, frozenset(proven), signatures, foreign)
+    return facts, replace(evidence, statements=tuple(kept), unusable=0)
 
 
 def _config_digest(manifest: dict[str, Any], reference: ImageReference) -> str:

@@ -7,8 +7,7 @@ from dataclasses import dataclass, field
 from typing import ClassVar
 
 from vantage.common.errors import Reason
-from vantage.common.image_statements import SIGNATURE
-from vantage.common.repository_patterns import matches
+from vantage.common.image_statements import SIGNATURE, counts_for
 from vantage.node.images.checks import Case, refuse
 from vantage.node.images.facts import ImageFacts, Proven
 from vantage.node.images.keys import TrustedKey
@@ -52,10 +51,7 @@ def _is_of(proven: Proven, predicates: Collection[str]) -> bool:
 
 def _is_elsewhere(proven: Proven, repository: str, signed_as: Collection[str]) -> bool:
     # Attestations name their subjects in many ways: package URLs, files. What counts there is the digest.
-    if proven.predicate != SIGNATURE or not proven.repositories:
-        return False
-    patterns = (repository, *signed_as)
-    return not any(matches(pattern, name) for name in proven.repositories for pattern in patterns)
+    return proven.predicate == SIGNATURE and not counts_for(proven.repositories, repository, signed_as)
 
 
 @dataclass(frozen=True)

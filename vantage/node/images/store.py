@@ -12,7 +12,6 @@ import contextlib
 import hashlib
 import json
 import logging
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,6 @@ from vantage.common.image_signing import MAX_TOTAL
 from vantage.common.image_statements import ImageStatement, Layout, parse
 from vantage.common.oci import MAX_BLOB, MAX_MANIFEST, ImageReference
 from vantage.node.images.evidence import Evidence
-from vantage.node.images.keys import TrustedKey
 
 log = logging.getLogger(__name__)
 
@@ -66,16 +64,14 @@ class EvidenceStore:
             log.warning("evidence is not readable", extra={"path": str(path), "problem": type(problem).__name__})
             return None
 
-    def save(self, evidence: Evidence, keys: Iterable[TrustedKey]) -> None:
-        """Keep what is of use: the image and what keys of the policy have signed about it. Never raises."""
-        trusted = list(keys)
-        kept = [each for each in evidence.statements if any(each.is_by(key.key) for key in trusted)]
+    def save(self, evidence: Evidence) -> None:
+        """Keep evidence in place of what was known of the image; a disk that is full costs only that."""
         document = {
             "schema": _SCHEMA,
             "image": str(evidence.reference),
             "manifest": _text(evidence.manifest),
             "config": _text(evidence.config),
-            "statements": [_dump(each) for each in kept],
+            "statements": [_dump(each) for each in evidence.statements],
         }
         try:
             self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)

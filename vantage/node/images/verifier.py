@@ -180,20 +180,20 @@ class ImageVerifier:
             return Sight(facts, remembered=facts is not None, problem=problem)
         if keep and self._suffices(case, found):
             self._remember(found)
-            await asyncio.to_thread(self._store.save, evidence, self.policy.keys)
+            await asyncio.to_thread(self._store.save, evidence)
         return Sight(found)
 
     async def _ask(self, reference: ImageReference) -> tuple[ImageFacts, Evidence]:
         async with oci.connect(reference.registry, reference.path, self._access(reference.registry)) as registry:
             evidence = await read_evidence(registry, reference, self.policy.wanted)
-        return await asyncio.to_thread(examine, evidence, self.policy.keys), evidence
+        return await asyncio.to_thread(examine, evidence, self.policy.keys)
 
     def _load(self, reference: ImageReference) -> ImageFacts | None:
         evidence = self._store.load(reference)
         if evidence is None:
             return None
         try:
-            facts = examine(evidence, self.policy.keys)
+            facts, _evidence = examine(evidence, self.policy.keys)
         except VantageError as problem:
             log.warning("evidence on disk is refused", extra={"image": str(reference), "reason": problem.reason.name})
             return None
