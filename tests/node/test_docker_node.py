@@ -15,6 +15,8 @@ from vantage.common import cosign, oci, pki
 from vantage.common.clock import SystemClock
 from vantage.common.errors import Reason, error
 from vantage.common.image_signing import sign_image
+from vantage.node import config as node_config
+from vantage.node.images.tokens import ServerTokens
 from vantage.server.registry_certificate import pull_tokens
 from vantage.testing.engine import BASE_IMAGE, docker_client, leftovers
 from vantage.testing.layered_images import Build, Layer, push_build
@@ -209,7 +211,11 @@ async def test_a_registry_that_trusts_the_server_is_asked_with_its_tokens(statio
             send(session, assign("f", "{}", image=image))
             await session.receive("accepted")
             await session.receive("completed")  # that it holds no program is another matter
+        # A command beside the node asks by itself.
+        station.server.script("GetPullToken", answer)
+        async with ServerTokens.of(node_config.load(station.config_path)) as asking:
+            assert await asking(registry.address, "algorithms/x") == token
         question = registry_pb.GetPullTokenRequest(registry=registry.address, repository="algorithms/x")
-        assert station.server.calls["GetPullToken"] == [question] * 3
+        assert station.server.calls["GetPullToken"] == [question] * 4
         with docker_client() as engine:
             engine.images.remove(f"{registry.address}/algorithms/x:{pushed.digest.replace(':', '-')}")

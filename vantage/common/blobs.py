@@ -17,6 +17,8 @@ from vantage.common.oci import Registry, tampered
 from vantage.common.registry_http import ATTEMPTS, PassingError
 
 CHUNK = 1024 * 1024
+MIN_PROGRESS = 64 * 1024
+"""Bytes that come in a registry's window, or the connection is given up: each of them alone may come in time."""
 MAX_BLOB_BYTES = 1024**4
 """What no descriptor may exceed."""
 
@@ -115,7 +117,13 @@ class _Download:
                 if not response.headers.get("content-range", "").startswith(f"bytes {self.written}-"):
                     raise tampered(f"part of blob {blob.digest}")
                 skip = 0
+            clock = asyncio.get_running_loop()
+            since, reached = clock.time(), self.written
             async for chunk in response.aiter_raw():
+                if clock.time() - since > self._registry.window:
+                    if self.written - reached < MIN_PROGRESS and not skip:
+                        raise PassingError("it sends too slowly")
+                    since, reached = clock.time(), self.written
                 passed, skip = min(skip, len(chunk)), max(0, skip - len(chunk))
                 await self._take(chunk[passed:])
         if self.written < blob.size:

@@ -20,7 +20,7 @@ T = TypeVar("T")
 ATTEMPTS = 3
 """How often a request that fails in passing is sent."""
 PATIENCES = 4
-"""How many times the patience of a connection the whole of a small answer may take."""
+"""How many times the patience of a connection the whole of a small answer may take, and a part of a large one."""
 _MAX_PROBLEM = 8 * 1024
 
 
@@ -45,6 +45,9 @@ class RepositoryHttp:
         credentials: answers the registry's challenges.
         name: ``host[:port]`` for messages.
         patience: seconds that it may be silent.
+
+    Attributes:
+        window: seconds in which a small answer must be there, and some of a large one.
     """
 
     def __init__(
@@ -54,7 +57,7 @@ class RepositoryHttp:
         self._base = base
         self._credentials = credentials
         self.name = name
-        self._patience = patience
+        self.window = PATIENCES * patience
 
     @asynccontextmanager
     async def exchange(
@@ -106,7 +109,7 @@ class RepositoryHttp:
     @asynccontextmanager
     async def prompt(self) -> AsyncIterator[None]:
         """A small answer is there soon, or it is given up, also when each of its bytes comes in time."""
-        limit = asyncio.timeout(PATIENCES * self._patience)
+        limit = asyncio.timeout(self.window)
         try:
             async with limit:
                 yield

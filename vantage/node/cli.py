@@ -244,6 +244,8 @@ def _describe(loaded: NodeConfig) -> None:
     for rule in policy.images:
         functions = ", ".join(rule.functions) if rule.functions is not None else "all functions"
         click.echo(f"  {rule.repository}: {functions}, signed by {rule.threshold} of {len(rule.keys)} keys")
+    for registry in loaded.registries:
+        click.echo(f"  from {registry.address}: {registry.way}")
     asking = ", ".join(policy.organizations) if policy.organizations is not None else "all of the collaboration"
     click.echo(f"who may ask: {asking}{'; users ' + ', '.join(policy.users) if policy.users is not None else ''}")
     leaves = [

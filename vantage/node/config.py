@@ -9,12 +9,12 @@ from pydantic import BaseModel, Field, model_validator
 
 from vantage.common import names
 from vantage.common.errors import Reason, VantageError, error
-from vantage.common.image_reference import is_registry
 from vantage.common.rpc import normalize_fingerprint, split_target
 from vantage.node.datasets.sections import DatasetSection
 from vantage.node.egress.sections import EgressRule
 from vantage.node.fields import Bytes, NodeName, OrganizationName, Seconds, Section, UserName
 from vantage.node.image_sections import ImageRule, KeySection, RevokedSection, misfits, with_files
+from vantage.node.registry_section import RegistrySection
 from vantage.node.yaml_source import YamlSource
 
 
@@ -131,37 +131,6 @@ class LimitsSection(Section):
     max_image_size: Bytes = 20 * 1024**3
     max_peer_channels: int = Field(default=128, ge=1, le=10_000)
     max_connections: int = Field(default=64, ge=1, le=1_000)
-
-
-class RegistrySection(Section):
-    """How to reach a registry: credentials in a file, plain HTTP only where said; or a mirror that stands in for it."""
-
-    address: str
-    username: str | None = None
-    password_file: Path | None = None
-    insecure: bool = False
-    ca: Path | None = None
-    timeout: Seconds = 15
-    server_tokens: bool = False
-    mirror: str | None = None
-    archive: Path | None = None
-
-    @model_validator(mode="after")
-    def _consistent(self) -> RegistrySection:
-        if not is_registry(self.address):
-            raise ValueError("address must be HOST or HOST:PORT, as images are named")
-        if self.mirror is not None and not is_registry(self.mirror.partition("/")[0]):
-            raise ValueError("mirror must be HOST[:PORT][/PREFIX]")
-        replaced = {"address", "mirror", "archive"}
-        if (self.mirror or self.archive) and (self.model_fields_set - replaced or (self.mirror and self.archive)):
-            raise ValueError(
-                "with a mirror or archive the registry itself is not asked: a mirror has an entry of its own"
-            )
-        if self.server_tokens and self.username is not None:
-            raise ValueError("server_tokens: true contradicts username: remove one")
-        if (self.username is None) != (self.password_file is None):
-            raise ValueError("username and password_file go together")
-        return self
 
 
 class DockerSection(Section):

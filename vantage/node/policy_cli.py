@@ -14,7 +14,7 @@ from vantage.common.text import printable
 if TYPE_CHECKING:
     from vantage.common.errors import VantageError
     from vantage.node.config import NodeConfig
-    from vantage.node.images.explanation import Explanation, Step
+    from vantage.node.images.explanation import Explanation, Step, Supposed
 
 _EXIT_FAILURE, _EXIT_USAGE = 1, 2
 _MAX_ARGUMENTS = 64 * 1024 * 1024
@@ -72,7 +72,7 @@ def explain(
     import asyncio
 
     from vantage.common.errors import VantageError
-    from vantage.node.images.explanation import Supposed, explain
+    from vantage.node.images.explanation import Supposed
 
     content = None
     if arguments is not None:
@@ -87,7 +87,7 @@ def explain(
             )
             sys.exit(_EXIT_FAILURE)
         supposed = Supposed(_asked(image, function, user, organization), _in(collaboration), content)
-        found = asyncio.run(explain(loaded, _verifier(loaded), supposed, offline=offline))
+        found = asyncio.run(_explained(loaded, supposed, offline=offline))
     except VantageError as problem:
         _fail(problem)
     if output == "json":
@@ -136,10 +136,15 @@ def _load(path: Path) -> NodeConfig:
     return config.load(path)
 
 
-def _verifier(config: NodeConfig) -> Any:
+async def _explained(config: NodeConfig, supposed: Supposed, *, offline: bool) -> Explanation:
+    from vantage.node.images.access import RegistryAccesses
+    from vantage.node.images.explanation import explain
     from vantage.node.images.source import build_verifier
+    from vantage.node.images.tokens import ServerTokens
 
-    return build_verifier(config)
+    async with ServerTokens.of(config) as tokens:
+        verifier = build_verifier(config, RegistryAccesses(config, tokens))
+        return await explain(config, verifier, supposed, offline=offline)
 
 
 def _asked(image: str, function: str, user: str, organization: str | None) -> Any:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import docker
-from docker.errors import DockerException
+from docker.errors import DockerException, ImageNotFound
 
 from vantage.common.errors import ConfigurationError, Reason
 
@@ -45,6 +45,15 @@ def leftovers(client: docker.DockerClient, label: str) -> list[str]:
     found += [f"network {network.name}" for network in client.networks.list(filters=filters)]
     found += [f"volume {volume.name}" for volume in client.volumes.list(filters=filters)]
     return sorted(found)
+
+
+def remove_images(client: docker.DockerClient, registry: str) -> None:
+    """Remove the images of a registry of a test, by their names; somebody else may tidy up at the same time."""
+    for image in client.api.images():
+        for name in image["RepoTags"] or ():
+            if name.startswith(f"{registry}/"):
+                with suppress(ImageNotFound):
+                    client.images.remove(name, force=True)
 
 
 def remove_leftovers(client: docker.DockerClient, label: str) -> None:

@@ -6,7 +6,7 @@ import base64
 import json
 import secrets
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -362,15 +362,12 @@ async def test_the_function_is_not_declared(station: Station) -> None:
 @pytest.fixture
 def engine() -> Iterator[docker.DockerClient]:
     with docker_client() as client:
-        before = {image.id for image in client.images.list(all=True)}
         yield client
-        for image in client.images.list():
-            if image.id not in before and any("algorithms/attacked" in name for name in names_of(image)):
-                client.images.remove(str(image.id), force=True)
-
-
-def names_of(image: Any) -> list[str]:
-    return [*(image.attrs["RepoTags"] or ()), *(image.attrs["RepoDigests"] or ())]
+        for image in client.api.images():
+            names = [*(image["RepoTags"] or ()), *(image["RepoDigests"] or ())]
+            for name in (each for each in names if "/algorithms/attacked" in each):
+                with suppress(ImageNotFound):  # the last of several names takes the image along
+                    client.images.remove(name, force=True)
 
 
 async def fetched(source: ImageSource, image: ImageReference, meanwhile: Callable[[], None] = lambda: None) -> str:

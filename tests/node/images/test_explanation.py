@@ -16,6 +16,7 @@ from vantage.common import cosign, oci, pki
 from vantage.common.image_signing import sign_image
 from vantage.node import config
 from vantage.node.cli import node
+from vantage.node.images.access import RegistryAccesses
 from vantage.node.images.source import build_verifier
 from vantage.node.sources import CodeRequest
 from vantage.testing.declared import push_declaration
@@ -153,7 +154,8 @@ def test_offline_it_says_what_the_node_knows_and_remembers_nothing_by_being_aske
     assert (said["allowed"], steps(said)[7]) == (None, None)
     assert not (admin.directory / "data").exists()
     # Once it ran, also while the registry is down.
-    verifier = build_verifier(config.load(admin.config))
+    loaded = config.load(admin.config)
+    verifier = build_verifier(loaded, RegistryAccesses(loaded))
     user = "organizations/dora/users/alice"
     asyncio.run(verifier.verify(CodeRequest(admin.image, "summary", "organizations/dora", user)))
     assert admin.explain("--offline", arguments_are={"min_count": 10})["allowed"] is True

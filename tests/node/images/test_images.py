@@ -25,7 +25,7 @@ from vantage.node.images.puller import ImagePuller
 from vantage.node.images.store import EvidenceStore
 from vantage.node.images.verifier import ImageVerifier, VerifiedImage
 from vantage.node.sources import CodeRequest
-from vantage.testing.engine import BASE_IMAGE, docker_client
+from vantage.testing.engine import BASE_IMAGE, docker_client, remove_images
 from vantage.testing.image_policy import write_policy
 from vantage.testing.registry import Registry
 
@@ -84,9 +84,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
     with Registry(tmp_path_factory.mktemp("registry"), {"clara": PASSWORD}) as registry, docker_client() as engine:
         made = Store(registry, engine, [])
         yield made
-        for image in engine.images.list():
-            if any(tag.startswith(f"{registry.address}/") for tag in image.tags):
-                engine.images.remove(str(image.id), force=True)
+        remove_images(engine, registry.address)
 
 
 AUTHOR, REVIEWER, STRANGER = (pki.create_key() for _ in range(3))

@@ -24,8 +24,9 @@ from vantage.node.images.access import RegistryAccesses
 from vantage.node.images.puller import ImagePuller
 from vantage.node.images.source import ImageSource
 from vantage.node.images.verifier import VerifiedImage
+from vantage.node.registry_section import RegistrySection
 from vantage.node.sources import CodeRequest
-from vantage.testing.engine import docker_client
+from vantage.testing.engine import docker_client, remove_images
 from vantage.testing.layered_images import Build, Layer, push_build
 from vantage.testing.proxy import Proxy
 from vantage.testing.registry import Registry
@@ -100,13 +101,8 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Registry
 @pytest.fixture
 def place(running: tuple[Registry, docker.DockerClient], tmp_path: Path) -> Iterator[Place]:
     yield Place(*running, tmp_path)
-    tidy(running[1], f"{running[0].address}/", f"{NAMED}/")
-
-
-def tidy(engine: docker.DockerClient, *names: str) -> None:
-    for image in engine.images.list():
-        if any(tag.startswith(names) for tag in image.tags):
-            engine.images.remove(str(image.id), force=True)
+    for name in (running[0].address, NAMED):
+        remove_images(running[1], name)
 
 
 @pytest.fixture
@@ -147,7 +143,7 @@ async def test_only_layers_that_the_engine_lacks_are_fetched_and_images_have_a_n
     try:
         assert place.engine.images.get(tag).id == image.image_id
     finally:
-        tidy(place.engine, proxy.address)
+        remove_images(place.engine, proxy.address)
     assert place.left == []
 
 
@@ -205,7 +201,7 @@ async def test_a_connection_that_is_lost_again_and_again_goes_on_where_it_was(pl
     await place.puller().fetch(image, quiet)
     assert place.has(image.image_id)
     assert proxy.connections >= 5
-    tidy(place.engine, proxy.address)
+    remove_images(place.engine, proxy.address)
 
 
 async def test_a_layer_that_is_not_what_the_config_says_is_refused(place: Place) -> None:
@@ -248,7 +244,7 @@ async def test_a_private_authority_is_named_and_then_believed(place: Place, tmp_
         source = private.source([{**entry, "ca": str(registry.ca)}])
         await source.fetch(await source.trust(CodeRequest(str(image), "summary")), quiet)
         assert place.has(f"{image.repository}:{image.digest.replace(':', '-')}")
-        tidy(place.engine, registry.address)
+        remove_images(place.engine, registry.address)
 
 
 @pytest.mark.parametrize(
@@ -269,7 +265,7 @@ def test_mistakes_about_registries_are_said(place: Place, entries: list[dict[str
 
 
 def test_a_mirror_is_asked_with_its_own_credentials(tmp_path: Path) -> None:
-    section = node_config.RegistrySection
+    section = RegistrySection
     (tmp_path / "word").write_text("secret\n")
     config = node_config.NodeConfig.model_construct(
         registries=(

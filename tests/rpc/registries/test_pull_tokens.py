@@ -25,6 +25,8 @@ from vantage.common.clock import ManualClock
 from vantage.common.errors import Reason, VantageError
 from vantage.common.oci import ImageReference, RegistryAccess
 from vantage.common.rpc import error_from_rpc
+from vantage.node.connection import Connection
+from vantage.node.images.tokens import ServerTokens
 from vantage.server.app import initialize
 from vantage.server.config import RegistryEntry, ServerConfig
 from vantage.server.domain.pull_tokens import LIFETIME, PullTokens
@@ -51,6 +53,7 @@ class Scene:
     other: ImageReference
     node: str
     ask: Ask
+    connection: Connection
 
     def shown(self, token: str) -> RegistryAccess:
         """Access with one token, whatever is asked for."""
@@ -71,6 +74,19 @@ class Scene:
         except VantageError as problem:
             return problem.reason if "does not accept the credentials" in problem.message else Reason.INTERNAL
         return None
+
+
+class Admitted(Connection):
+    """The way of a node to its server, after it has proved who it is."""
+
+    def __init__(self, channel: grpc.aio.Channel, metadata: tuple[tuple[str, str], ...]) -> None:
+        self._opened, self._shown = channel, metadata
+
+    async def channel(self) -> grpc.aio.Channel:
+        return self._opened
+
+    async def metadata(self) -> tuple[tuple[str, str], ...]:
+        return self._shown
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -104,14 +120,25 @@ async def scene(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Scene
                 return answer.token
 
             image, other = (ImageReference(registry.address, each.path, each.digest) for each in pushed)
-            yield Scene(data, registry, image, other, node.name, ask)
+            connection = Admitted(world.channel, node.metadata)
+            yield Scene(data, registry, image, other, node.name, ask, connection)
 
 
 async def test_a_node_pulls_with_it(scene: Scene) -> None:
     assert await scene.answer(await scene.ask(scene.registry.address, PATH)) is None
     # The whole of it, as a node does: asked for when the registry wants one.
-    async with oci.connect(scene.registry.address, PATH, RegistryAccess(tokens=scene.ask)) as connection:
+    tokens = ServerTokens()
+    tokens.through(scene.connection)
+    async with oci.connect(scene.registry.address, PATH, RegistryAccess(tokens=tokens)) as connection:
         assert await connection.manifest(scene.image.digest) is not None
+    # In its mirror's place, by the name that it has there.
+    mirrored = RegistryAccess(tokens=tokens, mirror=f"{scene.registry.address}/algorithms")
+    async with oci.connect("registry.example.org", "summary", mirrored) as connection:
+        assert await connection.manifest(scene.image.digest) is not None
+    async with oci.connect(scene.registry.address, "secret/summary", RegistryAccess(tokens=tokens)) as connection:
+        with pytest.raises(VantageError, match="gives no tokens") as caught:
+            await connection.manifest(scene.other.digest)
+    assert caught.value.reason is Reason.REGISTRY_UNAVAILABLE
 
 
 async def test_an_engine_takes_it_as_well(scene: Scene) -> None:

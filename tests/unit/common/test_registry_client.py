@@ -122,6 +122,13 @@ async def test_a_download_without_progress_is_given_up() -> None:
         assert len(server.asked) == ATTEMPTS
 
 
+async def test_a_download_that_trickles_is_given_up() -> None:
+    async with ScriptedRegistry.answering(Answer(body=CONTENT, pause=0.1)) as server:
+        with pytest.raises(VantageError, match="it sends too slowly"):
+            await fetch(server, patience=0.2)
+        assert len(server.asked) == ATTEMPTS
+
+
 async def test_nothing_is_unpacked_on_the_way() -> None:
     """A kilobyte with 'content-encoding: gzip' would become a gigabyte in memory."""
     async with ScriptedRegistry.answering(Answer(body=MANIFEST, headers=["content-encoding: gzip"])) as server:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -54,6 +55,30 @@ def test_check_says_what_the_node_will_serve(tmp_path: Path) -> None:
     assert "organizations/clara/nodes/clara-1 at localhost:7430" in result.output
     assert "images: none are allowed" in result.output
     assert "progress, authors' messages" in result.output
+
+
+def test_check_says_how_registries_are_reached(tmp_path: Path) -> None:
+    init(tmp_path)
+    certify(tmp_path)
+    (tmp_path / "images.tar").touch()
+    (tmp_path / "word").touch()
+    registries = [
+        {"address": "one.example.org", "server_tokens": True},
+        {"address": "two.example.org", "mirror": "local:5000/two"},
+        {"address": "local:5000", "username": "clara", "password_file": "word", "insecure": True},
+        {"address": "three.example.org", "archive": "images.tar"},
+    ]
+    path = tmp_path / "node.yaml"
+    path.write_text(path.read_text() + f"registries: {json.dumps(registries)}\n")
+    result = CliRunner().invoke(node, ["check", "--config", str(path)])
+    assert result.exit_code == 0, result.output
+    for line in (
+        "from one.example.org: with tokens of the server",
+        "from two.example.org: its mirror local:5000/two is asked",
+        "from local:5000: as clara, without TLS",
+        f"from three.example.org: {tmp_path / 'images.tar'} is read",
+    ):
+        assert line in result.output
 
 
 def test_check_finds_a_certificate_of_another_node_and_another_key(tmp_path: Path) -> None:

@@ -6,7 +6,8 @@ from dataclasses import replace
 
 from vantage.common.errors import Reason, error
 from vantage.common.registry_auth import RegistryAccess, Tokens
-from vantage.node.config import NodeConfig, RegistrySection
+from vantage.node.config import NodeConfig
+from vantage.node.registry_section import RegistrySection
 
 
 class RegistryAccesses:

@@ -16,18 +16,18 @@ EVIDENCE = "evidence"
 """Directory below ``data_dir``."""
 
 
-def build_verifier(config: NodeConfig, access: Access | None = None) -> ImageVerifier:
+def build_verifier(config: NodeConfig, access: Access) -> ImageVerifier:
     """What decides about images, as a configuration says.
 
     Args:
         config: the node's.
-        access: how each registry is reached; when None, as the configuration says, without the server's tokens.
+        access: how each registry is reached.
 
     Raises:
         VantageError: a key or a password file is not usable.
     """
     store = EvidenceStore(config.data_dir / EVIDENCE)
-    return ImageVerifier(load_policy(config.policy), access or RegistryAccesses(config), store, SystemClock())
+    return ImageVerifier(load_policy(config.policy), access, store, SystemClock())
 
 
 class ImageSource:

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Self
+
 import grpc
 
 from vantage.api.node.v1 import registry_service_pb2 as pb
 from vantage.api.node.v1 import registry_service_pb2_grpc
+from vantage.common.clock import SystemClock
 from vantage.common.errors import Reason, UnauthenticatedError, VantageError, error
 from vantage.common.rpc import error_from_rpc
+from vantage.node.config import NodeConfig
 from vantage.node.connection import Connection, FatalError
+from vantage.node.identity import Identity
 
 _TIMEOUT = 20.0
 
@@ -18,6 +25,25 @@ class ServerTokens:
 
     def __init__(self) -> None:
         self._connection: Connection | None = None
+
+    @classmethod
+    @asynccontextmanager
+    async def of(cls, config: NodeConfig) -> AsyncIterator[Self]:
+        """Those of a node's server, for a command beside the node.
+
+        Raises:
+            VantageError: a registry needs them, and the node's identity is not usable.
+        """
+        made = cls()
+        if not any(each.server_tokens for each in config.registries):
+            yield made
+            return
+        connection = Connection(config.server, Identity.load(config.identity, SystemClock()), SystemClock())
+        made.through(connection)
+        try:
+            yield made
+        finally:
+            await connection.close()
 
     def through(self, connection: Connection) -> None:
         """From now on ask by this connection."""
