@@ -69,13 +69,20 @@ class Program:
             raise
         return line.partition(prefix)[2].strip()
 
+    async def wait(self) -> int:
+        """Wait until it has ended by itself; returns its exit status, below zero when a signal has killed it."""
+        return await asyncio.to_thread(self._program.wait)
+
     async def stop(self, *, kill: bool = False) -> None:
         """End it; nothing happens when it does not run."""
         await asyncio.to_thread(self._program.kill if kill else self._program.stop)
 
 
-def program(noun: str, *arguments: str, log: Path) -> Program:
-    """``vantage server …`` or ``vantage node …`` as a process."""
+def program(noun: str, *arguments: str, log: Path, faults: Path | None = None) -> Program:
+    """``vantage server …`` or ``vantage node …`` as a process; with the file of its fault points, if it shall have some
+    (see ``vantage.testing.fault_points``)."""
+    if faults is not None:
+        return Program(["-m", "vantage.testing.fault_points", str(faults), noun, *arguments], log)
     return Program(["-c", f"from vantage.{noun}.cli import {noun}; {noun}()", *arguments], log)
 
 
@@ -89,6 +96,7 @@ class Installation:
         nodes: programs by the name of their organization.
         data: certificate of the server and so on.
         authority: of the researcher's organization.
+        faulty: whether server and nodes have fault points; the files that arm them are ``faults(NAME)``.
     """
 
     directory: Path
@@ -96,12 +104,26 @@ class Installation:
     address: str = ""
     nodes: dict[str, Program] = field(default_factory=dict)
     access_token: str = ""
+    faulty: bool = False
 
     def __post_init__(self) -> None:
         self.data = self.directory / "server"
         self.certificate = self.data / CERTIFICATE_FILE
-        listen = ["--listen", "127.0.0.1:0", *([] if self.tls else ["--insecure"])]
-        self.server = program("server", "start", "--data", str(self.data), *listen, log=self.directory / "server.log")
+        self.server = self._server("127.0.0.1:0")
+
+    def faults(self, name: str) -> Path:
+        """The file that arms a fault point of the server (``server``) or of a node (the name of its organization)."""
+        return self.directory / f"{name}.fault"
+
+    async def start_server(self) -> None:
+        """Start the server, where it was before."""
+        self.server = self._server(self.address or "127.0.0.1:0")
+        self.address = await self.server.start("ready: ")
+
+    def _server(self, listen: str) -> Program:
+        options = ["--data", str(self.data), "--listen", listen, *([] if self.tls else ["--insecure"])]
+        faults = self.faults("server") if self.faulty else None
+        return program("server", "start", *options, log=self.directory / "server.log", faults=faults)
 
     @property
     def trust(self) -> ServerTrust | None:
@@ -126,6 +148,8 @@ class Installation:
         *,
         tls: bool = True,
         settings: Mapping[str, Any] | None = None,
+        config: ServerConfig | None = None,
+        faulty: bool = False,
     ) -> AsyncIterator[Self]:
         """Set up in an empty directory, start everything, stop it in the end.
 
@@ -134,12 +158,14 @@ class Installation:
             organizations: last parts of the names of those that have a node each.
             tls: with or without.
             settings: changes to the configuration of the nodes, which run ``vantage.testing.inprocess``.
+            config: of the server.
+            faulty: with fault points.
         """
-        token = initialize(directory / "server", ServerConfig(stop_grace_seconds=1, trial=True))
-        network = cls(directory, tls)
+        token = initialize(directory / "server", config or ServerConfig(stop_grace_seconds=1, trial=True))
+        network = cls(directory, tls, faulty=faulty)
         async with AsyncExitStack() as stack:
-            network.address = await network.server.start("ready: ")
-            stack.push_async_callback(network.server.stop)
+            stack.push_async_callback(lambda: network.server.stop())
+            await network.start_server()
             async with network.channel() as channel:
                 await network._found(channel, token, organizations)
             async with asyncio.TaskGroup() as starting:
@@ -217,4 +243,5 @@ class Installation:
         # Callers of this network are bare stubs that sign nothing.
         configuration["policy"] = {"allow_unsigned": True, **configuration.get("policy", {})}
         (home / "node.yaml").write_text(yaml.safe_dump(configuration))
-        return program("node", "start", "--config", str(home / "node.yaml"), log=home / "node.log")
+        faults = self.faults(name) if self.faulty else None
+        return program("node", "start", "--config", str(home / "node.yaml"), log=home / "node.log", faults=faults)
