@@ -19,6 +19,7 @@ from vantage.api.types.v1 import types_pb2
 from vantage.client import (
     AsyncClient,
     Client,
+    OnFailure,
     Question,
     RunChanged,
     RunLog,
@@ -28,6 +29,7 @@ from vantage.client import (
     TaskFinished,
     TaskSnapshot,
     TaskState,
+    WaitCause,
     many,
 )
 from vantage.client.connection import GrpcTransport, ServerAddress
@@ -81,6 +83,29 @@ async def test_a_failure_is_an_answer_and_raises_where_the_answer_is_wanted(clie
     refused = await client.tasks.run(**ASK, function="count", organizations=["clara"], datasets={"table": "no-such"})
     with pytest.raises(RefusedError):
         await refused.result(timeout=30)
+
+
+async def test_as_many_answers_as_suffice_and_why_the_others_are_missing(client: AsyncClient) -> None:
+    targets = [Target("clara"), Target("hilda", node="nobody")]
+    limits: dict[str, Any] = {"max_runtime": timedelta(seconds=89.5), "max_attempts": 2}
+    task = await client.tasks.run(**ASK, function="echo", arguments={"value": 7}, targets=targets, quorum=1, **limits)
+    assert (task.task.quorum, task.task.max_runtime, task.task.max_attempts) == (1, timedelta(seconds=90), 2)
+    wait = task.task.runs[1].wait
+    assert wait is not None
+    assert wait.cause is WaitCause.NO_NODE
+    clara, hilda = await task.results(timeout=30)
+    assert task.state is TaskState.SUCCEEDED
+    assert clara.value == {"value": 7}
+    assert hilda.failure is not None
+    assert (hilda.state, hilda.failure.reason) == (RunState.CANCELLED, "QUORUM_REACHED")
+
+    arguments = {"reason": "TOO_FEW_RECORDS"}
+    task = await client.tasks.run(
+        **ASK, function="report", arguments=arguments, targets=targets, on_failure=OnFailure.CANCEL_REST
+    )
+    results = await task.results(timeout=30)
+    assert task.state is TaskState.FAILED
+    assert [each.failure and each.failure.reason for each in results] == ["TOO_FEW_RECORDS", "OTHER_RUN_FAILED"]
 
 
 async def test_events_tell_everything_from_the_first_moment(client: AsyncClient) -> None:

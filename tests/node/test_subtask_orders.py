@@ -200,6 +200,23 @@ async def test_a_subtask_hands_the_limit_of_time_on(sides: Sides) -> None:
     assert order_.recipients == (sealing.recipient_of(sides.identity),)
 
 
+@pytest.mark.parametrize(("above", "wanted", "signed"), [(60, 30, 30), (60, 90, 60), (None, 30, 30)])
+async def test_a_subtask_may_take_less_time_than_its_parent_and_no_more(
+    sides: Sides, above: int | None, wanted: int, signed: int
+) -> None:
+    order = given(max_runtime=above)
+    request = question()
+    request.quorum, request.on_failure = 1, task_pb2.ON_FAILURE_CANCEL_REST
+    request.max_attempts, request.detached = 2, True
+    request.max_runtime.FromSeconds(wanted)
+    request.targets[0].ClearField("arguments")
+    spec = await sides.orders.spec(context(order), order, request, timedelta(minutes=5), nothing_leaves, sides.identity)
+    assert Order.decode(dsse.peek(spec.order)).max_runtime == signed
+    # Decided by the server, and not signed: passed on as the algorithm says.
+    assert (spec.quorum, spec.max_attempts, spec.detached) == (1, 2, True)
+    assert spec.on_failure == task_pb2.ON_FAILURE_CANCEL_REST
+
+
 async def test_what_leaves_is_told_before_it_does(sides: Sides, server: ScriptedServer) -> None:
     now = datetime.now(UTC)
     secret = sealing.create_identity()

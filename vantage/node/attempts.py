@@ -228,7 +228,8 @@ class Attempts:
                 outcome = await work()
         except VantageError as problem:
             # What is raised lies around the algorithm; what it is the reason of is returned.
-            outcome, retryable = problem, problem.reason in MENDABLE and not active.answered
+            answered = active.answered or self._tools.gate.is_answered(assign)
+            outcome, retryable = problem, problem.reason in MENDABLE and not answered
         except TimeoutError:
             if not deadline.expired():
                 raise

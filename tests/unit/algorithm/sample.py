@@ -74,6 +74,16 @@ async def central(ctx: Context, dataset: str) -> dict[str, Any]:
 
 
 @function
+def enough(ctx: Context, quorum: int, cancel_rest: bool = False) -> dict[str, Any]:
+    """Ask everyone, and be content with less."""
+    on_failure: Literal["continue", "cancel-rest"] = "cancel-rest" if cancel_rest else "continue"
+    results = ctx.subtask(
+        rows, datasets={"df": "lung"}, quorum=quorum, on_failure=on_failure, max_runtime=1.5, timeout=60
+    )
+    return {each.organization: each.failure.reason if each.failure else each.value for each in results}
+
+
+@function
 def modules() -> list[str]:
     return [name for name in ("pandas", "pyarrow", "jsonschema", "vantage.node") if name in sys.modules]
 

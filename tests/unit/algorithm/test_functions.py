@@ -95,6 +95,18 @@ def test_local_subtasks_answer_and_fail_per_organization(tmp_path: Path) -> None
     assert answer == {"clara": 2, "hilda": "DATASET_UNREADABLE", "beatrix": "ARGUMENTS_INVALID"}
 
 
+def test_local_subtasks_end_early_as_they_do_in_a_network(tmp_path: Path) -> None:
+    (tmp_path / "good.csv").write_text("a\n1\n2\n")
+    good, none = {"lung": tmp_path / "good.csv"}, dict[str, Path]()
+    data = {"beatrix": none, "clara": good, "hilda": good}
+    answer = local.run(sample.enough, {"quorum": 1}, data)
+    assert answer == {"beatrix": "ARGUMENTS_INVALID", "clara": 2, "hilda": "QUORUM_REACHED"}
+    answer = local.run(sample.enough, {"quorum": 0, "cancel_rest": True}, data)
+    assert answer == {"beatrix": "ARGUMENTS_INVALID", "clara": "OTHER_RUN_FAILED", "hilda": "OTHER_RUN_FAILED"}
+    with pytest.raises(AlgorithmError, match="a quorum is at most as many as are asked"):
+        local.run(sample.enough, {"quorum": 4}, data)
+
+
 def test_tools(tmp_path: Path) -> None:
     def tool(*arguments: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(

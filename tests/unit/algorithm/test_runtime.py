@@ -138,6 +138,23 @@ def test_a_subtask_that_has_ended_already_is_answered_by_its_snapshot(tmp_path: 
     assert json.loads(node.result[1]) == {"clara": 12, "hilda": 7}
 
 
+def test_a_subtask_says_how_much_is_enough(tmp_path: Path) -> None:
+    node = LocalNode("enough", b'{"quorum": 1, "cancel_rest": true}')
+    late = task_pb2.Run(
+        organization="organizations/hilda",
+        state=task_pb2.RUN_STATE_CANCELLED,
+        failure=types_pb2.Failure(reason="QUORUM_REACHED", message="enough"),
+    )
+    end = task_pb2.Task(state=task_pb2.TASK_STATE_SUCCEEDED, runs=[finished("clara", 12).run, late])
+    node.subtask_streams = [[event(6, snapshot=task_pb2.TaskSnapshot(task=end))]]
+    assert local_node.run(node, tmp_path)[0] == 0
+    assert node.result is not None
+    assert json.loads(node.result[1]) == {"clara": 12, "hilda": "QUORUM_REACHED"}
+    (asked,) = node.subtasks
+    assert (asked.quorum, asked.on_failure) == (1, task_pb2.ON_FAILURE_CANCEL_REST)
+    assert asked.max_runtime.ToSeconds() == 2  # whole seconds
+
+
 def test_a_subtask_that_is_not_allowed_fails_the_function(tmp_path: Path) -> None:
     node = LocalNode("central", b'{"dataset": "lung"}')
     assert local_node.run(node, tmp_path)[0] == 1
