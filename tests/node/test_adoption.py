@@ -18,6 +18,7 @@ import pytest
 
 from vantage.api.node.v1 import node_session_service_pb2 as pb
 from vantage.common import cosign, pki
+from vantage.node import admin
 from vantage.node.executor.docker import LABEL_NODE, owner_of
 from vantage.testing import images
 from vantage.testing.engine import BASE_IMAGE, docker_client, leftovers, remove_leftovers
@@ -352,4 +353,30 @@ async def test_stopping_may_leave_what_runs_to_the_next_start(kept: Kept) -> Non
         session = await kept.station.session()
         kept.go()
         assert (await outcome(session)).HasField("result")
+        assert kept.left() == []
+
+
+async def test_a_result_that_waits_for_a_person_outlives_the_node(kept: Kept) -> None:
+    kept.station.settings["policy"]["release"] = [{"columns": ["me", "padding"], "approval": "every_result"}]
+    kept.go()
+    message = kept.assign()
+    async with kept.node() as process:
+        first = await kept.station.session()
+        send(first, message)
+        while "looked at the result" not in (await first.receive("accepted", "started", "progress")).progress.message:
+            pass
+        process.kill()
+    data = kept.station.directory / "data"
+    async with kept.node():
+        second = await kept.station.session()
+        assert list(second.hello.leases) == [message.lease]
+        while "looked at the result" not in (await second.receive("accepted", "started", "progress")).progress.message:
+            pass
+        (waiting,) = await asyncio.to_thread(admin.ask, data, "approvals.list")
+        assert json.loads(Path(waiting["file"]).read_text()).keys() == {"me", "padding"}  # noqa: ASYNC240
+        await asyncio.to_thread(admin.ask, data, "approvals.decide", id=waiting["id"], allow=True)
+        completed = (await second.receive("completed")).completed
+        assert json.loads(completed.result.inline).keys() == {"me", "padding"}
+        assert completed.result.digest == waiting["digest"]
+        assert await kept.starts() == 1
         assert kept.left() == []

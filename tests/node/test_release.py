@@ -68,20 +68,20 @@ async def test_what_was_blanked_is_said_and_noted(station: Station) -> None:
 
 
 @pytest.mark.parametrize(
-    ("demands", "message", "reason"),
+    ("demands", "question", "reason"),
     [
-        ({"media_types": ["application/json"]}, assign("large", '{"size": 10}'), "DISCLOSURE_REFUSED"),
-        ({"max_result_bytes": 9}, assign("large", '{"size": 10}'), "RESULT_TOO_LARGE"),
-        ({"columns": ["rows"]}, assign("echo"), "DISCLOSURE_REFUSED"),
-        ({"columns": ["rows"]}, assign("large", '{"size": 10}'), "DISCLOSURE_REFUSED"),
+        ({"media_types": ["application/json"]}, ("large", '{"size": 10}'), "DISCLOSURE_REFUSED"),
+        ({"max_result_bytes": 9}, ("large", '{"size": 10}'), "RESULT_TOO_LARGE"),
+        ({"columns": ["rows"]}, ("echo", '{"value": 1}'), "DISCLOSURE_REFUSED"),
+        ({"columns": ["rows"]}, ("large", '{"size": 10}'), "DISCLOSURE_REFUSED"),
     ],
 )
 async def test_only_kinds_sizes_and_fields_that_are_allowed_leave(
-    station: Station, demands: dict[str, Any], message: pb.Assign, reason: str
+    station: Station, demands: dict[str, Any], question: tuple[str, str], reason: str
 ) -> None:
     rule(station, **demands)
     async with station.running():
-        completed = await finish(await station.session(), message)
+        completed = await finish(await station.session(), assign(*question))
         assert completed.failure.reason == reason
         assert station.runs == []
     assert audited(station, "run.result") == []

@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import uuid
-from collections.abc import AsyncIterator
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import aclosing, asynccontextmanager
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import cast
 
 import pytest
@@ -29,13 +30,15 @@ from vantage.node.identity import Identity
 from vantage.node.journal import Journal
 from vantage.node.payloads import Payloads
 from vantage.node.questions import Questions
+from vantage.node.release.approvals import Approvals, attempt_of
+from vantage.node.release.consent import Consent
 from vantage.node.release.terms import Terms
 from vantage.node.seal_keys import SealKeys
 from vantage.node.sealed import Sealer
 from vantage.node.subtask_orders import SubtaskOrders
 from vantage.node.subtasks import Subtasks
 from vantage.testing.scripted_server import ScriptedServer
-from vantage.testing.station import COLLABORATION, IMAGE, ORGANIZATION, Station
+from vantage.testing.station import COLLABORATION, IMAGE, NODE, ORGANIZATION, Station
 
 TASK = f"tasks/{new_id()}"
 
@@ -95,18 +98,27 @@ def orders(connection: Connection, station: Station) -> SubtaskOrders:
     return SubtaskOrders(connection, certify, sealer, Payloads(connection), SystemClock())
 
 
-@pytest.fixture
-async def subtasks(station: Station) -> AsyncIterator[Subtasks]:
+@asynccontextmanager
+async def opened(station: Station, say: Callable[[str], None]) -> AsyncGenerator[tuple[Subtasks, Approvals], None]:
     config = node_config.load(station.write())
     identity = Identity.load(config.identity, SystemClock())
     connection = Connection(config.server, identity, SystemClock())
     noted = NodeAudit(station.directory / "audit.log", identity.key, SystemClock())
-    journal = await Journal.open(station.directory / "journal.db")
-    questions = await Questions.open(journal, station.directory / "journal.db")
-    yield Subtasks(connection, orders(connection, station), noted, questions, SystemClock())
+    path = station.directory / "journal.db"
+    journal = await Journal.open(path)
+    questions = await Questions.open(journal, path)
+    approvals = await Approvals.open(journal, path, noted, SystemClock(), say)
+    consent = Consent(NODE, approvals, SystemClock())
+    yield Subtasks(connection, orders(connection, station), noted, questions, consent, SystemClock()), approvals
     await journal.close()
     await noted.close()
     await connection.close()
+
+
+@pytest.fixture
+async def subtasks(station: Station) -> AsyncIterator[Subtasks]:
+    async with opened(station, print) as (made, _approvals):
+        yield made
 
 
 async def collect(
@@ -301,3 +313,32 @@ async def test_arguments_leave_within_the_bounds_of_results(subtasks: Subtasks, 
     asked.targets[0].arguments.inline = b"x" * 100
     server.script("RunTask", run_events((1, "snapshot"), (2, "task_finished")))
     assert len(await collect(subtasks, run, asked)) == 2
+
+
+async def test_arguments_wait_for_a_person_where_everything_that_leaves_does(
+    station: Station, server: ScriptedServer
+) -> None:
+    said = asyncio.Queue[str]()
+    async with opened(station, said.put_nowait) as (subtasks, approvals):
+        run = dataclasses.replace(context(), terms=Terms(every_result=True))
+        asked = question()
+        asked.targets[0].arguments.inline = b'{"secret": 1}'
+        waiting = asyncio.create_task(collect(subtasks, run, asked))
+        name = (await said.get()).split()[-1]
+        shown = await approvals.commands()["approvals.show"]({"id": name}, "me")
+        assert "secret" in shown["preview"]
+        assert "organizations/dora" in shown["preview"]
+        file = Path(shown["file"])
+        assert file.stat().st_mode & 0o777 == 0o600  # noqa: ASYNC240
+        assert "RunTask" not in server.calls
+        await approvals.decide(name, allow=False, told="not this", who="me")
+        with pytest.raises(VantageError, match="not this") as caught:
+            await waiting
+        assert caught.value.reason is Reason.APPROVAL_DENIED
+        server.script("RunTask", run_events((1, "snapshot"), (2, "task_finished")))
+        asked.targets[0].arguments.inline = b'{"public": 1}'
+        going = asyncio.create_task(collect(subtasks, run, asked))
+        await approvals.decide((await said.get()).split()[-1], allow=True, told="", who="me")
+        assert len(await going) == 2
+        approvals.forget(attempt_of(run.run, run.attempt))
+        assert not file.exists()  # noqa: ASYNC240

@@ -20,7 +20,7 @@ from vantage.common.backoff import Backoff
 from vantage.common.clock import Clock, SystemClock
 from vantage.common.errors import Reason, VantageError, error
 from vantage.common.trust_record import Change
-from vantage.node import renewal
+from vantage.node import admin, renewal
 from vantage.node.attempts import Tools
 from vantage.node.audit import FILE as AUDIT_FILE
 from vantage.node.audit import NodeAudit
@@ -34,6 +34,8 @@ from vantage.node.journal import Journal
 from vantage.node.keeper import SessionKeeper
 from vantage.node.payloads import Payloads
 from vantage.node.questions import Questions
+from vantage.node.release.approvals import MAX_WAITING, Approvals
+from vantage.node.release.consent import Consent
 from vantage.node.release.examiner import Examiner
 from vantage.node.reporting import News, Reporter
 from vantage.node.run_door import Serve
@@ -154,12 +156,15 @@ class Agent:
             reporter = Reporter(journal, news, secrecy.attestor, self._clock)
             tunnels = build_tunnels(config, connection, news, store, self._clock)
             services = Services(config, audit)
+            approvals = await Approvals.open(journal, path, audit, self._clock, self._say)
+            consent = Consent(identity.name, approvals, self._clock)
+            questions = await Questions.open(journal, path)
             tools = Tools(
                 self._parts.source,
                 await Boxes.open(journal, path),
                 self._parts.executor,
                 payloads,
-                Subtasks(connection, secrecy.subtasks, audit, await Questions.open(journal, path), self._clock),
+                Subtasks(connection, secrecy.subtasks, audit, questions, consent, self._clock),
                 self._parts.serve,
                 tunnels,
                 services,
@@ -167,6 +172,7 @@ class Agent:
                 secrecy.gate,
                 secrecy.sealer,
                 Examiner(),
+                consent,
             )
             runner = Runner(config, journal, reporter, tools, self._clock)
             bundle = BundleKeeper(store, connection, lambda change: self._trust_changed(change, audit))
@@ -186,7 +192,8 @@ class Agent:
                     self._say,
                     self.connected,
                 )
-                await self._serve(connection, journal, keeper, work)
+                async with admin.serve(config.data_dir, approvals.commands()):
+                    await self._serve(connection, journal, keeper, work)
             finally:
                 await runner.leave()
                 await tunnels.close()
@@ -265,7 +272,8 @@ class Agent:
             instance_id=self._instance,
             datasets=self._catalogue,
             leases=journal.leases(),
-            slots=self._config.slots,
+            # What waits for a person needs none of them.
+            slots=self._config.slots + (MAX_WAITING if self._config.policy.asks_people else 0),
             transport=transport.kind,
         )
 

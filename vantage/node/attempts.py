@@ -13,7 +13,7 @@ from pathlib import Path
 from vantage.api.node.v1 import node_session_service_pb2 as pb
 from vantage.api.types.v1 import types_pb2
 from vantage.common.clock import Clock
-from vantage.common.errors import Reason, VantageError, error
+from vantage.common.errors import Reason, RefusedError, VantageError, error
 from vantage.common.retries import MENDABLE
 from vantage.node.audit import NodeAudit
 from vantage.node.boxes import Box, Boxes, StoredFile
@@ -25,6 +25,7 @@ from vantage.node.intake import Intake, Order, deadline_of
 from vantage.node.journal import Journal
 from vantage.node.orders import GivenOrder, OrderGate
 from vantage.node.payloads import Payloads
+from vantage.node.release.consent import Consent
 from vantage.node.release.examiner import Examiner
 from vantage.node.reporting import Reporter
 from vantage.node.run_door import Serve
@@ -47,6 +48,7 @@ class Active:
 
     Attributes:
         stop: why it is being stopped: a reason to report, or None when nothing is to be said.
+        waiting: whether a person has to decide before it goes on, and nothing of it runs meanwhile.
         left: whether what there is of it stays, for the process after this one.
         given: the order that was taken for it, if it has one.
         answered: whether the algorithm has answered: what happens from then on, happens to its answer.
@@ -56,6 +58,7 @@ class Active:
     task: asyncio.Task[None] | None = None
     stopping: bool = False
     stop: str | None = None
+    waiting: bool = False
     left: bool = False
     given: GivenOrder | None = None
     answered: bool = False
@@ -78,6 +81,7 @@ class Tools:
         gate: decides about signed orders.
         sealer: opens arguments and seals results.
         examiner: looks into results before they leave.
+        consent: asks people before runs start and results leave.
     """
 
     source: CodeSource
@@ -92,6 +96,7 @@ class Tools:
     gate: OrderGate
     sealer: Sealer
     examiner: Examiner
+    consent: Consent
 
 
 class Attempts:
@@ -123,6 +128,7 @@ class Attempts:
             tools.services,
             tools.serve,
             reporter,
+            tools.consent,
         )
         self._intake = Intake(
             config,
@@ -164,6 +170,11 @@ class Attempts:
             active.given = startable.order.context.order
             self._tools.audit.decided(assign, None)
             self._reporter.accepted(assign.lease)
+            try:
+                await self._tools.consent.to_start(startable.order, self._tell(assign.lease))
+            except RefusedError as problem:
+                await self._denied(assign, active, problem)
+                return None
             return await self._hand_over(startable.order, active, await self.execution.begin(startable))
 
         await self._conduct(assign, active, work)
@@ -216,6 +227,24 @@ class Attempts:
             self._tools.gate.answered(active.given, assign.lease.lease_id)
         self._tools.audit.ended(assign.lease, problem.reason.name)
         await self._reporter.failed(assign.lease, problem, self._tidy(assign), retryable=retryable)
+
+    async def _denied(self, assign: pb.Assign, active: Active, problem: VantageError) -> None:
+        """Say that a person does not let a run start."""
+        log.info("run denied", extra={"run": assign.lease.run})
+        # An answer, too: the server cannot have the order run again.
+        if active.given is not None:
+            self._tools.gate.answered(active.given, assign.lease.lease_id)
+        self._tools.audit.ended(assign.lease, problem.reason.name)
+        await self._reporter.refused(assign.lease, problem)
+
+    def _tell(self, lease: pb.Lease) -> Callable[[str], None]:
+        """Tells the researcher what a run waits for."""
+
+        def tell(text: str) -> None:
+            if self._config.policy.allow_progress:
+                self._reporter.news.progress(lease, 0.0, text)
+
+        return tell
 
     async def _conduct(
         self, assign: pb.Assign, active: Active, work: Callable[[], Coroutine[None, None, _Outcome]]
@@ -292,6 +321,9 @@ class Attempts:
             return outcome
         lease = order.assign.lease
         outcome = await self._look_into(order, outcome)
+        box = self._tools.boxes.get(lease.lease_id)
+        if box is None or box.sealed is None:  # else it was on its way already
+            await self._tools.consent.to_leave(order, outcome, self._make_room(order.assign), self._tell(lease))
         if order.recipients:
             outcome = await self._seal(order, outcome)
         given = order.context.order

@@ -111,6 +111,7 @@ class _NodeGroup(click.Group):
         "trust": ("vantage.node.trust_cli", "trust"),
         "policy": ("vantage.node.policy_cli", "policy"),
         "dataset": ("vantage.node.dataset_cli", "dataset"),
+        "approvals": ("vantage.node.approvals_cli", "approvals"),
         "doctor": ("vantage.node.doctor_cli", "doctor"),
         "issue": ("vantage.client.cli.certificates", "issue_node"),
         "create": ("vantage.client.cli.nodes", "create_node"),

@@ -110,6 +110,11 @@ class PolicySection(Section):
     pin_peer_authorities: bool = False
     egress: tuple[EgressRule, ...] = ()
 
+    @property
+    def asks_people(self) -> bool:
+        """Whether a run may have to wait for somebody."""
+        return any(rule.approval != "none" for rule in self.release)
+
 
 class TrustSection(Section):
     """Whether an organization's authorities are believed when they are first heard of, or when the admin said so."""
@@ -240,11 +245,6 @@ def load(path: Path) -> NodeConfig:
     ]
     if config.server.ca is not None and not config.server.ca.is_file():
         problems.append(f"{source.place(('server', 'ca'))}: server.ca: there is no file {config.server.ca}")
-    problems += [
-        f"{source.place(('policy', 'release', index, 'approval'))}: approval: nobody can be asked yet"
-        for index, rule in enumerate(config.policy.release)
-        if rule.approval != "none"
-    ]
     if problems:
         raise error(Reason.CONFIGURATION_INVALID, "\n".join(problems), path=str(path))
     return config

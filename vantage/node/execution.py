@@ -19,6 +19,7 @@ from vantage.node.door import StoredResult
 from vantage.node.executor.base import Executor, Exit
 from vantage.node.intake import Order, Startable
 from vantage.node.outcomes import conclude
+from vantage.node.release.consent import Consent
 from vantage.node.reporting import Reporter
 from vantage.node.run_door import RunDoor, Serve
 from vantage.node.services import Services
@@ -44,6 +45,7 @@ class Execution:
         services: streams to datasets and hosts, and what runs are given of datasets.
         serve: the local API.
         reporter: what the node says.
+        consent: what people were asked about runs.
     """
 
     def __init__(
@@ -57,8 +59,10 @@ class Execution:
         services: Services,
         serve: Serve,
         reporter: Reporter,
+        consent: Consent,
     ) -> None:
         self._config = config
+        self._consent = consent
         self._source = source
         self._executor = executor
         self._boxes = boxes
@@ -179,6 +183,7 @@ class Execution:
     async def tidy(self, lease: pb.Lease) -> None:
         """Nothing of an attempt is left at the node when this returns. May be called again."""
         self._subtasks.forget(lease.run)
+        self._consent.forget(lease.run, lease.attempt)
         self._boxes.forget(lease.lease_id)
         directory = self.directory(lease)
         if directory in self._directories:

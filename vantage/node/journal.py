@@ -279,8 +279,8 @@ class Journal:
 
     @property
     def settled(self) -> bool:
-        """Whether the server has acknowledged everything."""
-        return not self._state.outgoing and not self._state.entries
+        """Whether the server has acknowledged everything; what has no end yet is for the next process to say."""
+        return not self._state.outgoing and not any(each.final is not None for each in self._state.entries.values())
 
     async def wait_settled(self) -> None:
         """Wait until the server has acknowledged everything."""

@@ -13,6 +13,7 @@ from vantage.node.attempts import Active, Attempts, Tools
 from vantage.node.config import NodeConfig
 from vantage.node.executor.base import Found
 from vantage.node.journal import Entry, Journal
+from vantage.node.release.approvals import attempt_of
 from vantage.node.reporting import Reporter
 from vantage.node.session import Settings
 
@@ -42,6 +43,7 @@ class Runner:
         self._idle = asyncio.Event()
         self._idle.set()
         self._draining = False
+        tools.consent.waits = self._waits
 
     # Work
 
@@ -116,8 +118,11 @@ class Runner:
         return None
 
     def drain(self) -> None:
-        """Take nothing more; what runs goes on."""
+        """Take nothing more; what runs goes on, and what waits for a person is left to the next process."""
         self._draining = True
+        for active in list(self._active.values()):
+            if active.waiting:
+                self._leave(active)
 
     def cancel_all(self, reason: Reason) -> None:
         """Stop everything and report it as stopped by the node."""
@@ -133,12 +138,23 @@ class Runner:
         self._tools.executor.leave()
         tasks = [active.task for active in self._active.values() if active.task is not None]
         for active in list(self._active.values()):
-            active.left = True
-            self._stop(active, None)
+            self._leave(active)
         if tasks:
             await asyncio.wait(tasks)
 
     # One run.
+
+    def _waits(self, attempt: str, now: bool) -> None:
+        """Whether an attempt waits for a person, and nothing of it runs meanwhile."""
+        for active in self._active.values():
+            if attempt_of(active.lease.run, active.lease.attempt) == attempt:
+                active.waiting = now
+                if now and self._draining:
+                    self._leave(active)
+
+    def _leave(self, active: Active) -> None:
+        active.left = True
+        self._stop(active, None)
 
     def _begin(self, assign: pb.Assign, work: _Step) -> None:
         active = self._active[assign.lease.lease_id] = Active(assign.lease)

@@ -24,6 +24,7 @@ from vantage.node.audit import NodeAudit
 from vantage.node.connection import Connection
 from vantage.node.door import RunContext
 from vantage.node.questions import Question, Questions
+from vantage.node.release.consent import Consent
 from vantage.node.subtask_orders import SubtaskOrders, set_course
 
 log = logging.getLogger(__name__)
@@ -41,12 +42,20 @@ class Subtasks:
         orders: signs and seals what is asked under a signed order.
         audit: what leaves the node, for its admin.
         questions: what was asked, for the process after this one.
+        consent: asks people whether a question may leave.
         clock: the time.
     """
 
     def __init__(
-        self, connection: Connection, orders: SubtaskOrders, audit: NodeAudit, questions: Questions, clock: Clock
+        self,
+        connection: Connection,
+        orders: SubtaskOrders,
+        audit: NodeAudit,
+        questions: Questions,
+        consent: Consent,
+        clock: Clock,
     ) -> None:
+        self._consent = consent
         self._connection = connection
         self._orders = orders
         self._audit = audit
@@ -181,6 +190,7 @@ class Subtasks:
         self, context: RunContext, request: algorithm_pb.RunSubtaskRequest, own: str, answer_key: str
     ) -> task_service_pb2.RunTaskRequest:
         _check_size(context, request)
+        await self._consent.to_ask(context, request)
         left = context.deadline - self._clock.now()
         if left.total_seconds() <= 0:
             raise error(Reason.TASK_EXPIRED, "the run has no time left for a subtask")

@@ -74,10 +74,10 @@ class Station:
         directory = self.directory / "data" / "runs"
         return list(directory.iterdir()) if directory.is_dir() else []
 
-    async def heard(self, text: str) -> None:
-        """Wait until the node's console has said something."""
+    async def heard(self, text: str, times: int = 1) -> None:
+        """Wait until the node's console has said something, so many times."""
         async with asyncio.timeout(TIMEOUT):
-            while not any(text in line for line in self.said):
+            while sum(text in line for line in self.said) < times:
                 self._spoke.clear()
                 await self._spoke.wait()
 
