@@ -1,0 +1,193 @@
+"""Databases and hosts from a container that has no network: unchanged drivers over ports of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import platform
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from importlib.metadata import version
+from pathlib import Path
+
+import openpyxl
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parents[3]))
+
+from tests.node.datasets.test_connections import events, offer
+from vantage.common import cosign, pki
+from vantage.testing.engine import BASE_IMAGE, docker_client, leftovers
+from vantage.testing.images import pushed, sign
+from vantage.testing.postgres import Postgres
+from vantage.testing.registry import Registry
+from vantage.testing.station import Station, assign, send
+
+pytestmark = [pytest.mark.docker, pytest.mark.postgresql]
+
+AUTHOR = pki.create_key()
+with socket.socket() as free:
+    free.bind(("127.0.0.1", 0))
+    PORT = free.getsockname()[1]
+"""Of the host outside: the image declares it, so it must be known before."""
+ALGORITHM = """
+import os, socket, subprocess, sys, urllib.request
+from pathlib import Path
+
+from vantage.algorithm import Context, Database, DataFrame, function
+
+
+@function(egress=["127.0.0.1:PORT"])
+def look(ctx: Context, db: Database, df: DataFrame, folder: Path, book: DataFrame) -> dict:
+    import psycopg
+
+    with psycopg.connect(db.url) as connection:
+        number = connection.execute("SELECT count(*) FROM cdm.person").fetchone()[0]
+    program = "import psycopg; print(psycopg.connect('').execute('SELECT current_user').fetchone()[0])"
+    done = subprocess.run(
+        [sys.executable, "-c", program], env={**os.environ, **db.environment()}, capture_output=True, text=True
+    )
+    # The proxy of the environment, as any HTTP client uses it for hosts but this one; and no way around it.
+    del os.environ["no_proxy"], os.environ["NO_PROXY"]
+    page = urllib.request.urlopen("http://127.0.0.1:PORT/page")
+    try:
+        socket.create_connection(("127.0.0.1", PORT), timeout=5)
+        around = "reached"
+    except OSError as problem:
+        around = type(problem).__name__
+    host, port = ctx.forward("127.0.0.1", PORT)
+    with socket.create_connection((host, port)) as connection:
+        connection.sendall(b"GET / HTTP/1.1\\r\\nHost: x\\r\\n\\r\\n")
+        status = connection.recv(15)
+    environment = "\\n".join(f"{name}={value}" for name, value in os.environ.items())
+    writable = [str(each) for each in Path("/data").rglob("*") if os.access(each, os.W_OK)]
+    return {
+        "count": number,
+        "program": (done.stdout + done.stderr)[-200:].strip(),
+        "cdm": [db.cdm_schema, db.cdm_version],
+        "rows": len(df),
+        "secret_in_environment": db.password in environment,
+        "page": page.read().decode(),
+        "around": around,
+        "status": status.decode(),
+        "files": sorted(str(each.relative_to(folder)) for each in folder.rglob("*")),
+        "link": os.path.exists(folder / "out"),
+        "writable": writable,
+        "book": book["age"].tolist(),
+    }
+""".replace("PORT", str(PORT))
+DOCKERFILE = f"""\
+FROM {BASE_IMAGE}
+COPY packages/ algorithm.py /app/
+ENV VANTAGE_MODULE=algorithm
+ARG DECLARATION
+LABEL org.vantage.declaration="${{DECLARATION}}"
+"""
+CDM = """
+CREATE SCHEMA cdm;
+CREATE TABLE cdm.person (person_id integer PRIMARY KEY, gender_concept_id integer, year_of_birth integer);
+CREATE TABLE cdm.condition_occurrence (
+  condition_occurrence_id integer, person_id integer, condition_concept_id integer);
+INSERT INTO cdm.person SELECT n, 8507 + 25 * (n % 2), 1940 + n % 60 FROM generate_series(1, 500) AS n;
+INSERT INTO cdm.condition_occurrence SELECT n, n, 4311499 FROM generate_series(1, 120) AS n;
+GRANT USAGE ON SCHEMA cdm TO reader;
+GRANT SELECT ON ALL TABLES IN SCHEMA cdm TO reader;
+"""
+
+
+CONCEPT = {"type": "integer", "minimum": 1, "maximum": 2**31 - 1}
+
+
+@pytest.fixture(scope="module")
+def image(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """An algorithm with a driver in its image, as its author would build it."""
+    directory = tmp_path_factory.mktemp("image")
+    (directory / "algorithm.py").write_text(ALGORITHM)
+    (directory / "Dockerfile").write_text(DOCKERFILE)
+    # For the image's Python, in the versions that are tested here.
+    fitting = [
+        "--only-binary",
+        ":all:",
+        "--python-version",
+        "3.11",
+        "--platform",
+        f"manylinux2014_{platform.machine()}",
+    ]
+    wanted = [f"{name}=={version(name)}" for name in ("psycopg", "psycopg-binary", "typing-extensions")]
+    target = ["--no-deps", "--target", str(directory / "packages")]
+    install = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+    subprocess.run([*install, *fitting, *target, *wanted], check=True, capture_output=True)
+    with Registry(tmp_path_factory.mktemp("registry")) as registry, docker_client() as engine:
+        repository = f"{registry.address}/algorithms/look"
+        with pushed(engine, directory / "algorithm.py", repository, [directory / "packages"]) as built:
+            yield built
+
+
+async def serve_page(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    await reader.readuntil(b"\r\n\r\n")
+    writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 7\r\n\r\noutside")
+    await writer.drain()
+    writer.close()
+
+
+async def test_a_container_without_network_reaches_what_it_was_given_and_nothing_else(
+    station: Station, postgres: Postgres, image: str
+) -> None:
+    postgres.sql(CDM)
+    await sign(image, AUTHOR)
+    book = openpyxl.Workbook()
+    for row in (("age",), (61,), (74,)):
+        book.active.append(row)
+    book.save(station.directory / "book.xlsx")
+    folder = station.directory / "images"
+    (folder / "a").mkdir(parents=True)
+    (folder / "a" / "1.png").write_bytes(b"1")
+    (folder / "out").symlink_to(station.directory / "node-key.pem")
+    (station.directory / "author.pub").write_bytes(cosign.public_pem(AUTHOR.public_key()))
+    offer(station, postgres, name="omop", format="omop", cdm_schema="cdm", cdm_version="5.4")
+    ill = "SELECT p.year_of_birth FROM cdm.person p JOIN cdm.condition_occurrence c USING (person_id) "
+    queries = {"ill": {"query": ill + "WHERE c.condition_concept_id = :concept", "parameters": {"concept": CONCEPT}}}
+    offer(station, postgres, name="asked", format="omop", access="query", queries=queries)
+    station.settings["datasets"] += [
+        {"name": "images", "format": "folder", "path": "images"},
+        {"name": "book", "format": "excel", "path": "book.xlsx"},
+    ]
+    station.settings |= {
+        "executor": "docker",
+        "allow_unsandboxed": False,
+        "policy": {
+            "images": [{"repository": image.partition("@")[0], "keys": ["author.pub"]}],
+            "egress": [{"host": "127.0.0.1", "port": PORT, "images": image.partition("@")[0]}],
+        },
+        "limits": {"memory": "512MiB"},
+    }
+    asked = json.dumps({"$data": {"df": {"query": "ill", "arguments": {"concept": 4311499}}}})
+    datasets = {"db": "omop", "df": "asked", "folder": "images", "book": "book"}
+    server = await asyncio.start_server(serve_page, "127.0.0.1", PORT)
+    with docker_client() as engine:
+        async with server, station.running():
+            session = await station.session()
+            send(session, assign("look", asked, datasets=datasets, image=image))
+            await session.receive("accepted")
+            await session.receive("started")
+            done = (await session.receive("completed")).completed
+        assert [each for each in leftovers(engine, "org.vantage.run") if "test" in each] == []
+    assert done.failure.message == ""
+    assert json.loads(done.result.inline) == {
+        "count": 500,
+        "program": "reader",
+        "cdm": ["cdm", "5.4"],
+        "rows": 120,
+        "secret_in_environment": False,
+        "page": "outside",
+        "around": "ConnectionRefusedError",
+        "status": "HTTP/1.1 200 OK",
+        "files": ["a", "a/1.png", "out"],
+        "link": False,
+        "writable": [],
+        "book": [61, 74],
+    }
+    assert {each["to"] for each in events(station, "run.connect")} == {"dataset:db", f"127.0.0.1:{PORT}"}
+    assert station.runs == []
