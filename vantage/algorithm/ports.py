@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 import grpc
 
 from vantage.algorithm.forwarding import lead
+from vantage.algorithm.patience import CHANNEL_OPTIONS
 from vantage.algorithm.streams import RawCall, Stream
 from vantage.api.algorithm.v1 import algorithm_service_pb2 as pb
 
@@ -82,6 +83,7 @@ class Ports:
 
     async def _connect(self, target: str) -> grpc.aio.Channel:
         options = [
+            *CHANNEL_OPTIONS,
             ("grpc.max_receive_message_length", _MAX_MESSAGE),
             ("grpc.enable_http_proxy", 0),
             ("grpc.use_local_subchannel_pool", 1),

@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 
 CHUNK = 64 * 1024
 _MAX_MESSAGE = 16 * 1024 * 1024
+OPTIONS = (*CHANNEL_OPTIONS, ("grpc.max_receive_message_length", _MAX_MESSAGE), ("grpc.enable_http_proxy", 0))
+"""Of a channel to the node."""
 _ORGANIZATIONS = "organizations/"
 
 
@@ -55,8 +57,7 @@ def main(environment: Mapping[str, str]) -> int:
     if missing:
         print(f"{', '.join(missing)} not set: this runs in a node; see --help for use by hand", file=sys.stderr)
         return 2
-    options = [*CHANNEL_OPTIONS, ("grpc.max_receive_message_length", _MAX_MESSAGE), ("grpc.enable_http_proxy", 0)]
-    with grpc.insecure_channel(f"unix:{environment['VANTAGE_SOCKET']}", options=options) as channel:
+    with grpc.insecure_channel(f"unix:{environment['VANTAGE_SOCKET']}", options=OPTIONS) as channel:
         door = GrpcDoor(channel, environment["VANTAGE_TOKEN"], f"unix:{environment['VANTAGE_SOCKET']}")
         try:
             with contextlib.closing(door):

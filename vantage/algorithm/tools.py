@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import json
+import os
 import sys
 from collections import defaultdict
 from pathlib import Path
@@ -28,7 +29,15 @@ def main(arguments: list[str]) -> int:
     running.add_argument("--arguments", default="{}", help="JSON object: argument -> value")
     running.add_argument("--data", action="append", default=[], metavar="ORGANIZATION:DATASET=FILE")
     running.add_argument("--organization", help="where to run; the first of --data when left out")
+    connecting = commands.add_parser("connect", help="run a program in a node's container, with its databases in reach")
+    connecting.add_argument("program", nargs="+", metavar="-- PROGRAM ARGUMENT")
     given = parser.parse_args(arguments)
+    if given.command == "connect":
+        from vantage.algorithm import connecting as program
+
+        if (problem := program.missing(os.environ)) is not None:
+            parser.error(problem)
+        return program.main(given.program, os.environ)
     try:
         values = json.loads(given.arguments) if given.command == "run" else {}
         data = _data(given.data) if given.command == "run" else {}
