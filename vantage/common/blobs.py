@@ -17,6 +17,8 @@ from vantage.common.oci import Registry, tampered
 from vantage.common.registry_http import ATTEMPTS, PassingError
 
 CHUNK = 1024 * 1024
+STORE_SECONDS = 600.0
+"""How long a registry may take to store a blob once it has all of it."""
 MIN_PROGRESS = 64 * 1024
 """Bytes that come in a registry's window, or the connection is given up: each of them alone may come in time."""
 MAX_BLOB_BYTES = 1024**4
@@ -190,7 +192,7 @@ async def upload(registry: Registry, blob: Descriptor, source: BinaryIO, told: T
         async with registry.exchange("POST", "blobs/uploads/") as begun:
             location = registry.upload_location(begun, blob.digest)
         headers = {"content-length": str(blob.size), "content-type": "application/octet-stream"}
-        async with registry.exchange("PUT", location, headers=headers, content=content):
+        async with registry.exchange("PUT", location, headers=headers, content=content, answer_seconds=STORE_SECONDS):
             pass
 
     await registry.retried(attempt)

@@ -57,6 +57,7 @@ class RepositoryHttp:
         self._base = base
         self._credentials = credentials
         self.name = name
+        self._patience = patience
         self.window = PATIENCES * patience
 
     @asynccontextmanager
@@ -68,6 +69,7 @@ class RepositoryHttp:
         headers: dict[str, str] | None = None,
         content: bytes | Callable[[], AsyncIterator[bytes]] | None = None,
         may_miss: bool = False,
+        answer_seconds: float | None = None,
     ) -> AsyncIterator[httpx.Response]:
         """One request, authorized; its answer is a success, and its body is not read yet.
 
@@ -77,6 +79,7 @@ class RepositoryHttp:
             headers: further ones.
             content: body, or what makes it.
             may_miss: 404 is an answer as well.
+            answer_seconds: how long the answer may take, where a registry has work to do; its patience unless given.
 
         Raises:
             PassingError: another attempt may help.
@@ -84,12 +87,13 @@ class RepositoryHttp:
         """
         url = path if "://" in path else f"{self._base}/{path}"
         # Never compressed for the way: digests are those of what is stored, and nothing unpacks beyond its size.
+        timeout = httpx.Timeout(self._patience, read=answer_seconds or self._patience)
         given = {"accept-encoding": "identity", **(headers or {})}
         try:
             for challenged in (False, True):
                 body = content if content is None or isinstance(content, bytes) else content()
                 sent = {**given, **self._credentials.headers}
-                async with self._client.stream(method, url, headers=sent, content=body) as response:
+                async with self._client.stream(method, url, headers=sent, content=body, timeout=timeout) as response:
                     if response.status_code == httpx.codes.UNAUTHORIZED and not challenged:
                         await self._credentials.answer(response)
                         continue

@@ -12,7 +12,7 @@ from cryptography.x509.oid import NameOID
 
 from vantage.common import pki
 from vantage.common.clock import Clock
-from vantage.common.errors import Reason, VantageError
+from vantage.common.errors import Reason, VantageError, error
 from vantage.server.domain.pull_tokens import PullTokens
 
 KEY_FILE = "registry.key"
@@ -25,6 +25,7 @@ def pull_tokens(data: Path, clock: Clock) -> PullTokens:
 
     Raises:
         InvalidArgumentError: KEY_INVALID, CERTIFICATE_INVALID, a file is damaged.
+        ConfigurationError: the two files do not belong together.
     """
     path = data / KEY_FILE
     if not path.exists():
@@ -39,7 +40,13 @@ def pull_tokens(data: Path, clock: Clock) -> PullTokens:
         partial = certificate.with_name(f"{CERTIFICATE_FILE}.partial")
         partial.write_text(pki.to_pem(_certify(key)))
         partial.replace(certificate)
-    return PullTokens(key, pki.load_certificates(certificate.read_text())[0], clock)
+    found = pki.load_certificates(certificate.read_text())[0]
+    if found.public_key() != key.public_key():
+        raise error(
+            Reason.CONFIGURATION_INVALID,
+            f"{certificate} is not that of {path}: remove both, start again, and give registries the new certificate",
+        )
+    return PullTokens(key, found, clock)
 
 
 def _certify(key: ec.EllipticCurvePrivateKey) -> x509.Certificate:
