@@ -23,6 +23,7 @@ from vantage.common.oci import ImageReference, RegistryAccess, digest_of
 from vantage.common.referrers import attach
 from vantage.testing.layered_images import DECLARATION, Build, Layer, push_build
 from vantage.testing.registry import Registry
+from vantage.testing.terminal import Terminal
 
 pytestmark = pytest.mark.docker
 
@@ -165,6 +166,21 @@ def test_it_is_signed_after_a_question_only(registry: Registry, keys: Path, run:
     assert run("image", "review", image, "--archive", archive, "--known", keys / "reviewer.pub").exit_code == 0
     read_only = run(*asked, "--yes", "--archive", archive, stdin=f"{PASSWORD}\n")
     assert (read_only.exit_code, "only read" in read_only.stderr) == (2, True)
+
+
+@pytest.mark.parametrize(("answer", "ended", "code"), [("n", 130, 1), ("y", 0, 0)])
+def test_a_person_reads_first_and_answers_then(
+    registry: Registry, keys: Path, run: Run, monkeypatch: pytest.MonkeyPatch, answer: str, ended: int, code: int
+) -> None:
+    image = push(registry, {"app/algorithm.py": PROGRAM.encode(), "x": os.urandom(9)})
+    monkeypatch.setenv("COSIGN_PASSWORD", PASSWORD)
+    with Terminal.with_("image", "review", image, "--key", keys / "reviewer.key") as terminal:
+        terminal.wait_for("Sign ")
+        assert "+def summary():" in terminal.shown
+        terminal.type(answer)
+        assert terminal.end() == ended, terminal.shown
+    verified = run("image", "verify", image, "--key", keys / "reviewer.pub")
+    assert verified.exit_code == code, verified.stderr
 
 
 def test_what_is_not_what_its_digest_says_is_neither_shown_nor_signed(
