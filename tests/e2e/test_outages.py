@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import shutil
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +12,7 @@ import docker
 import pytest
 
 from vantage.api.task.v1 import task_pb2
+from vantage.testing.disks import SmallDisk
 from vantage.testing.process_network import NodeStation, ProcessNetwork
 from vantage.testing.registry import Registry
 
@@ -53,26 +52,23 @@ async def test_a_registry_that_is_down_is_said_and_the_run_goes_on_when_it_is_ba
 
 
 @pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
+def small_disk(tmp_path: Path) -> Iterator[SmallDisk]:
     """A file system of 12 MB."""
-    place = tmp_path / "disk"
-    place.mkdir()
-    if os.geteuid() != 0:
+    if not SmallDisk.possible():
         # With a rootless engine one cannot mount. CI is root: were it not, it must not pass without these tests.
         say = pytest.fail if "CI" in os.environ else pytest.skip
         say("mounting a small file system needs root")
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=12m,mode=0700", "tmpfs", str(place)], check=True)
-    yield place
-    subprocess.run(["umount", "--lazy", str(place)], check=True)
+    with SmallDisk.mounted(tmp_path / "disk") as disk:
+        yield disk
 
 
 @pytest.fixture
-def cramped(network: ProcessNetwork, small_disk: Path) -> Iterator[NodeStation]:
+def cramped(network: ProcessNetwork, small_disk: SmallDisk) -> Iterator[NodeStation]:
     """The node of hilda with its state on the small disk."""
     hilda = network.nodes["hilda"]
     hilda.program.stop()
     before = str(hilda.data)
-    hilda.configure(data_dir=str(small_disk / "data"))
+    hilda.configure(data_dir=str(small_disk.path / "data"))
     hilda.start()
     yield hilda
     hilda.program.stop()
@@ -95,18 +91,16 @@ async def test_a_result_that_does_not_fit_on_the_disk_is_said_to_be_that(
 
 
 async def test_a_full_disk_is_said_and_the_node_goes_on_when_there_is_room_again(
-    network: ProcessNetwork, cramped: NodeStation, engine: docker.DockerClient, small_disk: Path, unruly: str
+    network: ProcessNetwork, cramped: NodeStation, engine: docker.DockerClient, small_disk: SmallDisk, unruly: str
 ) -> None:
     pid = cramped.program.pid
     async with network.researcher() as researcher:
         run = await researcher.ask(unruly, "echo", {"value": 6}, to=["hilda"])
         assert json.loads(run.result.inline) == 6, run.failure.message
-        ballast = small_disk / "ballast"
-        with ballast.open("wb") as file:
-            os.posix_fallocate(file.fileno(), 0, shutil.disk_usage(small_disk).free)
+        small_disk.fill()
         run = await researcher.ask(unruly, "echo", {"value": 7}, to=["hilda"], timeout=30, max_attempts=1)
         assert run.failure.reason == "SCRATCH_UNAVAILABLE", run.failure
-        ballast.unlink()
+        small_disk.free()
         run = await researcher.ask(unruly, "echo", {"value": 8}, to=["hilda"])
         assert json.loads(run.result.inline) == 8, run.failure.message
     assert cramped.program.pid == pid

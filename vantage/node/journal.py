@@ -33,6 +33,8 @@ _BLOCK = 2**32
 """Sequences per process: each takes a block of its own, so that a number that was only in memory never comes again."""
 _LAZY_SECONDS = 0.05
 """How long what nobody waits for (acknowledged messages) waits for a commit to share."""
+_RETRY_SECONDS = 1.0
+"""How long until what could not be written is tried again, unless another commit takes it along."""
 _HURRY = 8
 """Beyond so many waiting messages the node says less."""
 
@@ -177,7 +179,8 @@ class Journal:
     async def finish(self, lease_id: str, message: pb.ConnectRequest, tidy: Tidy | None = None) -> None:
         """Write down the message that ends an attempt, then let it be sent.
 
-        When the disk is full the message is kept in memory: said late and not durable is better than never.
+        When the disk is full the message is sent all the same, and written as soon as there is room: said and not yet
+        durable is better than never.
 
         Args:
             tidy: removes what is left of the attempt, when the message is written down and before it is sent.
@@ -188,21 +191,24 @@ class Journal:
         sequence = entry.final = self._take_sequence(message)
         content = message.SerializeToString()
 
+        def unit(db: sqlite3.Connection) -> None:
+            db.execute(
+                "INSERT OR REPLACE INTO outgoing (lease_id, sequence, message) VALUES (?, ?, ?)",
+                (lease_id, sequence, content),
+            )
+
         async def written() -> None:
             await asyncio.wait([done])
             if (problem := done.exception()) is not None:
                 log.error("journal cannot be written, message kept in memory", extra={"problem": str(problem)})
+                if lease_id in self._state.entries:
+                    self._later(unit)
             if tidy is not None:
                 await tidy()
             if lease_id in self._state.entries:  # not revoked meanwhile
                 self._enqueue(sequence, lease_id, message)
 
-        done = self._submit(
-            lambda db: db.execute(
-                "INSERT OR REPLACE INTO outgoing (lease_id, sequence, message) VALUES (?, ?, ?)",
-                (lease_id, sequence, content),
-            )
-        )
+        done = self._submit(unit)
         # What follows the commit does not depend on the caller, who may be cancelled while waiting.
         finishing = asyncio.create_task(written(), name="journal entry")
         self._finishing.add(finishing)
@@ -346,19 +352,29 @@ class Journal:
 
     def _work(self) -> None:
         going_on = True
+        owed: list[_Job] = []
         while going_on:
             jobs = [self._jobs.get()]
             while not self._jobs.empty():
                 jobs.append(self._jobs.get())
-            batch = [job for job in jobs if job is not None]
-            going_on = len(batch) == len(jobs)
+            asked = [job for job in jobs if job is not None]
+            going_on = len(asked) == len(jobs)
+            batch = owed + asked
             problem = self._run(batch)
+            # What nobody waits for is owed until it is written: a full disk, or a lock, is no reason to forget it.
+            mends = isinstance(problem, sqlite3.OperationalError)
+            owed = [job for job in batch if mends and job.done is None and job.unit is not _look_again]
             waiting = [job.done for job in batch if job.done is not None]
             if waiting:
                 self._loop.call_soon_threadsafe(_settle, waiting, problem)
-            elif problem is not None:
-                log.error("journal cannot be written", extra={"problem": str(problem)})
+            if problem is not None:
+                log.error("journal cannot be written", extra={"problem": str(problem), "owed": len(owed)})
+            if owed and going_on:
+                self._loop.call_soon_threadsafe(self._retry)
         self._connection.close()
+
+    def _retry(self) -> None:
+        self._loop.call_later(_RETRY_SECONDS, self._jobs.put, _Job(_look_again, None))
 
     def _run(self, batch: list[_Job]) -> sqlite3.Error | None:
         if not batch:
@@ -373,6 +389,10 @@ class Journal:
                 self._connection.execute("ROLLBACK")
             return problem
         return None
+
+
+def _look_again(_db: sqlite3.Connection) -> None:
+    """Does nothing: what is owed goes along."""
 
 
 def _settle(waiting: list[asyncio.Future[None]], problem: sqlite3.Error | None) -> None:

@@ -69,6 +69,15 @@ class Program:
             raise
         return line.partition(prefix)[2].strip()
 
+    async def said(self, text: str, *, again: bool = False) -> None:
+        """Wait until it has said something; once more, if it has said that before.
+
+        Raises:
+            AssertionError: it ended, or has not said it in time.
+        """
+        before = self._program.said.count(text) if again else 0
+        await asyncio.to_thread(self._program.wait_for, text, skip=before)
+
     async def wait(self) -> int:
         """Wait until it has ended by itself; returns its exit status, below zero when a signal has killed it."""
         return await asyncio.to_thread(self._program.wait)

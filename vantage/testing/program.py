@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Sequence
+from itertools import islice
 from pathlib import Path
 from threading import Condition, Thread
 from types import TracebackType
@@ -74,15 +75,15 @@ class Program:
         self._reader.start()
         return self
 
-    def wait_for(self, text: str, timeout: float = PATIENCE) -> str:
-        """Wait for a line that contains ``text`` and return it.
+    def wait_for(self, text: str, timeout: float = PATIENCE, *, skip: int = 0) -> str:
+        """Wait for a line that contains ``text`` and return it, or the first after so many others that do.
 
         Raises:
             AssertionError: it ended, or the time passed, without saying that.
         """
 
         def found() -> str | None:
-            return next((line for line in self.lines if text in line), None)
+            return next(islice((line for line in self.lines if text in line), skip, None), None)
 
         with self._changed:
             self._changed.wait_for(lambda: found() is not None or self._ended, timeout)

@@ -86,6 +86,7 @@ class Database:
 
     def __init__(self, path: Path) -> None:
         self._engine = sqlite_engine(path)
+        self._path, self._file = path, _file_at(path)
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._readers = ThreadPoolExecutor(READERS, thread_name_prefix="database-reader")
         self._writing: Connection | None = None
@@ -175,6 +176,11 @@ class Database:
 
     def _commit(self, group: Sequence[_Job]) -> None:
         """Run the units of a group in one transaction; leave outcome or problem in each."""
+        if (gone := self._gone()) is not None:
+            log.error("database file is gone", extra={"path": str(self._path), "units": len(group)})
+            for job in group:
+                job.problem = gone
+            return
         try:
             # One connection for as long as it is good: this thread is the only one that writes.
             if self._writing is None:
@@ -204,6 +210,17 @@ class Database:
             for job in group:
                 job.problem = job.problem or translated
 
+    def _gone(self) -> VantageError | None:
+        """SQLite goes on writing into a file that was removed or replaced, where nobody will ever find it: what is
+        answered then would be lost with the process."""
+        if _file_at(self._path) == self._file:
+            return None
+        return error(
+            Reason.DATABASE_UNAVAILABLE,
+            f"the server's database was moved, removed or replaced: its operator must bring {self._path.name} back, or "
+            "stop the server first; nothing was changed",
+        )
+
     def _let_go(self) -> None:
         connection, self._writing = self._writing, None
         if connection is not None:
@@ -223,6 +240,15 @@ class Database:
             job.problem = problem
         except Exception as problem:  # noqa: BLE001  # the unit's own answer: it belongs to its caller, not to this thread
             job.problem = problem
+
+
+def _file_at(path: Path) -> tuple[int, int] | None:
+    """Which file is there."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 class _UndoError(Exception):
