@@ -12,15 +12,9 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from vantage.common import cosign, pki
 from vantage.common.errors import RefusedError
-from vantage.common.image_statements import (
-    BUNDLE_MEDIA_TYPE,
-    SIGNATURE,
-    Layout,
-    build_bundle,
-    build_statement,
-    parse,
-)
+from vantage.common.image_statements import BUNDLE_MEDIA_TYPE, Layout, build_bundle, build_statement, parse
 from vantage.common.oci import ImageReference
+from vantage.common.predicate_types import SIGNATURE
 
 pytestmark = pytest.mark.nodejs
 

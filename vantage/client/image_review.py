@@ -30,9 +30,9 @@ from vantage.common.errors import Reason, VantageError, error
 from vantage.common.image_lookup import declaration_of
 from vantage.common.image_manifest import ImageConfig, ImageManifest, read_config, read_manifest
 from vantage.common.image_signing import read_statements
-from vantage.common.image_statements import SIGNATURE
 from vantage.common.layers import Budget
 from vantage.common.oci import ImageReference, Registry, json_object
+from vantage.common.predicate_types import SIGNATURE
 
 MAX_SIZE = 20 * 1024**3
 """Bytes of the layers of an image, as transported and unpacked."""

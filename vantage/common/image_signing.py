@@ -20,7 +20,6 @@ from vantage.common.image_statements import (
     BUNDLE_MEDIA_TYPE,
     BUNDLE_MEDIA_TYPES,
     ENVELOPE_MEDIA_TYPE,
-    SIGNATURE,
     ImageStatement,
     Layout,
     build_bundle,
@@ -29,6 +28,7 @@ from vantage.common.image_statements import (
     parse,
 )
 from vantage.common.oci import ImageReference, Registry, is_digest
+from vantage.common.predicate_types import SIGNATURE
 from vantage.common.referrers import attach, list_referrers
 
 _MANIFEST_TYPE = "application/vnd.oci.image.manifest.v1+json"

@@ -24,6 +24,7 @@ from vantage.common import cosign
 from vantage.common.dsse import pre_authentication_encoding
 from vantage.common.errors import Reason, VantageError, error
 from vantage.common.oci import ImageReference
+from vantage.common.predicate_types import SIGNATURE
 from vantage.common.repository_patterns import matches
 
 BUNDLE_MEDIA_TYPE = "application/vnd.dev.sigstore.bundle.v0.3+json"
@@ -33,8 +34,6 @@ ENVELOPE_MEDIA_TYPE = "application/vnd.dsse.envelope.v1+json"
 PAYLOAD_TYPE = "application/vnd.in-toto+json"
 STATEMENT_TYPE = "https://in-toto.io/Statement/v1"
 STATEMENT_TYPES = (STATEMENT_TYPE, "https://in-toto.io/Statement/v0.1")
-SIGNATURE = "https://sigstore.dev/cosign/sign/v1"
-"""Predicate type of a plain signature; payloads of the classic layout count as statements of it."""
 
 _MAX_SUBJECTS = 1_000
 _MAX_ENVELOPE_SIGNATURES = 10

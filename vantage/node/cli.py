@@ -13,6 +13,7 @@ import click
 if TYPE_CHECKING:
     from vantage.common.errors import VantageError
     from vantage.node.config import NodeConfig
+    from vantage.node.image_sections import ImageRule
 
 EXIT_USAGE = 2
 EXIT_NOT_ADMITTED = 3
@@ -203,12 +204,15 @@ def check(config_path: Path) -> None:
     try:
         loaded = config.load(config_path)
         identity = Identity.load(loaded.identity, SystemClock())
-        load_policy(loaded.policy)
+        keys = load_policy(loaded.policy).keys
     except VantageError as problem:
         _fail(problem)
     expires = identity.chain[0].not_valid_after_utc
     click.echo(f"{identity.name} at {loaded.server.address}, certificate valid until {expires:%Y-%m-%d}")
     _describe(loaded)
+    for key in keys:
+        if key.has_expired(SystemClock().now()):
+            click.echo(f"the key {key.name} has expired on {key.expires}: what it signed does not count")
 
 
 @node.command(epilog="\b\nExample:\n  vantage node renew --config /srv/node/node.yaml")
@@ -232,6 +236,24 @@ def renew(config_path: Path) -> None:
     click.echo("  3. that is all: the node shows it to the server, and says when it is in use")
 
 
+def _describe_rule(rule: ImageRule) -> None:
+    functions = ", ".join(rule.functions) if rule.functions is not None else "all functions"
+    signed = [
+        f"signed by {rule.threshold} of {len(rule.keys)} keys",
+        *(f"by {count} {role}" for role, count in rule.roles.items()),
+        *(f"with {each.type}" for each in rule.attestations),
+    ]
+    click.echo(f"  {rule.repository}: {functions}, {', '.join(signed)}")
+    whom = (*(rule.organizations or ()), *(rule.users or ()))
+    limits = [
+        *([f"for {', '.join(whom)}"] if whom else []),
+        *([f"arguments within bounds: {', '.join(rule.arguments)}"] if rule.arguments else []),
+        *([f"until {rule.expires}"] if rule.expires is not None else []),
+    ]
+    if limits:
+        click.echo(f"    only {'; '.join(limits)}")
+
+
 def _describe(loaded: NodeConfig) -> None:
     from vantage.common.hosts import join_host
 
@@ -243,8 +265,7 @@ def _describe(loaded: NodeConfig) -> None:
     policy = loaded.policy
     click.echo("images:" if policy.images else "images: none are allowed: add a rule under policy.images")
     for rule in policy.images:
-        functions = ", ".join(rule.functions) if rule.functions is not None else "all functions"
-        click.echo(f"  {rule.repository}: {functions}, signed by {rule.threshold} of {len(rule.keys)} keys")
+        _describe_rule(rule)
     for registry in loaded.registries:
         click.echo(f"  from {registry.address}: {registry.way}")
     asking = ", ".join(policy.organizations) if policy.organizations is not None else "all of the collaboration"

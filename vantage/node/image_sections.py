@@ -10,15 +10,15 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, Field, model_validator
 
-from vantage.common import names
+from vantage.common import names, predicate_types
 from vantage.node.fields import OrganizationName, Section
 
 Location = tuple[int | str, ...]
 
-ATTESTATIONS = {
-    "provenance": ("https://slsa.dev/provenance/v1",),
-    "sbom": ("https://spdx.dev/Document", "https://cyclonedx.org/bom"),
-    "vulnerabilities": ("https://cosign.sigstore.dev/attestation/vuln/v1",),
+KINDS = {
+    "provenance": (predicate_types.ATTESTATIONS["provenance"],),
+    "sbom": (predicate_types.ATTESTATIONS["spdx"], predicate_types.ATTESTATIONS["cyclonedx"]),
+    "vulnerabilities": (predicate_types.ATTESTATIONS["vulnerabilities"],),
 }
 """Short names of predicate types: one of them suffices."""
 
@@ -76,14 +76,14 @@ class AttestationSection(Section):
 
     @model_validator(mode="after")
     def _known(self) -> AttestationSection:
-        if self.type not in ATTESTATIONS and "://" not in self.type:
-            raise ValueError(f"type must be one of {', '.join(ATTESTATIONS)}, or the URI of a predicate type")
+        if self.type not in KINDS and "://" not in self.type:
+            raise ValueError(f"type must be one of {', '.join(KINDS)}, or the URI of a predicate type")
         return self
 
     @property
     def predicates(self) -> tuple[str, ...]:
         """The predicate types that it means."""
-        return ATTESTATIONS.get(self.type, (self.type,))
+        return KINDS.get(self.type, (self.type,))
 
 
 class ImageRule(Section):

@@ -131,9 +131,10 @@ class Intake:
         arguments, questions = await self._asked(assign, given, make_room)
         files = [each.parameter for each in arguments.files]
         gpus = len(self._config.docker.gpus)
+        # The numbers are those of the list in images.verifier: 13
         decide_call(trusted.declaration, assign, arguments.media_type, arguments.content, gpus, files).enforce()
         function = trusted.declaration.function(spec.function)
-        check_bounds(function, trusted.bounds, arguments.content)
+        check_bounds(function, trusted.bounds, arguments.content)  # 14
         order = self._order(assign, arguments, questions, given, function, secrets.token_urlsafe(32))
         if given is not None:
             await self._gate.take(given, assign)

@@ -23,8 +23,9 @@ from vantage.common.clock import ManualClock
 from vantage.common.dsse import pre_authentication_encoding
 from vantage.common.errors import Reason, VantageError
 from vantage.common.image_signing import attach_statement, sign_image
-from vantage.common.image_statements import PAYLOAD_TYPE, SIGNATURE, Layout, build_bundle, build_statement
+from vantage.common.image_statements import PAYLOAD_TYPE, Layout, build_bundle, build_statement
 from vantage.common.oci import ImageReference
+from vantage.common.predicate_types import SIGNATURE
 from vantage.node import config
 from vantage.node.images.source import ImageSource
 from vantage.node.images.store import EvidenceStore

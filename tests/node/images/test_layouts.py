@@ -21,14 +21,9 @@ from vantage.common.image_signing import (
     signatures_only,
     verify_image,
 )
-from vantage.common.image_statements import (
-    ENVELOPE_MEDIA_TYPE,
-    SIGNATURE,
-    Layout,
-    build_bundle,
-    build_statement,
-)
+from vantage.common.image_statements import ENVELOPE_MEDIA_TYPE, Layout, build_bundle, build_statement
 from vantage.common.oci import ImageReference
+from vantage.common.predicate_types import SIGNATURE
 from vantage.common.referrers import MAX_REFERRERS, fallback_tag, list_referrers
 from vantage.testing.declared import push_declaration
 from vantage.testing.registry import Registry

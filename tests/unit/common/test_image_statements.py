@@ -5,13 +5,14 @@ import json
 from typing import Any
 
 import pytest
+from securesystemslib.dsse import Envelope
+from securesystemslib.signer import CryptoSigner, SSlibKey  # type: ignore[attr-defined]
 
 from vantage.common import cosign, pki
 from vantage.common.errors import Reason, RefusedError
 from vantage.common.image_statements import (
     BUNDLE_MEDIA_TYPE,
     PAYLOAD_TYPE,
-    SIGNATURE,
     Layout,
     build_bundle,
     build_statement,
@@ -19,6 +20,7 @@ from vantage.common.image_statements import (
     parse,
 )
 from vantage.common.oci import ImageReference
+from vantage.common.predicate_types import SIGNATURE
 
 REFERENCE = ImageReference("registry.example.org", "algorithms/summary", f"sha256:{'ab' * 32}")
 KEY, OTHER = pki.create_key(), pki.create_key()
@@ -93,6 +95,20 @@ def test_what_is_malformed_is_no_statement(content: bytes) -> None:
     with pytest.raises(RefusedError) as caught:
         parse(Layout.BUNDLE, content)
     assert caught.value.reason is Reason.IMAGE_SIGNATURE_INVALID
+
+
+def test_another_library_verifies_our_envelope_and_we_verify_its() -> None:
+    """securesystemslib, which in-toto uses."""
+    pem = cosign.public_pem(KEY.public_key()).decode()
+    public = SSlibKey("any", "ecdsa", "ecdsa-sha2-nistp256", {"public": pem})
+    ours = json.loads(BUNDLE)["dsseEnvelope"]
+    ours["signatures"][0]["keyid"] = "any"
+    assert Envelope.from_dict(ours).verify([public], 1)
+    theirs = Envelope(build_statement(REFERENCE), PAYLOAD_TYPE, {})
+    theirs.sign(CryptoSigner(KEY, public))
+    (found,) = parse(Layout.ENVELOPE, json.dumps(theirs.to_dict()).encode())
+    assert found.is_by(KEY.public_key())
+    assert found.is_about(REFERENCE)
 
 
 def test_an_envelope_of_cosign_attest_may_have_several_signatures() -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -8,7 +9,7 @@ from pathlib import Path
 from click.testing import CliRunner
 from cryptography import x509
 
-from vantage.common import pki
+from vantage.common import cosign, pki
 from vantage.node.cli import node
 
 INIT = ["--server", "localhost:7430", "--organization", "clara", "--node", "clara-1"]
@@ -79,6 +80,34 @@ def test_check_says_how_registries_are_reached(tmp_path: Path) -> None:
         f"from three.example.org: {tmp_path / 'images.tar'} is read",
     ):
         assert line in result.output
+
+
+def test_check_reads_the_rules_for_images_back_and_loads_their_keys(tmp_path: Path) -> None:
+    init(tmp_path)
+    certify(tmp_path)
+    path = tmp_path / "node.yaml"
+    rule = (
+        "  keys: {author: {file: author.pub, role: author, expires: 2020-01-01}}\n"
+        "  images: [{repository: 'r.example/**', keys: [author], roles: {author: 1}, users: [dora/alice],\n"
+        "    arguments: {min_count: {minimum: 10}}, attestations: [{type: sbom}], expires: 2100-01-01}]\n"
+    )
+    text = path.read_text()
+    replaced = re.sub(r"  keys: \{\}.*\n(  #.*\n)*  images: \[\]\n", rule, text)
+    assert replaced != text
+    path.write_text(replaced)
+    (tmp_path / "author.pub").write_bytes(cosign.public_pem(pki.create_key().public_key()))
+    result = CliRunner().invoke(node, ["check", "--config", str(path)])
+    assert result.exit_code == 0, result.output
+    assert "r.example/**: all functions, signed by 1 of 1 keys, by 1 author, with sbom\n" in result.output
+    assert (
+        "    only for organizations/dora/users/alice; arguments within bounds: min_count; until 2100-01-01"
+        in result.output
+    )
+    assert "the key author has expired on 2020-01-01" in result.output
+    (tmp_path / "author.pub").write_text("no key")
+    result = CliRunner().invoke(node, ["check", "--config", str(path)])
+    assert result.exit_code == 1
+    assert "is not a public key in PEM" in result.output
 
 
 def test_check_finds_a_certificate_of_another_node_and_another_key(tmp_path: Path) -> None:

@@ -12,9 +12,9 @@ from vantage.api.node.v1 import node_session_service_pb2 as pb
 from vantage.common import cosign, pki
 from vantage.common.declaration import Declaration
 from vantage.common.errors import Reason, VantageError
-from vantage.common.image_statements import SIGNATURE
 from vantage.common.oci import ImageReference
 from vantage.common.orders import sign_order, verify_order
+from vantage.common.predicate_types import SIGNATURE
 from vantage.node.images.checks import Case
 from vantage.node.images.facts import ImageFacts, Proven
 from vantage.node.images.rules import ImagePolicy, Verdict

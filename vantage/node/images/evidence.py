@@ -15,8 +15,9 @@ from vantage.common import oci
 from vantage.common.declaration import LABEL, Declaration
 from vantage.common.errors import Reason, VantageError, error
 from vantage.common.image_signing import Wanted, read_statements
-from vantage.common.image_statements import SIGNATURE, ImageStatement
+from vantage.common.image_statements import ImageStatement
 from vantage.common.oci import ImageReference
+from vantage.common.predicate_types import SIGNATURE
 from vantage.node.images.facts import ImageFacts, Proven
 from vantage.node.images.keys import TrustedKey
 

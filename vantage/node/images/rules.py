@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from vantage.common.errors import Reason, VantageError, error
-from vantage.common.image_statements import SIGNATURE
+from vantage.common.predicate_types import SIGNATURE
 from vantage.node.argument_bounds import ArgumentBounds
 from vantage.node.config import PolicySection
 from vantage.node.image_sections import ImageRule

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from typing import ClassVar
 
 from vantage.common.errors import Reason
-from vantage.common.image_statements import SIGNATURE, counts_for
+from vantage.common.image_statements import counts_for
+from vantage.common.predicate_types import SIGNATURE
 from vantage.node.images.checks import Case, refuse
 from vantage.node.images.facts import ImageFacts, Proven
 from vantage.node.images.keys import TrustedKey

@@ -1,0 +1,14 @@
+"""Types of statements about images, as in-toto has them."""
+
+from __future__ import annotations
+
+SIGNATURE = "https://sigstore.dev/cosign/sign/v1"
+"""A plain signature; payloads of cosign's classic layout count as statements of it."""
+
+ATTESTATIONS = {
+    "provenance": "https://slsa.dev/provenance/v1",
+    "spdx": "https://spdx.dev/Document",
+    "cyclonedx": "https://cyclonedx.org/bom",
+    "vulnerabilities": "https://cosign.sigstore.dev/attestation/vuln/v1",
+}
+"""Short names of the types of attestations that nodes can be told to ask for."""
