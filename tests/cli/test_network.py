@@ -267,6 +267,7 @@ def test_the_nouns_are_shown(network: Network) -> None:
     (clara,) = (each for each in call_json("node", "list") if each["name"].endswith("clara-1"))
     (lung,) = clara["datasets"]
     assert (clara["online"], lung["name"], lung["format"], lung["access"]) == (True, "lung", "csv", "file")
+    assert clara["executor"] == "process"  # of a tour: without a sandbox, and it says so
     assert "yes" in call("node", "list", "--organization", "hilda")[0].splitlines()[1]
     assert call_json("node", "get", "clara/clara-1")["collaborations"] == ["collaborations/trial"]
     assert "sha256:" in call("organization", "get", "clara")[0]

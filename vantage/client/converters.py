@@ -294,6 +294,7 @@ def node(message: node_service_pb2.Node) -> models.Node:
         active_collaborations=tuple(message.active_collaborations),
         etag=message.etag,
         transport=_TRANSPORTS.get(message.transport, ""),
+        executor=message.executor,
     )
 
 

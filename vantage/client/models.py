@@ -678,6 +678,8 @@ class Node:
         etag: version, for updates.
         transport: how it is connected now: ``stream``, or ``sync`` (unary calls: something on its way lets no streams
             through); empty when it is not.
+        executor: what runs algorithms there: ``docker``, or ``process``, which has no sandbox; empty when it is not
+            connected.
     """
 
     name: str
@@ -690,6 +692,7 @@ class Node:
     active_collaborations: tuple[str, ...] = ()
     etag: str = ""
     transport: str = ""
+    executor: str = ""
 
 
 @dataclass(frozen=True)

@@ -275,6 +275,7 @@ class Agent:
             # What waits for a person needs none of them.
             slots=self._config.slots + (MAX_WAITING if self._config.policy.asks_people else 0),
             transport=transport.kind,
+            executor=self._config.executor,
         )
 
     def _announce(self, settings: Settings) -> None:

@@ -19,7 +19,11 @@ from vantage.server.rpc import sync_sessions
 from vantage.testing.task_server import Network, as_
 
 ONE = "organizations/alpha/nodes/one"
-HELLO = pb.ConnectRequest(hello=pb.Hello(version="1.0.0", instance_id="one", slots=4, transport=pb.TRANSPORT_SYNC))
+HELLO = pb.ConnectRequest(
+    hello=pb.Hello(
+        version="1.0.0", instance_id="one", slots=4, transport=pb.TRANSPORT_SYNC, executor="process" + "s" * 100
+    )
+)
 
 
 class Calls:
@@ -65,7 +69,9 @@ async def test_a_call_that_is_made_again_opens_no_second_session(network: Networ
     for _ in range(3):
         assert (await node.bring(0, HELLO)).taken == 1
     assert kinds(await node.wait()) == ["welcome"]
-    assert network.sessions.presence(ONE).transport is Transport.SYNC
+    known = network.sessions.presence(ONE)
+    assert known.transport is Transport.SYNC
+    assert known.executor == "process" + "s" * 33
     assert kinds(await node.wait(1, 0.05)) == []  # it is not fenced
 
 
@@ -136,6 +142,7 @@ async def test_the_node_ends_a_session(network: Network) -> None:
     assert answer.ended
     assert not network.sessions.presence(ONE).online
     assert network.sessions.presence(ONE).transport is Transport.UNKNOWN
+    assert network.sessions.presence(ONE).executor == ""
 
 
 async def test_what_does_not_fit_is_told(network: Network) -> None:

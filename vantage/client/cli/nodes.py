@@ -25,6 +25,7 @@ COLUMNS = (
     Column("ACTIVE", shorts("active_collaborations"), wide=True),
     Column("DATASETS", _datasets),
     Column("LAST SEEN", "last_seen_time"),
+    Column("EXECUTOR", "executor", wide=True),
     Column("TRANSPORT", "transport", wide=True),
     Column("VERSION", "version", wide=True),
     Column("CREATED", "create_time", wide=True),

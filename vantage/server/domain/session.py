@@ -35,6 +35,7 @@ class Hello:
     slots: int
     transport: Transport = Transport.UNKNOWN
     catalogue: str = ""
+    executor: str = ""
 
 
 @dataclass(frozen=True, slots=True)

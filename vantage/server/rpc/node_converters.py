@@ -67,6 +67,7 @@ def node_message_from_proto(message: pb.ConnectRequest, limit: int) -> NodeMessa
                 hello.slots,
                 _TRANSPORTS.get(hello.transport, Transport.UNKNOWN),
                 catalogue_text(hello.datasets),
+                hello.executor[:40],
             )
         case "heartbeat":
             return Heartbeat(tuple(lease_from_proto(lease) for lease in message.heartbeat.leases))

@@ -198,7 +198,15 @@ class Sessions:
             older.outbox.end(_FENCED)
         self._open[node] = session
         self._by_organization.setdefault(session.node.organization, set()).add(node)
-        known = Presence(True, self._clock.now(), hello.version[:80], hello.datasets, hello.transport, hello.catalogue)
+        known = Presence(
+            True,
+            self._clock.now(),
+            hello.version[:80],
+            hello.datasets,
+            hello.transport,
+            hello.catalogue,
+            hello.executor,
+        )
         self._presence[node] = known
         self._watch(node)
         if self._stopping:
@@ -257,7 +265,9 @@ class Sessions:
         del self._open[node]
         self._by_organization[session.node.organization].discard(node)
         now = self._clock.now()
-        self._presence[node] = replace(self.presence(node), online=False, last_seen=now, transport=Transport.UNKNOWN)
+        self._presence[node] = replace(
+            self.presence(node), online=False, last_seen=now, transport=Transport.UNKNOWN, executor=""
+        )
         log.info("node disconnected", extra={"node": node, "instance": session.instance_id})
         if not self._stopping:
             await self._commits.database.write(partial(presence_store.seen, node=node, at=now))

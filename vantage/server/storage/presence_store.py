@@ -24,6 +24,7 @@ class Presence:
     Attributes:
         datasets: (name, format).
         transport: that of the open session, not kept.
+        executor: what runs algorithms there, as the open session says; not kept.
         catalogue: what it shares of its datasets beyond that, as JSON; empty for nothing.
     """
 
@@ -33,6 +34,7 @@ class Presence:
     datasets: tuple[tuple[str, str], ...]
     transport: Transport = Transport.UNKNOWN
     catalogue: str = ""
+    executor: str = ""
 
 
 UNKNOWN = Presence(False, None, "", ())

@@ -28,7 +28,7 @@ from vantage.api.access.v1 import access_pb2 as vantage_dot_api_dot_access_dot_v
 from vantage.api.node.v1 import node_session_service_pb2 as vantage_dot_api_dot_node_dot_v1_dot_node__session__service__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\'vantage/api/admin/v1/node_service.proto\x12\x14vantage.api.admin.v1\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\"vantage/api/access/v1/access.proto\x1a.vantage/api/node/v1/node_session_service.proto\"\xc6\x02\n\x04Node\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x16\n\x0e\x63ollaborations\x18\x02 \x03(\t\x12\x0e\n\x06online\x18\x03 \x01(\x08\x12\x32\n\x0elast_seen_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x32\n\x08\x64\x61tasets\x18\x05 \x03(\x0b\x32 .vantage.api.node.v1.DatasetInfo\x12\x0f\n\x07version\x18\x06 \x01(\t\x12/\n\x0b\x63reate_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x1d\n\x15\x61\x63tive_collaborations\x18\n \x03(\t\x12\x0c\n\x04\x65tag\x18\x0b \x01(\t\x12\x31\n\ttransport\x18\x0f \x01(\x0e\x32\x1e.vantage.api.node.v1.Transport\"R\n\x11\x43reateNodeRequest\x12\x14\n\x0corganization\x18\x01 \x01(\t\x12\x0f\n\x07node_id\x18\x02 \x01(\t\x12\x16\n\x0e\x63ollaborations\x18\x03 \x03(\t\">\n\x12\x43reateNodeResponse\x12(\n\x04node\x18\x01 \x01(\x0b\x32\x1a.vantage.api.admin.v1.Node\"\x1e\n\x0eGetNodeRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\";\n\x0fGetNodeResponse\x12(\n\x04node\x18\x01 \x01(\x0b\x32\x1a.vantage.api.admin.v1.Node\"f\n\x10ListNodesRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\x12\x14\n\x0corganization\x18\x03 \x01(\t\x12\x15\n\rcollaboration\x18\x04 \x01(\t\"W\n\x11ListNodesResponse\x12)\n\x05nodes\x18\x01 \x03(\x0b\x32\x1a.vantage.api.admin.v1.Node\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"n\n\x11UpdateNodeRequest\x12(\n\x04node\x18\x01 \x01(\x0b\x32\x1a.vantage.api.admin.v1.Node\x12/\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\">\n\x12UpdateNodeResponse\x12(\n\x04node\x18\x01 \x01(\x0b\x32\x1a.vantage.api.admin.v1.Node\"!\n\x11\x44\x65leteNodeRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"\x14\n\x12\x44\x65leteNodeResponse2\xa8\x04\n\x0bNodeService\x12l\n\nCreateNode\x12\'.vantage.api.admin.v1.CreateNodeRequest\x1a(.vantage.api.admin.v1.CreateNodeResponse\"\x0b\xaa\xbb\x18\x07\n\x01\x02\x10\x05\x18\x02\x12\x64\n\x07GetNode\x12$.vantage.api.admin.v1.GetNodeRequest\x1a%.vantage.api.admin.v1.GetNodeResponse\"\x0c\xaa\xbb\x18\x08\n\x02\x02\x03\x10\x05\x18\x01\x12i\n\tListNodes\x12&.vantage.api.admin.v1.ListNodesRequest\x1a\'.vantage.api.admin.v1.ListNodesResponse\"\x0b\xaa\xbb\x18\x07\n\x01\x02\x10\x05\x18\x01\x12l\n\nUpdateNode\x12\'.vantage.api.admin.v1.UpdateNodeRequest\x1a(.vantage.api.admin.v1.UpdateNodeResponse\"\x0b\xaa\xbb\x18\x07\n\x01\x02\x10\x05\x18\x03\x12l\n\nDeleteNode\x12\'.vantage.api.admin.v1.DeleteNodeRequest\x1a(.vantage.api.admin.v1.DeleteNodeResponse\"\x0b\xaa\xbb\x18\x07\n\x01\x02\x10\x05\x18\x04\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\'vantage/api/admin/v1/node_service.proto\x12\x14vantage.api.admin.v1\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\"vantage/api/access/v1/access.proto\x1a.vantage/api/node/v1/node_session_service.proto\"\xd8\x02\n\x04Node\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x16\n\x0e\x63ollaborations\x18\x02 \x03(\t\x12\x0e\n\x06online\x18\x03 \x01(\x08\x12\x32\n\x0elast_seen_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x32\n\x08\x64\x61tasets\x18\x05 \x03(\x0b\x32 .vantage.api.node.v1.DatasetInfo\x12\x0f\n\x07version\x18\x06 \x01(\t\x12/\n\x0b\x63reate_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x1d\n\x15\x61\x63tive_collaborations\x18\n \x03(\t\x12\x0c\n\x04\x65tag\x18\x0b \x01(\t\x12\x31\n\ttransport\x18\x0f \x01(\x0e\x32\x1e.vantage.api.node.v1.Transport\x12\x10\n\x08\x65xecutor\x18\x14 \x01(\t\"R\n\x11\x43reateNodeRequest\x12\x14\n\x0corganization\x18\x01 \x01(\t\x12\x0f\n\x07node_id\x18\x02 \x01(\t\x12\x16\n\x0e\x63ollaborations\x18\x03 \x03(\t\">\n\x12\x43reateNodeResponse\x12(\n\x04node\x18\x01 \x01(\x0b\x32\x1a.vantage.api.admin.v1.Node\"\x1e\n\x0eGetNodeRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\";\n\x0fGetNodeResponse\x12(\n\x04node\x18\x01 \x01(\x0b\x32\x1a.vantage.api.admin.v1.Node\"f\n\x10ListNodesRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\x12\x14\n\x0corganization\x18\x03 \x01(\t\x12\x15\n\rcollaboration\x18\x04 \x01(\t\"W\n\x11ListNodesResponse\x12)\n\x05nodes\x18\x01 \x03(\x0b\x32\x1a.vantage.api.admin.v1.Node\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"n\n\x11UpdateNodeRequest\x12(\n\x04node\x18\x01 \x01(\x0b\x32\x1a.vantage.api.admin.v1.Node\x12/\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\">\n\x12UpdateNodeResponse\x12(\n\x04node\x18\x01 \x01(\x0b\x32\x1a.vantage.api.admin.v1.Node\"!\n\x11\x44\x65leteNodeRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"\x14\n\x12\x44\x65leteNodeResponse2\xa8\x04\n\x0bNodeService\x12l\n\nCreateNode\x12\'.vantage.api.admin.v1.CreateNodeRequest\x1a(.vantage.api.admin.v1.CreateNodeResponse\"\x0b\xaa\xbb\x18\x07\n\x01\x02\x10\x05\x18\x02\x12\x64\n\x07GetNode\x12$.vantage.api.admin.v1.GetNodeRequest\x1a%.vantage.api.admin.v1.GetNodeResponse\"\x0c\xaa\xbb\x18\x08\n\x02\x02\x03\x10\x05\x18\x01\x12i\n\tListNodes\x12&.vantage.api.admin.v1.ListNodesRequest\x1a\'.vantage.api.admin.v1.ListNodesResponse\"\x0b\xaa\xbb\x18\x07\n\x01\x02\x10\x05\x18\x01\x12l\n\nUpdateNode\x12\'.vantage.api.admin.v1.UpdateNodeRequest\x1a(.vantage.api.admin.v1.UpdateNodeResponse\"\x0b\xaa\xbb\x18\x07\n\x01\x02\x10\x05\x18\x03\x12l\n\nDeleteNode\x12\'.vantage.api.admin.v1.DeleteNodeRequest\x1a(.vantage.api.admin.v1.DeleteNodeResponse\"\x0b\xaa\xbb\x18\x07\n\x01\x02\x10\x05\x18\x04\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -46,27 +46,27 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_NODESERVICE'].methods_by_name['DeleteNode']._loaded_options = None
   _globals['_NODESERVICE'].methods_by_name['DeleteNode']._serialized_options = b'\252\273\030\007\n\001\002\020\005\030\004'
   _globals['_NODE']._serialized_start=217
-  _globals['_NODE']._serialized_end=543
-  _globals['_CREATENODEREQUEST']._serialized_start=545
-  _globals['_CREATENODEREQUEST']._serialized_end=627
-  _globals['_CREATENODERESPONSE']._serialized_start=629
-  _globals['_CREATENODERESPONSE']._serialized_end=691
-  _globals['_GETNODEREQUEST']._serialized_start=693
-  _globals['_GETNODEREQUEST']._serialized_end=723
-  _globals['_GETNODERESPONSE']._serialized_start=725
-  _globals['_GETNODERESPONSE']._serialized_end=784
-  _globals['_LISTNODESREQUEST']._serialized_start=786
-  _globals['_LISTNODESREQUEST']._serialized_end=888
-  _globals['_LISTNODESRESPONSE']._serialized_start=890
-  _globals['_LISTNODESRESPONSE']._serialized_end=977
-  _globals['_UPDATENODEREQUEST']._serialized_start=979
-  _globals['_UPDATENODEREQUEST']._serialized_end=1089
-  _globals['_UPDATENODERESPONSE']._serialized_start=1091
-  _globals['_UPDATENODERESPONSE']._serialized_end=1153
-  _globals['_DELETENODEREQUEST']._serialized_start=1155
-  _globals['_DELETENODEREQUEST']._serialized_end=1188
-  _globals['_DELETENODERESPONSE']._serialized_start=1190
-  _globals['_DELETENODERESPONSE']._serialized_end=1210
-  _globals['_NODESERVICE']._serialized_start=1213
-  _globals['_NODESERVICE']._serialized_end=1765
+  _globals['_NODE']._serialized_end=561
+  _globals['_CREATENODEREQUEST']._serialized_start=563
+  _globals['_CREATENODEREQUEST']._serialized_end=645
+  _globals['_CREATENODERESPONSE']._serialized_start=647
+  _globals['_CREATENODERESPONSE']._serialized_end=709
+  _globals['_GETNODEREQUEST']._serialized_start=711
+  _globals['_GETNODEREQUEST']._serialized_end=741
+  _globals['_GETNODERESPONSE']._serialized_start=743
+  _globals['_GETNODERESPONSE']._serialized_end=802
+  _globals['_LISTNODESREQUEST']._serialized_start=804
+  _globals['_LISTNODESREQUEST']._serialized_end=906
+  _globals['_LISTNODESRESPONSE']._serialized_start=908
+  _globals['_LISTNODESRESPONSE']._serialized_end=995
+  _globals['_UPDATENODEREQUEST']._serialized_start=997
+  _globals['_UPDATENODEREQUEST']._serialized_end=1107
+  _globals['_UPDATENODERESPONSE']._serialized_start=1109
+  _globals['_UPDATENODERESPONSE']._serialized_end=1171
+  _globals['_DELETENODEREQUEST']._serialized_start=1173
+  _globals['_DELETENODEREQUEST']._serialized_end=1206
+  _globals['_DELETENODERESPONSE']._serialized_start=1208
+  _globals['_DELETENODERESPONSE']._serialized_end=1228
+  _globals['_NODESERVICE']._serialized_start=1231
+  _globals['_NODESERVICE']._serialized_end=1783
 # @@protoc_insertion_point(module_scope)

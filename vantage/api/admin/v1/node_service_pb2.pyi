@@ -37,6 +37,7 @@ class Node(_message.Message):
     ACTIVE_COLLABORATIONS_FIELD_NUMBER: _builtins.int
     ETAG_FIELD_NUMBER: _builtins.int
     TRANSPORT_FIELD_NUMBER: _builtins.int
+    EXECUTOR_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """organizations/{organization}/nodes/{node}; the last part as for organizations."""
     online: _builtins.bool
@@ -49,6 +50,8 @@ class Node(_message.Message):
     """How the messages of its session travel now: unary calls mean that something on its way does not let streams through.
     Unspecified while it is not connected.
     """
+    executor: _builtins.str
+    """What runs algorithms there, as in Hello: "process" has no sandbox. Empty while it is not connected."""
     @_builtins.property
     def collaborations(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Collaborations that it serves, collaborations/{collaboration}; each with its organization as member."""
@@ -84,10 +87,11 @@ class Node(_message.Message):
         active_collaborations: _abc.Iterable[_builtins.str] | None = ...,
         etag: _builtins.str = ...,
         transport: _node_session_service_pb2.Transport.ValueType = ...,
+        executor: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "last_seen_time", b"last_seen_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["active_collaborations", b"active_collaborations", "collaborations", b"collaborations", "create_time", b"create_time", "datasets", b"datasets", "etag", b"etag", "last_seen_time", b"last_seen_time", "name", b"name", "online", b"online", "transport", b"transport", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["active_collaborations", b"active_collaborations", "collaborations", b"collaborations", "create_time", b"create_time", "datasets", b"datasets", "etag", b"etag", "executor", b"executor", "last_seen_time", b"last_seen_time", "name", b"name", "online", b"online", "transport", b"transport", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

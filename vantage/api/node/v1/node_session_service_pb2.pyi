@@ -497,6 +497,7 @@ class Hello(_message.Message):
     LEASES_FIELD_NUMBER: _builtins.int
     SLOTS_FIELD_NUMBER: _builtins.int
     TRANSPORT_FIELD_NUMBER: _builtins.int
+    EXECUTOR_FIELD_NUMBER: _builtins.int
     version: _builtins.str
     """Version of the node, semantic versioning."""
     instance_id: _builtins.str
@@ -505,6 +506,8 @@ class Hello(_message.Message):
     """How many runs it takes at once."""
     transport: Global___Transport.ValueType
     """How the node sends its messages; shown to those who may view the node."""
+    executor: _builtins.str
+    """What runs algorithms: "docker", or "process", which has no sandbox and is for development; at most 40 characters."""
     @_builtins.property
     def datasets(self) -> _containers.RepeatedCompositeFieldContainer[Global___DatasetInfo]:
         """What the node lets the server know of its datasets."""
@@ -522,10 +525,11 @@ class Hello(_message.Message):
         leases: _abc.Iterable[Global___Lease] | None = ...,
         slots: _builtins.int = ...,
         transport: Global___Transport.ValueType = ...,
+        executor: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["datasets", b"datasets", "instance_id", b"instance_id", "leases", b"leases", "slots", b"slots", "transport", b"transport", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["datasets", b"datasets", "executor", b"executor", "instance_id", b"instance_id", "leases", b"leases", "slots", b"slots", "transport", b"transport", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -68,4 +68,5 @@ def node_to_proto(known: Known) -> pb.Node:
         active_collaborations=node.active,
         etag=node.etag,
         transport=_TRANSPORTS[presence.transport],
+        executor=presence.executor,
     )
