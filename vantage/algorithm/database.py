@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from urllib.parse import quote, unquote, urlsplit
+from urllib.parse import parse_qsl, quote, unquote, urlsplit
 
 _POSTGRESQL = "postgresql"
 
@@ -61,6 +62,8 @@ class Database:
     def at(cls, url: str) -> Database:
         """The database of a URL, without a node: for the local runner and for tests of an algorithm.
 
+        ``?cdm_schema=NAME`` and ``&cdm_version=NUMBER`` say what a node says of an OMOP database.
+
         Raises:
             ValueError: the URL names no host and port.
         """
@@ -70,11 +73,14 @@ class Database:
             raise ValueError("write the database as DIALECT://USER:PASSWORD@HOST:PORT/NAME")
         address = (parts.hostname, port)
         password = None if parts.password is None else unquote(parts.password)
+        said = dict(parse_qsl(parts.query))
         return cls(
             parts.scheme.partition("+")[0],
             parts.path.lstrip("/"),
             unquote(parts.username or ""),
             password,
+            said.get("cdm_schema", ""),
+            said.get("cdm_version", ""),
             _open=lambda: address,
         )
 
@@ -116,6 +122,7 @@ class Database:
         descriptor, path = tempfile.mkstemp(prefix="pgpass-")
         host, port = self.address
         fields = (host, str(port), self.database, self.username, self.password or "")
+        atexit.register(Path(path).unlink, missing_ok=True)
         with os.fdopen(descriptor, "w") as file:
             file.write(":".join(each.replace("\\", "\\\\").replace(":", "\\:") for each in fields) + "\n")
         return path

@@ -83,14 +83,19 @@ async def _forward(
             writer.write(data)
             await writer.drain()
 
-    sending = asyncio.create_task(there())
+    ways = [asyncio.create_task(there()), asyncio.create_task(back())]
     try:
-        await back()
-    except (PeerError, OSError):
+        # The host may answer before it has all of the request; without the rest of a request it would never answer.
+        done, _ = await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
+        if ways[0] in done:
+            ways[0].result()
+        await ways[1]
+    except (PeerError, OSError, h11.ProtocolError):
         writer.transport.abort()
     finally:
-        sending.cancel()
-        await asyncio.gather(sending, return_exceptions=True)
+        for way in ways:
+            way.cancel()
+        await asyncio.gather(*ways, return_exceptions=True)
         await stream.close()
         writer.close()
 

@@ -205,6 +205,7 @@ def check(config_path: Path) -> None:
         loaded = config.load(config_path)
         identity = Identity.load(loaded.identity, SystemClock())
         keys = load_policy(loaded.policy).keys
+        _check_datasets(loaded)
     except VantageError as problem:
         _fail(problem)
     expires = identity.chain[0].not_valid_after_utc
@@ -252,6 +253,19 @@ def _describe_rule(rule: ImageRule) -> None:
     ]
     if limits:
         click.echo(f"    only {'; '.join(limits)}")
+
+
+def _check_datasets(loaded: NodeConfig) -> None:
+    """Whether the databases of the datasets can be asked, as far as that is known without asking them.
+
+    Raises:
+        ConfigurationError: one line per problem.
+    """
+    from vantage.common.errors import Reason, error
+    from vantage.node.datasets.asking import problems_of
+
+    if problems := problems_of(loaded.datasets):
+        raise error(Reason.CONFIGURATION_INVALID, "\n".join(problems))
 
 
 def _describe(loaded: NodeConfig) -> None:
@@ -309,6 +323,7 @@ def start(config_path: Path, ready_file: Path | None, log_level: str) -> None:
     _log_to_stderr(log_level)
     try:
         loaded = config.load(config_path)
+        _check_datasets(loaded)
         built = agent.Agent(loaded, assemble(loaded), say=_say)
     except VantageError as problem:
         _fail(problem)

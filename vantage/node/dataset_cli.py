@@ -70,7 +70,7 @@ def inspect_dataset(name: str, config_path: Path) -> None:
 
 
 async def _inspect(found: DatasetSection) -> bool:
-    from vantage.node.datasets.asking import Asker
+    from vantage.node.datasets.asking import Asker, problems_of
     from vantage.node.datasets.catalogue import tables_of
 
     asker = Asker(1)
@@ -90,7 +90,7 @@ async def _inspect(found: DatasetSection) -> bool:
             for each in rights.advice:
                 click.echo(f"advice: {each}")
             usable = not (rights.writes and found.access == "connection")
-            for problem in await asker.problems(found):
+            for problem in problems_of([found]):
                 click.echo(f"wrong: {problem}")
                 usable = False
     finally:

@@ -10,6 +10,7 @@ import tempfile
 from pathlib import Path
 from types import TracebackType
 from typing import Self
+from urllib.parse import quote
 
 _DEBIAN = "/usr/lib/postgresql"
 
@@ -74,6 +75,10 @@ class Postgres:
     def url(self, role: str = "reader") -> str:
         """As in a node's configuration: without the password."""
         return f"postgresql://{role}@127.0.0.1:{self.port}/{self.database}"
+
+    def url_with_password(self, role: str = "reader") -> str:
+        """For a driver."""
+        return f"postgresql://{role}:{quote(self.password, safe='')}@127.0.0.1:{self.port}/{self.database}"
 
     def sql(self, text: str, *, database: str | None = None) -> str:
         """Execute statements as the administrator; what they print, without decoration."""

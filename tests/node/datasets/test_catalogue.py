@@ -112,6 +112,9 @@ def test_an_admin_looks_into_a_dataset(station: Station, postgres: Postgres) -> 
     assert "ALTER ROLE writer SET default_transaction_read_only = on" in unsafe.output
     typo = inspect(station, "asked")
     assert (typo.exit_code, "the query typo has places for nothing" in typo.output) == (1, True)
+    checked = CliRunner().invoke(node, ["check", "--config", str(station.config_path)])
+    assert checked.exit_code == 2
+    assert "dataset asked: the query typo has places for nothing" in checked.output
     wrong = inspect(station, "wrong")
     assert "password authentication failed" in wrong.output
     assert postgres.password not in wrong.output + unsafe.output

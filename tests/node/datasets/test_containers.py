@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 
@@ -18,16 +19,18 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parents[3]))
 
 from tests.node.datasets.test_connections import events, offer
-from vantage.common import cosign, pki
+from vantage.common.declaration import Declaration
+from vantage.common.oci import ImageReference
+from vantage.node.assembly import assemble
+from vantage.node.images import VerifiedImage
+from vantage.node.sources import CodeRequest, Tell, TrustedCode
 from vantage.testing.engine import BASE_IMAGE, docker_client, leftovers
-from vantage.testing.images import pushed, sign
+from vantage.testing.images import declare
 from vantage.testing.postgres import Postgres
-from vantage.testing.registry import Registry
-from vantage.testing.station import Station, assign, send
+from vantage.testing.station import IMAGE, Station, assign, send
 
 pytestmark = [pytest.mark.docker, pytest.mark.postgresql]
 
-AUTHOR = pki.create_key()
 with socket.socket() as free:
     free.bind(("127.0.0.1", 0))
     PORT = free.getsockname()[1]
@@ -82,8 +85,6 @@ DOCKERFILE = f"""\
 FROM {BASE_IMAGE}
 COPY packages/ algorithm.py /app/
 ENV VANTAGE_MODULE=algorithm
-ARG DECLARATION
-LABEL org.vantage.declaration="${{DECLARATION}}"
 """
 CDM = """
 CREATE SCHEMA cdm;
@@ -100,29 +101,39 @@ GRANT SELECT ON ALL TABLES IN SCHEMA cdm TO reader;
 CONCEPT = {"type": "integer", "minimum": 1, "maximum": 2**31 - 1}
 
 
+@dataclass(frozen=True)
+class Present:
+    """Keeps ``CodeSource`` for an image that the engine has; a registry would be a minute of the test."""
+
+    image_id: str
+    declaration: Declaration
+
+    async def trust(self, request: CodeRequest) -> TrustedCode:
+        reference = ImageReference.parse(request.image)
+        return TrustedCode(VerifiedImage(reference, self.image_id, self.declaration, ("author",)), self.declaration)
+
+    async def fetch(self, trusted: TrustedCode, tell: Tell) -> None:
+        pass
+
+
 @pytest.fixture(scope="module")
-def image(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def present(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Present]:
     """An algorithm with a driver in its image, as its author would build it."""
     directory = tmp_path_factory.mktemp("image")
     (directory / "algorithm.py").write_text(ALGORITHM)
     (directory / "Dockerfile").write_text(DOCKERFILE)
     # For the image's Python, in the versions that are tested here.
-    fitting = [
-        "--only-binary",
-        ":all:",
-        "--python-version",
-        "3.11",
-        "--platform",
-        f"manylinux2014_{platform.machine()}",
-    ]
+    machine = f"manylinux2014_{platform.machine()}"
+    fitting = ["--only-binary", ":all:", "--python-version", "3.11", "--platform", machine]
     wanted = [f"{name}=={version(name)}" for name in ("psycopg", "psycopg-binary", "typing-extensions")]
     target = ["--no-deps", "--target", str(directory / "packages")]
     install = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
     subprocess.run([*install, *fitting, *target, *wanted], check=True, capture_output=True)
-    with Registry(tmp_path_factory.mktemp("registry")) as registry, docker_client() as engine:
-        repository = f"{registry.address}/algorithms/look"
-        with pushed(engine, directory / "algorithm.py", repository, [directory / "packages"]) as built:
-            yield built
+    declaration = declare(directory)
+    with docker_client() as engine:
+        built, _log = engine.images.build(path=str(directory), rm=True, labels={"org.vantage.test": str(directory)})
+        yield Present(str(built.id), Declaration.parse(declaration))
+        engine.images.remove(str(built.id), force=True)
 
 
 async def serve_page(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -133,10 +144,10 @@ async def serve_page(reader: asyncio.StreamReader, writer: asyncio.StreamWriter)
 
 
 async def test_a_container_without_network_reaches_what_it_was_given_and_nothing_else(
-    station: Station, postgres: Postgres, image: str
+    station: Station, postgres: Postgres, present: Present, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("vantage.testing.station.assemble", lambda config: replace(assemble(config), source=present))
     postgres.sql(CDM)
-    await sign(image, AUTHOR)
     book = openpyxl.Workbook()
     for row in (("age",), (61,), (74,)):
         book.active.append(row)
@@ -145,7 +156,6 @@ async def test_a_container_without_network_reaches_what_it_was_given_and_nothing
     (folder / "a").mkdir(parents=True)
     (folder / "a" / "1.png").write_bytes(b"1")
     (folder / "out").symlink_to(station.directory / "node-key.pem")
-    (station.directory / "author.pub").write_bytes(cosign.public_pem(AUTHOR.public_key()))
     offer(station, postgres, name="omop", format="omop", cdm_schema="cdm", cdm_version="5.4")
     ill = "SELECT p.year_of_birth FROM cdm.person p JOIN cdm.condition_occurrence c USING (person_id) "
     queries = {"ill": {"query": ill + "WHERE c.condition_concept_id = :concept", "parameters": {"concept": CONCEPT}}}
@@ -157,10 +167,7 @@ async def test_a_container_without_network_reaches_what_it_was_given_and_nothing
     station.settings |= {
         "executor": "docker",
         "allow_unsandboxed": False,
-        "policy": {
-            "images": [{"repository": image.partition("@")[0], "keys": ["author.pub"]}],
-            "egress": [{"host": "127.0.0.1", "port": PORT, "images": image.partition("@")[0]}],
-        },
+        "policy": {"egress": [{"host": "127.0.0.1", "port": PORT, "images": IMAGE.partition("@")[0]}]},
         "limits": {"memory": "512MiB"},
     }
     asked = json.dumps({"$data": {"df": {"query": "ill", "arguments": {"concept": 4311499}}}})
@@ -169,7 +176,7 @@ async def test_a_container_without_network_reaches_what_it_was_given_and_nothing
     with docker_client() as engine:
         async with server, station.running():
             session = await station.session()
-            send(session, assign("look", asked, datasets=datasets, image=image))
+            send(session, assign("look", asked, datasets=datasets))
             await session.receive("accepted")
             await session.receive("started")
             done = (await session.receive("completed")).completed

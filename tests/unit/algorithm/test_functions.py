@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 
 from tests.unit.algorithm import sample
-from vantage.algorithm import AlgorithmError, function, local
+from vantage.algorithm import AlgorithmError, Context, Database, function, local
 from vantage.algorithm.functions import declare, described
 from vantage.algorithm.values import decode, encode
 from vantage.common.declaration import Declaration, validate_arguments
@@ -105,6 +105,34 @@ def test_local_subtasks_end_early_as_they_do_in_a_network(tmp_path: Path) -> Non
     assert answer == {"beatrix": "ARGUMENTS_INVALID", "clara": "OTHER_RUN_FAILED", "hilda": "OTHER_RUN_FAILED"}
     with pytest.raises(AlgorithmError, match="a quorum is at most as many as are asked"):
         local.run(sample.enough, {"quorum": 4}, data)
+
+
+def test_hosts_and_databases_are_declared() -> None:
+    @function(egress=["API.example.org:443"])
+    def both(ctx: Context, db: Database) -> int:
+        return 1
+
+    declared = described(both).declared
+    assert declared.egress == ("api.example.org:443",)
+    assert [each.name for each in declared.data] == ["db"]
+    assert described(both).data == {"db": "database"}
+    with pytest.raises(TypeError, match="HOST:PORT"):
+        function(egress=["api.example.org"])(lambda: None)
+
+
+def test_a_database_by_its_url_shows_no_password() -> None:
+    database = Database.at("postgresql://me:a%3Ab@localhost/registry?cdm_schema=cdm")
+    assert (database.address, database.username, database.password) == (("localhost", 5432), "me", "a:b")
+    assert (database.database, database.cdm_schema) == ("registry", "cdm")
+    assert database.url == "postgresql://me:a%3Ab@localhost:5432/registry"
+    assert "a:b" not in repr(database)
+    environment = database.environment()
+    assert "a:b" not in environment.values()
+    file = Path(environment["PGPASSFILE"])
+    assert file.read_text() == "localhost:5432:registry:me:a\\:b\n"
+    assert file.stat().st_mode & 0o777 == 0o600
+    with pytest.raises(ValueError):
+        Database.at("mysql://me@localhost:3306/x").environment()
 
 
 def test_tools(tmp_path: Path) -> None:

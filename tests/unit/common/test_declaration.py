@@ -41,6 +41,21 @@ def test_refuses(document: Any) -> None:
     assert caught.value.reason is Reason.IMAGE_DECLARATION_INVALID
 
 
+def test_hosts_are_kept_in_one_form_and_malformed_ones_refused() -> None:
+    def parsed(*hosts: object) -> Declaration:
+        return Declaration.parse({"schema": 1, "functions": {"f": {"egress": list(hosts)}}})
+
+    declared = parsed("API.Example.org:443", "[2001:DB8::1]:80")
+    assert declared.function("f").egress == ("api.example.org:443", "[2001:db8::1]:80")
+    assert Declaration.parse(declared.dumps()) == declared
+    for wrong in ("*:443", "example.org", "http://example.org:80", 443, ""):
+        with pytest.raises(VantageError) as caught:
+            parsed(wrong)
+        assert caught.value.reason is Reason.IMAGE_DECLARATION_INVALID
+    with pytest.raises(VantageError):
+        parsed(*(f"host-{number}.org:80" for number in range(101)))
+
+
 def test_unknown_function_names_the_known() -> None:
     with pytest.raises(VantageError, match="count") as caught:
         Declaration.of([COUNT]).function("other")

@@ -224,6 +224,8 @@ def describe_function(function: Function) -> Iterator[str]:
         yield f"  --arguments {name}: {', '.join(parts)}  {known.get('description', '')}".rstrip()
     for parameter in function.data:
         yield f"  --dataset {parameter.name}=NAME  {parameter.description}".rstrip()
+    if function.egress:
+        yield f"  connects to {', '.join(function.egress)}, where nodes allow it"
 
 
 def key_password(prompt: str, from_stdin: bool, *, confirm: bool = False) -> bytes:

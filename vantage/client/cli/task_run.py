@@ -49,6 +49,7 @@ UNVERIFIED = click.option(
     "vantage task run --image IMAGE --function summary --organization clara/clara-1 --arguments @ask.json --detach",
     "vantage task run --image IMAGE --function count --organization clara --organization hilda \\",
     "    --dataset df=lung --dataset hilda:df=lung-2024 --arguments-for hilda='{\"min_count\": 20}'",
+    "vantage task run --image IMAGE --function count --organization clara --dataset 'df=registry:adults?min_age=50'",
     "vantage task run --image IMAGE --function score --organization clara --dataset df=lung --file model=weights.bin",
 )
 @click.option("--image", required=True, help="By digest; a tag is looked up in its registry first.")
@@ -66,8 +67,8 @@ UNVERIFIED = click.option(
     "--dataset",
     "datasets",
     multiple=True,
-    metavar="[ORG:]PARAM=NAME",
-    help="Which dataset a data parameter reads, at all or at one organization; repeatable.",
+    metavar="[ORG:]PARAM=NAME[:QUERY?KEY=VALUE]",
+    help="Which dataset a data parameter reads, at all or at one organization, and what it is asked; repeatable.",
 )
 @click.option(
     "--file",

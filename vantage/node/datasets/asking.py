@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from vantage.common.errors import Reason, error
+from vantage.common.errors import Reason, VantageError, error
 from vantage.node.datasets.contents import Rights, Table
 from vantage.node.datasets.sections import DatasetSection
 from vantage.node.door import Question
@@ -85,16 +85,6 @@ class Asker:
         """
         return await self._sql(dataset, lambda sql: sql.tables(count=count))
 
-    async def problems(self, dataset: DatasetSection) -> list[str]:
-        """What is wrong with the queries of a database: places without a parameter, or parameters without a place."""
-        checked = [(name, query) for name, query in dataset.queries.items()]
-
-        def check(sql: Sql) -> list[str]:
-            found = (sql.check(name, query) for name, query in checked)
-            return [each for each in found if each is not None]
-
-        return await self._sql(dataset, check)
-
     def close(self) -> None:
         """Take no more questions."""
         self._threads.shutdown(wait=False, cancel_futures=True)
@@ -119,6 +109,22 @@ class Asker:
                 f"the dataset {dataset.name} took longer than its {dataset.timeout} s: ask for less",
                 dataset=dataset.name,
             ) from None
+
+
+def problems_of(datasets: Iterable[DatasetSection]) -> list[str]:
+    """What is wrong with databases as they are written, found out without asking them.
+
+    A driver that is not there, a password that cannot be read, places in a query without a parameter or the reverse.
+    """
+    problems = []
+    for dataset in datasets:
+        if dataset.is_service and dataset.format != "sparql":
+            try:
+                found = _open(dataset).check()
+            except VantageError as problem:
+                found = [problem.message]
+            problems += [f"dataset {dataset.name}: {each}" for each in found]
+    return problems
 
 
 def _open(dataset: DatasetSection) -> Sql:

@@ -7,6 +7,7 @@ from pathlib import Path
 from urllib.parse import unquote
 
 from vantage.common.errors import Reason, error
+from vantage.node.datasets.folders import make_folder
 from vantage.node.datasets.sections import DatasetSection
 
 MAX_PASSWORD = 4_096
@@ -41,14 +42,8 @@ def password_of(dataset: DatasetSection) -> str | None:
 
 
 def hand_over(dataset: DatasetSection, folder: Path) -> None:
-    """Write the credentials into a new folder of the run.
-
-    Folder and files are open to every user, since the container's is another one; the directory of the run above them
-    is closed to all but the node's.
-    """
-    folder.mkdir(parents=True)
-    for each in (folder.parent, folder):
-        each.chmod(0o755)
+    """Write the credentials into a new folder of the run."""
+    make_folder(folder)
     for name, value in (("username", username_of(dataset) or None), ("password", password_of(dataset))):
         if value is not None:
             descriptor = os.open(folder / name, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o444)

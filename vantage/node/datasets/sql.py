@@ -160,15 +160,17 @@ class Sql:
                 for each in found
             )
 
-    def check(self, name: str, query: QuerySection) -> str | None:
-        """What is wrong with the places of a query's parameters; None when nothing is."""
-        places = set(sa.text(query.query).compile().params)
-        if places == set(query.parameters):
-            return None
-        return (
-            f"the query {name} has places for {', '.join(sorted(places)) or 'nothing'} and parameters "
-            f"{', '.join(query.parameters) or 'none'}; write a colon that begins none as \\:"
-        )
+    def check(self) -> list[str]:
+        """What is wrong with the places of the queries' parameters."""
+        problems = []
+        for name, query in self._dataset.queries.items():
+            places = set(sa.text(query.query).compile().params)
+            if places != set(query.parameters):
+                problems.append(
+                    f"the query {name} has places for {', '.join(sorted(places)) or 'nothing'} and parameters "
+                    f"{', '.join(query.parameters) or 'none'}; write a colon that begins none as \\:"
+                )
+        return problems
 
     def cancel(self) -> None:
         """End what is under way; from another thread."""

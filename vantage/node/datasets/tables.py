@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from vantage.common.errors import Reason, error
+from vantage.node.datasets.folders import make_folder
 
 MAX_COLUMNS = 1_000
 
@@ -96,9 +97,7 @@ class TableFile:
         return self._path.stat().st_size
 
     def __enter__(self) -> Self:
-        self._path.parent.mkdir(parents=True)
-        for each in (self._path.parent.parent, self._path.parent):
-            each.chmod(0o755)
+        make_folder(self._path.parent)
         return self
 
     def __exit__(
