@@ -66,6 +66,8 @@ def test_the_first_look_shows_what_the_author_added(registry: Registry, keys: Pa
     files = {"app/algorithm.py": PROGRAM.encode(), "app/model.bin": os.urandom(5000), "app/\x1b[2Jevil": b"\x1b[31m\n"}
     image = push(registry, files, settings=settings)
     sign(image, AUTHOR)
+    assert run("image", "export", image, "--out", keys / "images.tar").exit_code == 0
+    assert run("image", "import", keys / "images.tar", "--registry", f"{image.registry}/copies").exit_code == 0
     sign(image, STRANGER, Layout.BUNDLE)
     done = run("image", "review", image, "--known", keys / "author.pub")
     assert done.exit_code == 0, done.stderr
@@ -84,6 +86,9 @@ def test_the_first_look_shows_what_the_author_added(registry: Registry, keys: Pa
         "signature by a key that is not among --known (bundle)",
     ):
         assert line in lines, done.stdout
+    copy = ImageReference(image.registry, f"copies/{image.path}", image.digest)
+    made_for = f"signature by {keys / 'author.pub'} (classic), made for {image.repository}"
+    assert made_for in run("image", "review", copy, "--known", keys / "author.pub").stdout
     assert "module-1" not in done.stdout
     assert "\x1b" not in done.stdout  # names and contents do not steer the terminal
 

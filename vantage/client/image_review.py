@@ -30,6 +30,7 @@ from vantage.common.errors import Reason, VantageError, error
 from vantage.common.image_lookup import declaration_of
 from vantage.common.image_manifest import ImageConfig, ImageManifest, read_config, read_manifest
 from vantage.common.image_signing import read_statements
+from vantage.common.image_statements import counts_for
 from vantage.common.layers import Budget
 from vantage.common.oci import ImageReference, Registry, json_object
 from vantage.common.predicate_types import SIGNATURE
@@ -70,11 +71,13 @@ class Signature:
         predicate: "signature", or the predicate type of an attestation.
         signer: name of the key among those that were given; empty when it is by none of them.
         layout: "classic", "bundle" or "envelope".
+        made_for: other repositories, if the signer named only those: a node takes it under ``signed_as`` alone.
     """
 
     predicate: str
     signer: str
     layout: str
+    made_for: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -153,6 +156,7 @@ async def review(
             "signature" if each.predicate == SIGNATURE else each.predicate,
             next((name for name, key in keys.items() if each.is_by(key)), ""),
             each.layout.value,
+            () if counts_for(each.repositories, reference.repository) else sorted(each.repositories),
         )
         for each in found.statements
         if each.is_about(reference)

@@ -213,7 +213,8 @@ def _lines(seen: Review) -> Iterator[str]:
         yield "  none"
     yield "\nSIGNATURES"
     for each in seen.signatures:
-        yield f"  {each.predicate} by {each.signer or 'a key that is not among --known'} ({each.layout})"
+        other = f", made for {', '.join(each.made_for)}" if each.made_for else ""
+        yield f"  {each.predicate} by {each.signer or 'a key that is not among --known'} ({each.layout}){other}"
     if not seen.signatures:
         yield "  none"
 
