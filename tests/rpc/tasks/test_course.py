@@ -187,8 +187,10 @@ async def test_attempts_are_as_many_as_the_task_allows(network: Network) -> None
     once = await _create(network, max_attempts=1)
     assign = await node.assigned()
     await node.disconnect()
+    events = _events(network, once)
+    await anext(events)
     network.advance(timedelta(seconds=31))
-    ended = [event async for event in _events(network, once)][-2].run_finished.run
+    ended = (await anext(events)).run_finished.run
     assert (ended.state, ended.failure.reason) == (task_pb2.RUN_STATE_FAILED, "NODE_LOST")
     assert "lost once" in ended.failure.message
 
