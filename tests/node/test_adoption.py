@@ -320,7 +320,7 @@ async def test_the_time_that_a_run_may_take_counts_from_its_start(kept: Kept) ->
     kept.station.settings["limits"]["max_runtime"] = 1  # less than it has run already
     async with kept.node():
         session = await kept.station.session()
-        assert (await outcome(session)).failure.reason == "TASK_EXPIRED"
+        assert (await outcome(session)).failure.reason == "RUNTIME_EXCEEDED"
         assert kept.left() == []
 
 

@@ -319,7 +319,7 @@ async def test_a_run_ends_when_its_order_says(station: Station, asker: Asker) ->
         for kind in ("accepted", "started"):
             await session.receive(kind)
         failure = (await session.receive("completed")).completed.failure
-    assert failure.reason == "TASK_EXPIRED"
+    assert failure.reason == "RUNTIME_EXCEEDED"
     assert "longer than the order allows" in failure.message
 
 

@@ -81,7 +81,7 @@ async def test_the_shortest_limit_of_the_time_of_a_run_counts(station: Station, 
     message.spec.max_runtime.FromSeconds(1)  # a server may narrow; a longer one than the order's would not count
     async with station.running():
         completed = await _completed(await station.session(), message)
-    assert completed.failure.reason == "TASK_EXPIRED"
+    assert completed.failure.reason == "RUNTIME_EXCEEDED"
     assert "longer than the task allows" in completed.failure.message
     assert not completed.retryable
 

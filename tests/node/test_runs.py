@@ -159,7 +159,7 @@ async def test_a_run_ends_at_its_limit_of_time(station: Station) -> None:
     async with station.running():
         session = await station.session()
         completed = await finish(session, assign("hold", '{"gate": "a"}'))
-        assert completed.failure.reason == "TASK_EXPIRED"
+        assert completed.failure.reason == "RUNTIME_EXCEEDED"
         assert "longer than the node allows" in completed.failure.message
         completed = await finish(session, assign("hold", '{"gate": "b"}', seconds=0.5))
         assert completed.failure.reason == "TASK_EXPIRED"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from pathlib import Path
 
 from alembic import command
@@ -9,9 +10,23 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from sqlalchemy import text
 
-from vantage.server.storage import schema, task_schema  # noqa: F401  # the tables join the metadata
+from vantage.server.domain.tasks import OnFailure
+from vantage.server.storage import schema, task_queries, task_store
 from vantage.server.storage.database import sqlite_engine
 from vantage.server.storage.migrate import alembic_config, migrate, newest
+
+TASK = {
+    **dict.fromkeys(("title", "function", "parent_run", "creator", "creator_organization", "owner"), ""),
+    **dict.fromkeys(("name", "owner_organization", "request_id"), ""),
+    **dict.fromkeys(("timeout", "depth", "created", "deadline", "open_runs", "succeeded_runs", "unsuccessful_runs"), 0),
+    **dict.fromkeys(("signed_order", "content_hash"), b""),
+    "collaboration": "collaborations/c", "image": "i", "state": 1, "last_sequence": 1,
+}
+RUN = {
+    **dict.fromkeys(("name", "task", "collaboration", "wanted_node", "datasets", "node", "lease_id"), ""),
+    "organization": "organizations/a", "position": 0, "state": 1, "attempt": 0, "subtasks": 0,
+}
+"""Columns of the release before, with values."""
 
 
 def test_migrations_and_tables_agree(tmp_path: Path) -> None:
@@ -75,3 +90,41 @@ def test_payloads_of_earlier_releases_count_for_the_organization_of_their_upload
         found = connection.execute(text("SELECT organization, removing FROM payload ORDER BY name")).all()
     engine.dispose()
     assert found == [("organizations/a", 0), ("", 0), ("organizations/a", 0), ("", 0)]
+
+
+def test_tasks_of_earlier_releases_go_on_as_they_did_and_those_go_on_making_them(tmp_path: Path) -> None:
+    path = tmp_path / "old.db"
+    migrate(path, "0006")
+    engine = sqlite_engine(path)
+    task, run = (
+        f"INSERT INTO {table} ({', '.join(columns)}) VALUES ({', '.join(f':{column}' for column in columns)})"  # noqa: S608  # our own names
+        for table, columns in (("task", TASK), ("run", RUN))
+    )
+
+    def create(name: str) -> None:
+        with engine.connect().execution_options(writing=True) as connection, connection.begin():
+            connection.execute(text(task), {**TASK, "name": name, "request_id": name[-36:]})
+            connection.execute(text(run), {**RUN, "task": name, "name": f"{name}/runs/1"})
+
+    create("tasks/before")
+    migrate(path)
+    create("tasks/after")  # by a server of the release before, which is not updated yet
+    with engine.connect() as connection:
+        for name in ("tasks/before", "tasks/after"):
+            found = task_queries.read_task(connection, name)
+            assert found is not None
+            assert (found.spec.quorum, found.spec.on_failure, found.spec.max_attempts) == (0, OnFailure.CONTINUE, 3)
+            assert (found.spec.max_runtime, found.spec.detached) == (timedelta(0), False)
+            assert (found.runs[0].max_attempts, found.runs[0].retry_time) == (3, None)
+    engine.dispose()
+
+
+def test_cancelling_reads_no_more_than_what_descends_from_the_task(tmp_path: Path) -> None:
+    migrate(tmp_path / "new.db")
+    engine = sqlite_engine(tmp_path / "new.db")
+    query = str(task_store._ACTIVE_BELOW.compile(dialect=engine.dialect))
+    with engine.connect() as connection:
+        plan = [row[3] for row in connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {query}", ("tasks/1", 1))]
+    engine.dispose()
+    assert any("ix_task_parent_run" in line for line in plan)
+    assert not any(line.startswith(("SCAN task", "SCAN run")) for line in plan)

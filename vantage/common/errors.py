@@ -207,6 +207,7 @@ class Reason(Enum):
     TOO_FEW_RECORDS = 610
     DATASET_UNREADABLE = 611
     NODE_LOST = 612
+    RUNTIME_EXCEEDED = 613
     DISCLOSURE_REFUSED = 620
     APPROVAL_DENIED = 621
     DATASET_UNAVAILABLE = 630
@@ -385,6 +386,7 @@ _GROUPS: dict[_Row, tuple[Reason, ...]] = {
         Reason.QUORUM_MISSED,
         Reason.OTHER_RUN_FAILED,
         Reason.NODE_UNAVAILABLE,
+        Reason.RUNTIME_EXCEEDED,
         Reason.ALGORITHM_FAILED,
         Reason.ALGORITHM_CRASHED,
         Reason.NO_RESULT,

@@ -132,7 +132,8 @@ class Execution:
             except TimeoutError:
                 if not limit.expired():
                     raise
-                return error(Reason.TASK_EXPIRED, f"the algorithm ran longer than the {whose} allows ({seconds:g} s)")
+                text = f"the algorithm ran longer than the {whose} allows ({seconds:g} s)"
+                return error(Reason.RUNTIME_EXCEEDED, text)
         tail = ended.tail or tuple(door.tail)
         outcome = conclude(
             ended,

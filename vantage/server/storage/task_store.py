@@ -101,11 +101,10 @@ _LINEAGE = _ABOVE.union(
     # As in the index, which would not be used without.
     .join(task, (task.c.parent_run == run.c.name) & text("task.parent_run <> ''"))
 )
-_ACTIVE_BELOW = (
-    select(task.c.name)
-    .join(_LINEAGE, _LINEAGE.c.name == task.c.name)
-    .where(task.c.state == int(TaskState.ACTIVE))
-    .order_by(task.c.name)
+_ACTIVE_BELOW = select(task.c.name).where(
+    # Not joined: there the planner may read all tasks and look each up in the lineage.
+    task.c.name.in_(select(_LINEAGE.c.name)),
+    task.c.state == int(TaskState.ACTIVE),
 )
 
 
