@@ -22,6 +22,7 @@ from vantage.client import (
     RunLog,
     RunProgress,
     RunState,
+    RunWaits,
     Task,
     TaskFinished,
     TaskSnapshot,
@@ -162,6 +163,20 @@ def events() -> list[Event]:
         RunLog(0, when, clara.name, clara.organization, ("hello\x1b[2J",), 3),
         RunFinished(4, when, failed),
         TaskFinished(5, when, TaskState.FAILED, 0, 1),
+    ]
+
+
+def test_news_of_whom_a_run_waits_for_are_shown_while_it_waits(capsys: pytest.CaptureFixture[str]) -> None:
+    snapshot, running, *_rest = events()
+    name = f"{TASK}/runs/1"
+    gone = RunWaits(0, WHEN, name, CLARA, Wait(WaitCause.NODE_OFFLINE, (f"{CLARA}/nodes/clara-1",)))
+    back = RunWaits(0, WHEN, name, CLARA, Wait(WaitCause.NODE_BUSY, (f"{CLARA}/nodes/clara-1",)))
+    follow([snapshot, gone, back, running, gone], Lines(), logs=False)
+    assert capsys.readouterr().err.splitlines() == [
+        "clara: waits: no node that can take it is connected",
+        "clara: waits for clara-1, which has never connected",
+        "clara: waits for room at clara-1",
+        "clara: running",
     ]
 
 

@@ -14,7 +14,7 @@ PROMISED = {
     *("TokenStore", "MemoryTokenStore", "FileTokenStore", "Tokens"),
     *("Question", "Answer", "Target", "Result", "Failure", "Content"),
     *("Task", "TaskState", "Run", "RunState", "OnFailure", "Wait", "WaitCause"),
-    *("Event", "TaskSnapshot", "RunChanged", "RunFinished", "TaskFinished", "RunProgress", "RunLog"),
+    *("Event", "TaskSnapshot", "RunChanged", "RunFinished", "TaskFinished", "RunProgress", "RunLog", "RunWaits"),
     *("Organization", "User", "Collaboration", "Node", "Dataset", "Role", "Permission", "Principal", "ServerInfo"),
 }
 

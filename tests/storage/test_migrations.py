@@ -20,11 +20,18 @@ TASK = {
     **dict.fromkeys(("name", "owner_organization", "request_id"), ""),
     **dict.fromkeys(("timeout", "depth", "created", "deadline", "open_runs", "succeeded_runs", "unsuccessful_runs"), 0),
     **dict.fromkeys(("signed_order", "content_hash"), b""),
-    "collaboration": "collaborations/c", "image": "i", "state": 1, "last_sequence": 1,
+    "collaboration": "collaborations/c",
+    "image": "i",
+    "state": 1,
+    "last_sequence": 1,
 }
 RUN = {
     **dict.fromkeys(("name", "task", "collaboration", "wanted_node", "datasets", "node", "lease_id"), ""),
-    "organization": "organizations/a", "position": 0, "state": 1, "attempt": 0, "subtasks": 0,
+    "organization": "organizations/a",
+    "position": 0,
+    "state": 1,
+    "attempt": 0,
+    "subtasks": 0,
 }
 """Columns of the release before, with values."""
 

@@ -158,6 +158,9 @@ def event(message: task_pb2.TaskEvent) -> models.Event | None:
         case "run_progress":
             step = message.run_progress
             return models.RunProgress(sequence, time, step.run, step.organization, step.fraction, step.message)
+        case "run_waits":
+            waits = message.run_waits
+            return models.RunWaits(sequence, time, waits.run, waits.organization, _wait(waits.wait))
         case "run_log":
             log = message.run_log
             return models.RunLog(sequence, time, log.run, log.organization, tuple(log.lines), log.dropped_lines)

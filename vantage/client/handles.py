@@ -21,6 +21,8 @@ from vantage.client.models import (
     Run,
     RunChanged,
     RunFinished,
+    RunState,
+    RunWaits,
     Task,
     TaskFinished,
     TaskSnapshot,
@@ -172,9 +174,16 @@ class AsyncTaskHandle:
                 self._runs = {run.name: run for run in event.task.runs}
             case RunChanged() | RunFinished():
                 self._runs[event.run.name] = event.run
+            case RunWaits():
+                self._runs[event.run] = waiting(self._runs[event.run], event)
             case TaskFinished():
                 runs = tuple(self._runs[run.name] for run in self._task.runs)
                 self._task = _ended(self._task, event, runs)
+
+
+def waiting(run: Run, event: RunWaits) -> Run:
+    """A run after news of what it waits for: such may come late, when it has gone on already."""
+    return replace(run, wait=event.wait) if run.state is RunState.QUEUED else run
 
 
 async def follow(

@@ -430,6 +430,21 @@ class RunProgress(Event):
 
 
 @dataclass(frozen=True)
+class RunWaits(Event):
+    """A node that a queued run waits for has come or gone; not kept.
+
+    Attributes:
+        run: tasks/{task}/runs/{run}.
+        organization: organizations/{organization}.
+        wait: what it waits for now.
+    """
+
+    run: str
+    organization: str
+    wait: Wait
+
+
+@dataclass(frozen=True)
 class RunLog(Event):
     """Lines that the algorithm printed, when the node lets them out; not kept.
 

@@ -113,7 +113,7 @@ from vantage.server.services.tasks import Tasks
 from vantage.server.services.trust import Trust, TrustVersion
 from vantage.server.services.user_credentials import UserCredentials
 from vantage.server.services.users import Users
-from vantage.server.services.waits import Waits
+from vantage.server.services.waits import WaitNews, Waits
 from vantage.server.storage import credential_store, settings_store
 from vantage.server.storage.database import Database, sqlite_engine
 from vantage.server.storage.migrate import migrate
@@ -253,6 +253,8 @@ class Server:
             trust_version=TrustVersion(database, directory),
         )
         waits = Waits(database, self.sessions)
+        self.wait_news = WaitNews(database, bus, clock)
+        self.sessions.on_attendance = self.wait_news.changed
         self.tasks = Tasks(commits, clock, bus, waits)
         trust = Trust(database, directory, self.sessions, clock)
         store = open_store(self.data, config.object_store)
@@ -337,6 +339,7 @@ class Server:
         await self.tasks.start()
         await self.sessions.start()
         await self.retries.start()
+        await self.wait_news.start()
         await self.relaying.start()
         await self.payload_collection.start()
         await server.start()
@@ -381,6 +384,7 @@ class Server:
             await self.metrics.stop()
         await self.relaying.stop()
         await self.retries.stop()
+        await self.wait_news.stop()
         await self.sessions.stop()
         await self.tasks.stop()
         await self._server.stop(self.config.stop_grace_seconds)

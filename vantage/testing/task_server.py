@@ -43,7 +43,7 @@ from vantage.server.services.payloads import Payloads
 from vantage.server.services.retries import Retries
 from vantage.server.services.sessions import Sessions
 from vantage.server.services.tasks import Tasks
-from vantage.server.services.waits import Waits
+from vantage.server.services.waits import WaitNews, Waits
 from vantage.server.storage import schema, task_schema  # noqa: F401  # the tables join the metadata
 from vantage.server.storage.database import Database, sqlite_engine
 from vantage.testing.scripted_node import ScriptedNode
@@ -167,6 +167,8 @@ class Network:
         self.retries = Retries(self.commits, self.clock)
         self.sessions = Sessions(self.commits, self.clock, self.bus, self.session_settings)
         waits = Waits(self.database, self.sessions)
+        self.wait_news = WaitNews(self.database, self.bus, self.clock)
+        self.sessions.on_attendance = self.wait_news.changed
         self.tasks = Tasks(self.commits, self.clock, self.bus, waits)
         self.collection = PayloadCollection(self.database, self.store, self.clock)
         self.payloads = Payloads(
@@ -178,6 +180,7 @@ class Network:
         await self.tasks.start()
         await self.sessions.start()
         await self.retries.start()
+        await self.wait_news.start()
         self.server = grpc.aio.server(interceptors=[As()], options=CHANNEL_OPTIONS)
         task_service_pb2_grpc.add_TaskServiceServicer_to_server(
             TaskServicer(self.tasks, self.sessions, waits, LIMIT), self.server
@@ -195,6 +198,7 @@ class Network:
         self._channels = []
         await self.relaying.stop()
         await self.retries.stop()
+        await self.wait_news.stop()
         await self.sessions.stop()
         await self.tasks.stop()
         await self.server.stop(1)

@@ -60,6 +60,33 @@ async def test_a_lost_run_says_for_whom_it_waits_in_its_event(network: Network) 
     assert run.last_failure.reason == "NODE_LOST"
 
 
+async def test_who_watches_is_told_when_a_node_comes_or_goes(network: Network) -> None:
+    holder = network.node(ONE)
+    await holder.hello(slots=1)
+    taken = await _create(network)
+    lease = (await holder.assigned()).lease
+    events = _run(network)
+    snapshot = await anext(events)
+    assert list(snapshot.snapshot.task.runs[0].wait.nodes) == [ONE]
+    others = _watch(network, taken.name)
+    await anext(others)
+    second = network.node("organizations/beta/nodes/one")
+    await second.hello()  # of no concern to a run of alpha
+    await holder.disconnect()
+    told = await anext(events)
+    assert (told.sequence, told.run_waits.run) == (0, snapshot.snapshot.task.runs[0].name)
+    assert told.run_waits.organization == "organizations/alpha"
+    assert told.run_waits.wait.cause == task_pb2.WAIT_CAUSE_NODE_OFFLINE
+    assert told.run_waits.wait.nodes[0] == ONE
+    back = network.node(ONE)
+    await back.hello(slots=1, leases=[lease])
+    told = await anext(events)
+    assert told.run_waits.wait == task_pb2.Wait(cause=task_pb2.WAIT_CAUSE_NODE_BUSY, nodes=[ONE])
+    # The run that the node has waits for nobody, and its watcher was told nothing.
+    await network.stub().CancelTask(task_service_pb2.CancelTaskRequest(name=taken.name), metadata=ROSA)
+    assert (await anext(others)).HasField("run_finished")
+
+
 async def test_where_nobody_serves_the_collaboration_the_run_says_so(network: Network) -> None:
     await network.database.write(lambda connection: connection.execute(delete(schema.node_collaboration)))
     assert (await _create(network)).runs[0].wait == task_pb2.Wait(cause=task_pb2.WAIT_CAUSE_NO_NODE)

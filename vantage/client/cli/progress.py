@@ -53,15 +53,21 @@ def follow(events: Iterable[Event], shown: Display, *, logs: bool) -> None:
         shown: where.
         logs: also the lines that algorithms print.
     """
-    from vantage.client import RunChanged, RunFinished, RunLog, RunProgress, TaskSnapshot
+    from vantage.client import RunChanged, RunFinished, RunLog, RunProgress, RunWaits, TaskSnapshot
+    from vantage.client.handles import waiting
 
+    runs: dict[str, Run] = {}
     for event in events:
         match event:
             case TaskSnapshot():
                 for run in event.task.runs:
-                    shown.run(run)
+                    shown.run(runs.setdefault(run.name, run))
             case RunChanged() | RunFinished():
+                runs[event.run.name] = event.run
                 shown.run(event.run)
+            case RunWaits() if event.run in runs:
+                runs[event.run] = waiting(runs[event.run], event)
+                shown.run(runs[event.run])
             case RunProgress():
                 shown.progress(short(event.organization), event.fraction, event.message)
             case RunLog() if logs:

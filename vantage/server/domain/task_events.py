@@ -51,7 +51,14 @@ class RunLogged:
     dropped: int
 
 
-Body = RunMoved | TaskEnded | RunProgressed | RunLogged
+@dataclass(frozen=True, slots=True)
+class RunWaits:
+    """Who could take a queued run has come or gone; not kept."""
+
+    run: Run
+
+
+Body = RunMoved | TaskEnded | RunProgressed | RunLogged | RunWaits
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,6 +32,10 @@ class Bus:
             for mailbox in self._watchers.get(event.task, ()):
                 mailbox.put(event)
 
+    def watches(self, task: str) -> bool:
+        """Whether somebody watches a task."""
+        return task in self._watchers
+
     @property
     def watched(self) -> int:
         """How many tasks somebody watches."""

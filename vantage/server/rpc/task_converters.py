@@ -14,7 +14,7 @@ from vantage.api.types.v1 import types_pb2
 from vantage.common.errors import Reason, VantageError, error
 from vantage.server.domain.contents import Failure, Payload, inline_payload, referenced_payload
 from vantage.server.domain.runs import DEFAULT_ATTEMPTS, OPEN, Run
-from vantage.server.domain.task_events import Event, RunLogged, RunMoved, RunProgressed, TaskEnded
+from vantage.server.domain.task_events import Event, RunLogged, RunMoved, RunProgressed, RunWaits, TaskEnded
 from vantage.server.domain.tasks import OnFailure, Target, Task, TaskSpec
 from vantage.server.domain.waits import Wait
 from vantage.server.services.tasks import Item, Snapshot
@@ -265,6 +265,11 @@ def _event_to_proto(event: Event, liveness: Liveness, waits: Mapping[str, Wait])
             message.run_log.organization = organization
             message.run_log.lines.extend(lines)
             message.run_log.dropped_lines = dropped
+        case RunWaits(run):
+            message.run_waits.run = run.name
+            message.run_waits.organization = run.organization
+            if (wait := waits.get(run.name)) is not None:
+                message.run_waits.wait.CopyFrom(wait_to_proto(wait))
         case _:
             assert_never(event.body)
     return message

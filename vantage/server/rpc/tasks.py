@@ -13,7 +13,7 @@ from vantage.api.task.v1 import task_pb2, task_service_pb2, task_service_pb2_grp
 from vantage.common.errors import VantageError
 from vantage.server.domain.contents import DEFAULT_INLINE_LIMIT
 from vantage.server.domain.runs import Run
-from vantage.server.domain.task_events import RunMoved
+from vantage.server.domain.task_events import RunMoved, RunWaits
 from vantage.server.domain.tasks import Task, TaskState
 from vantage.server.rpc.context import current_principal, current_user
 from vantage.server.rpc.task_converters import (
@@ -115,7 +115,7 @@ class TaskServicer(task_service_pb2_grpc.TaskServiceServicer):
         if isinstance(item, Snapshot):
             runs: Sequence[Run] = item.task.runs
         else:
-            runs = (item.body.run,) if isinstance(item.body, RunMoved) else ()
+            runs = (item.body.run,) if isinstance(item.body, RunMoved | RunWaits) else ()
         return item_to_proto(item, self._liveness, await self._waits.of(runs))
 
     def _question(self, request_id: str, spec: task_pb2.TaskSpec) -> Question:

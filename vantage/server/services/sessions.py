@@ -79,6 +79,7 @@ class Sessions:
         self.settings = settings or SessionSettings()
         self.book = LeaseBook()
         self.leases = Timers(clock, self._lose)
+        self.on_attendance: Callable[[str], None] | None = None
         self.on_relay_answer: Callable[[RelayAnswer], None] | None = None
         self._commits = commits
         self._clock = clock
@@ -218,7 +219,12 @@ class Sessions:
                 await self._reaffirm(session.node)
             except VantageError as problem:
                 session.outbox.end(Goodbye(problem.reason, problem.message))
+        self._tell_attendance(session)
         return "" if older is None else older.instance_id
+
+    def _tell_attendance(self, session: NodeSession) -> None:
+        if self.on_attendance is not None and not self._stopping:
+            self.on_attendance(session.node.organization)
 
     def _watch(self, node: str) -> None:
         """Look at a node again when its first lease ends, or when it has been silent for as long as a lease lasts."""
@@ -271,6 +277,7 @@ class Sessions:
         log.info("node disconnected", extra={"node": node, "instance": session.instance_id})
         if not self._stopping:
             await self._commits.database.write(partial(presence_store.seen, node=node, at=now))
+        self._tell_attendance(session)
 
     async def _lose(self, due: Sequence[str]) -> None:
         now, moment = self._clock.now(), self._clock.monotonic()

@@ -57,6 +57,7 @@ _OPEN_AT = (
 )
 _LEASED_TO = select(run).where(run.c.node == bindparam("wanted"), text("state IN (2, 3)")).with_for_update()
 _HELD = select(run).where(text("state = 1"), run.c.retry_time.is_not(None))
+_QUEUED_AT = select(run).where(text("state = 1"), run.c.organization.in_(bindparam("wanted", expanding=True)))
 _NODES_WITH_LEASES = select(run.c.node).where(text("state IN (2, 3)")).distinct()
 _INLINE_SO_FAR = func.sum(case((content.c.inline.is_not(None), content.c.size), else_=0)).over(order_by=content.c.run)
 _RESULTS: Select[Any] = select(
@@ -230,6 +231,12 @@ def leased_to(connection: Connection, node: str) -> list[Run]:
 def held(connection: Connection) -> list[Run]:
     """Runs that wait in the queue before they are tried again."""
     return [build_run(row) for row in connection.execute(_HELD)]
+
+
+def queued_at(connection: Connection, organizations: Iterable[str], limit: int) -> list[Run]:
+    """Runs of organizations that wait in the queue, the oldest first."""
+    rows = connection.execute(_QUEUED_AT.order_by(run.c.name).limit(limit), {"wanted": list(organizations)})
+    return [build_run(row) for row in rows]
 
 
 def nodes_with_leases(connection: Connection) -> list[str]:

@@ -569,8 +569,9 @@ class TaskEvent(_message.Message):
     TASK_FINISHED_FIELD_NUMBER: _builtins.int
     RUN_PROGRESS_FIELD_NUMBER: _builtins.int
     RUN_LOG_FIELD_NUMBER: _builtins.int
+    RUN_WAITS_FIELD_NUMBER: _builtins.int
     sequence: _builtins.int
-    """Position in the task's events, from 1 without gaps. 0 for events that are not kept (progress, log lines)."""
+    """Position in the task's events, from 1 without gaps. 0 for events that are not kept (progress, log lines, waits)."""
     @_builtins.property
     def time(self) -> _timestamp_pb2.Timestamp:
         """When."""
@@ -601,6 +602,10 @@ class TaskEvent(_message.Message):
     def run_log(self) -> Global___RunLog:
         """Log lines of a run; not kept."""
 
+    @_builtins.property
+    def run_waits(self) -> Global___RunWaits:
+        """A node that a queued run waits for has come or gone; not kept."""
+
     def __init__(
         self,
         *,
@@ -612,12 +617,13 @@ class TaskEvent(_message.Message):
         task_finished: Global___TaskFinished | None = ...,
         run_progress: Global___RunProgress | None = ...,
         run_log: Global___RunLog | None = ...,
+        run_waits: Global___RunWaits | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["event", b"event", "run_changed", b"run_changed", "run_finished", b"run_finished", "run_log", b"run_log", "run_progress", b"run_progress", "snapshot", b"snapshot", "task_finished", b"task_finished", "time", b"time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["event", b"event", "run_changed", b"run_changed", "run_finished", b"run_finished", "run_log", b"run_log", "run_progress", b"run_progress", "run_waits", b"run_waits", "snapshot", b"snapshot", "task_finished", b"task_finished", "time", b"time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["event", b"event", "run_changed", b"run_changed", "run_finished", b"run_finished", "run_log", b"run_log", "run_progress", b"run_progress", "sequence", b"sequence", "snapshot", b"snapshot", "task_finished", b"task_finished", "time", b"time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["event", b"event", "run_changed", b"run_changed", "run_finished", b"run_finished", "run_log", b"run_log", "run_progress", b"run_progress", "run_waits", b"run_waits", "sequence", b"sequence", "snapshot", b"snapshot", "task_finished", b"task_finished", "time", b"time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["snapshot", "run_changed", "run_finished", "task_finished", "run_progress", "run_log"]  # noqa: Y015
+    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["snapshot", "run_changed", "run_finished", "task_finished", "run_progress", "run_log", "run_waits"]  # noqa: Y015
     _WhichOneofArgType_event: _TypeAlias = _typing.Literal["event", b"event"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_event) -> _WhichOneofReturnType_event | None: ...
 
@@ -794,3 +800,35 @@ class RunLog(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___RunLog: _TypeAlias = RunLog  # noqa: Y015
+
+@_typing.final
+class RunWaits(_message.Message):
+    """What a queued run waits for now. May come late: a run that is known to have gone on waits no more."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RUN_FIELD_NUMBER: _builtins.int
+    ORGANIZATION_FIELD_NUMBER: _builtins.int
+    WAIT_FIELD_NUMBER: _builtins.int
+    run: _builtins.str
+    """tasks/{task}/runs/{run}."""
+    organization: _builtins.str
+    """organizations/{organization}."""
+    @_builtins.property
+    def wait(self) -> Global___Wait:
+        """What it waits for."""
+
+    def __init__(
+        self,
+        *,
+        run: _builtins.str = ...,
+        organization: _builtins.str = ...,
+        wait: Global___Wait | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["wait", b"wait"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["organization", b"organization", "run", b"run", "wait", b"wait"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RunWaits: _TypeAlias = RunWaits  # noqa: Y015
