@@ -157,7 +157,7 @@ async def test_images_that_do_not_arrive_end_their_own_runs_and_no_others(
             "policy": {
                 "images": [{"repository": "**", "keys": ["author.pub"], "signed_as": [f"{registry.address}/**"]}]
             },
-            "registries": [{"address": proxy.address, "timeout": 3}],
+            "registries": [{"address": proxy.address, "timeout": 2}],
             "limits": {"memory": "256MiB", "max_image_size": "64MiB"},
         }
         async with station.running():
