@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 SIGNATURE = "https://sigstore.dev/cosign/sign/v1"
 """A plain signature; payloads of cosign's classic layout count as statements of it."""
 
@@ -12,3 +14,8 @@ ATTESTATIONS = {
     "vulnerabilities": "https://cosign.sigstore.dev/attestation/vuln/v1",
 }
 """Short names of the types of attestations that nodes can be told to ask for."""
+
+
+def is_of(predicate: str, kinds: Iterable[str]) -> bool:
+    """Whether a statement's type is one of these, in any version of it (``.../v1.5``) that has no type of its own."""
+    return any(predicate == each or predicate.startswith(f"{each}/v") for each in kinds)

@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from vantage.common import oci, pki
+from vantage.common import image_signing, oci, pki
 from vantage.common.errors import Reason, VantageError
 from vantage.common.image_signing import (
     MAX_ATTESTATION,
@@ -164,6 +164,17 @@ async def test_what_is_malformed_or_too_large_or_too_much_does_not_count_and_doe
         found = await read_statements(connection, image)
         assert (len(found.statements), found.unusable) == (1, 2)
         assert await verify_image(connection, image, KEYS) == ["author"]
+
+
+async def test_only_so_much_is_read_about_an_image(registry: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
+    image = await push_image(registry.address)
+    async with connected(image) as connection:
+        for key in (AUTHOR, REVIEWER):
+            await sign_image(connection, image, key)
+        size = len((await read_statements(connection, image)).statements[0].content)
+        monkeypatch.setattr(image_signing, "MAX_TOTAL", 2 * size - 1)
+        found = await read_statements(connection, image)
+        assert (len(found.statements), found.size) == (1, size)
 
 
 async def test_only_so_many_are_looked_at(registry: Registry) -> None:

@@ -52,7 +52,7 @@ def test_what_trusted_keys_have_signed_is_proven_and_kept() -> None:
 @pytest.mark.parametrize(
     ("given", "reason"),
     [
-        (replace(evidence(), manifest=b"{}"), Reason.IMAGE_TAMPERED),
+        (replace(evidence(), manifest=evidence().manifest + b" "), Reason.IMAGE_TAMPERED),
         (replace(evidence(), config=CONFIG + b" "), Reason.IMAGE_TAMPERED),
         (replace(evidence(), config=b""), Reason.IMAGE_TAMPERED),
         (evidence(mediaType="application/vnd.oci.image.index.v1+json"), Reason.IMAGE_NOT_ALLOWED),

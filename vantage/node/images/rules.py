@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from vantage.common.errors import Reason, VantageError, error
-from vantage.common.predicate_types import SIGNATURE
+from vantage.common.predicate_types import SIGNATURE, is_of
 from vantage.node.argument_bounds import ArgumentBounds
 from vantage.node.config import PolicySection
 from vantage.node.image_sections import ImageRule
@@ -100,9 +100,7 @@ class ImagePolicy:
 
     def wanted(self, predicate: str) -> bool:
         """Whether statements of a type matter to any rule."""
-        return predicate == SIGNATURE or any(
-            predicate == each or predicate.startswith(f"{each}/v") for each in self.predicates
-        )
+        return predicate == SIGNATURE or is_of(predicate, self.predicates)
 
     def judge(self, case: Case) -> Verdict:
         """What the policy says of a case; without facts, whether it may still be allowed once they are known."""

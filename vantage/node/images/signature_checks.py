@@ -8,7 +8,7 @@ from typing import ClassVar
 
 from vantage.common.errors import Reason
 from vantage.common.image_statements import counts_for
-from vantage.common.predicate_types import SIGNATURE
+from vantage.common.predicate_types import SIGNATURE, is_of
 from vantage.node.images.checks import Case, refuse
 from vantage.node.images.facts import ImageFacts, Proven
 from vantage.node.images.keys import TrustedKey
@@ -26,7 +26,7 @@ class _Tally:
 
 
 def _tally(case: Case, keys: Collection[TrustedKey], predicates: Collection[str], signed_as: Collection[str]) -> _Tally:
-    proven = [each for each in case.facts.proven if _is_of(each, predicates)] if case.facts is not None else []
+    proven = [each for each in case.facts.proven if is_of(each.predicate, predicates)] if case.facts is not None else []
     tally = _Tally()
     for key in keys:
         theirs = [each for each in proven if each.fingerprint == key.fingerprint]
@@ -43,11 +43,6 @@ def _tally(case: Case, keys: Collection[TrustedKey], predicates: Collection[str]
         else:
             tally.good[key.fingerprint] = key.name
     return tally
-
-
-def _is_of(proven: Proven, predicates: Collection[str]) -> bool:
-    """Whether a statement is of one of these types, in any version of it (``…/v1.5``) that has no type of its own."""
-    return any(proven.predicate == each or proven.predicate.startswith(f"{each}/v") for each in predicates)
 
 
 def _is_elsewhere(proven: Proven, repository: str, signed_as: Collection[str]) -> bool:
