@@ -22,6 +22,7 @@ from vantage.client.keyring import KeyFiles
 from vantage.common import pki
 from vantage.common.errors import Reason, RefusedError
 from vantage.common.trust import TrustStore
+from vantage.node import admin
 from vantage.node.door import RunCallbacks
 from vantage.node.secrecy import SEEN_FILE
 from vantage.testing.peer_network import PATIENCE, PeerNetwork
@@ -33,9 +34,16 @@ SIGNED: dict[str, Any] = {"policy": {"allow_unsigned": False}, "trust": {"first_
 MARK = "marker-of-a-secret-question"
 
 
+@pytest.fixture
+def release() -> list[dict[str, Any]]:
+    """What must hold before something leaves hilda's node."""
+    return []
+
+
 @pytest_asyncio.fixture
-async def network(tmp_path: Path) -> AsyncIterator[PeerNetwork]:
-    settings = dict.fromkeys(("clara", "hilda"), SIGNED)
+async def network(tmp_path: Path, release: list[dict[str, Any]]) -> AsyncIterator[PeerNetwork]:
+    ruled = {**SIGNED, "policy": {**SIGNED["policy"], "release": release}}
+    settings = {"clara": SIGNED, "hilda": ruled}
     async with PeerNetwork.running(tmp_path / "network", tuple(settings), settings=settings) as running:
         yield running
 
@@ -130,3 +138,34 @@ async def test_a_task_that_delegates_nothing_cannot_ask_others(network: PeerNetw
         assert caught.value.reason is Reason.ORDER_EXCEEDS_PARENT
         network.end("clara", "alone")
         await handle.results()
+
+
+@pytest.mark.parametrize("release", [[{"columns": ["name"], "approval": "every_result"}]])
+async def test_a_person_sees_the_open_result_and_the_researcher_a_sealed_one(
+    network: PeerNetwork, client: AsyncClient, tmp_path: Path
+) -> None:
+    handle = await client.tasks.run(
+        image=IMAGE,
+        function="lend",
+        arguments={"name": f"{MARK}hilda"},
+        collaboration=COLLABORATION,
+        organizations=["hilda"],
+    )
+    async with asyncio.timeout(PATIENCE):
+        await network.door("hilda", MARK)
+        network.end("hilda", MARK)
+        async for event in handle.events():
+            if "looked at the result" in str(event):
+                break
+        data = next((tmp_path / "network" / "hilda").rglob(admin.SOCKET_NAME)).parent
+        (waiting,) = await asyncio.to_thread(admin.ask, data, "approvals.list")
+        assert waiting["requester"] == f"{HOME}/users/{RESEARCHER}"
+        shown = await asyncio.to_thread(admin.ask, data, "approvals.show", id=waiting["id"])
+        assert MARK in shown["preview"]
+        await asyncio.to_thread(admin.ask, data, "approvals.decide", id=waiting["id"], allow=True)
+        (result,) = await handle.results()
+    assert result.value == {"name": f"{MARK}hilda"}
+    assert result.verified
+    for path in (tmp_path / "network" / "server").rglob("*"):
+        if path.is_file():
+            assert MARK.encode() not in path.read_bytes(), path
