@@ -63,6 +63,11 @@ policy:
   #    threshold: 1                # how many of them must have signed
   #    functions: [summary]        # leave out to allow all that the image declares
   #    users: [clara/alice]        # who may run it; leave out to allow all who may ask. More: docs/image-trust.md
+  release: []                      # what must hold before something leaves
+  #  - datasets: [patients]
+  #    counts: ["**.n"]            # where numbers of persons stand in results
+  #    minimum_count: 10
+  #    approval: first_run         # or every_result; see 'vantage node approvals'
   # organizations: [clara]         # who may ask; leave out to allow all of the collaboration
   # users: [alice]
   # nodes: []                      # nodes whose running algorithms may ask; needed when users is set
@@ -282,6 +287,12 @@ def _describe(loaded: NodeConfig) -> None:
         _describe_rule(rule)
     for registry in loaded.registries:
         click.echo(f"  from {registry.address}: {registry.way}")
+    if policy.release:
+        from vantage.node.release.terms import describe
+
+        click.echo("what must hold before something leaves:")
+        for demand in policy.release:
+            click.echo(f"  {describe(demand)}")
     asking = ", ".join(policy.organizations) if policy.organizations is not None else "all of the collaboration"
     click.echo(f"who may ask: {asking}{'; users ' + ', '.join(policy.users) if policy.users is not None else ''}")
     leaves = [
@@ -300,6 +311,9 @@ def _describe(loaded: NodeConfig) -> None:
     hosts = ", ".join(join_host(each.host, each.port) for each in policy.egress)
     click.echo(f"hosts that may be connected with: {hosts or 'none'}")
     click.echo(f"executor: {loaded.executor}, {loaded.slots} at once")
+    if loaded.executor == "docker":
+        how = "only when its sandbox holds" if loaded.production else "whatever its sandbox holds (production: false)"
+        click.echo(f"starts {how}: see 'vantage node doctor'")
 
 
 @node.command(epilog="\b\nExample:\n  vantage node start --config /srv/node/node.yaml")

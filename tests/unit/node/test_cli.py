@@ -82,6 +82,33 @@ def test_check_says_how_registries_are_reached(tmp_path: Path) -> None:
         assert line in result.output
 
 
+def test_check_reads_back_what_must_hold_before_something_leaves(tmp_path: Path) -> None:
+    init(tmp_path)
+    certify(tmp_path)
+    path = tmp_path / "node.yaml"
+    rules = [
+        {"repository": "r.example/**", "functions": ["f"], "counts": ["n"], "minimum_count": 10},
+        {
+            "counts": ["*"],
+            "minimum_count": 5,
+            "small_counts": "suppress",
+            "columns": ["a", "b"],
+            "approval": "first_run",
+        },
+        {"media_types": ["text/csv"], "max_result_bytes": "1KiB", "approval": "every_result"},
+    ]
+    path.write_text(path.read_text().replace("  release: []", f"  release: {json.dumps(rules)}"))
+    result = CliRunner().invoke(node, ["check", "--config", str(path)])
+    assert result.exit_code == 0, result.output
+    for line in (
+        "r.example/**; functions f: at least 10 in n, else nothing leaves",
+        "**: at least 5 in *, what is about fewer is blanked; only a, b; a person approves of each image and function",
+        "**: of type text/csv; at most 1024 bytes; a person approves of whatever leaves",
+        "(production: false)",
+    ):
+        assert line in result.output
+
+
 def test_check_reads_the_rules_for_images_back_and_loads_their_keys(tmp_path: Path) -> None:
     init(tmp_path)
     certify(tmp_path)

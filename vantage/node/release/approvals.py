@@ -124,6 +124,7 @@ class Approvals:
         self._clock = clock
         self._say = say
         self._decided: dict[str, asyncio.Event] = {}
+        self._deciding = asyncio.Lock()
 
     @classmethod
     async def open(
@@ -185,8 +186,8 @@ class Approvals:
                 await decided.wait()
             finally:
                 self._decided.pop(item.id, None)
-            known = self._items[item.id]
-        if known.decision == "denied":
+            known = self._items.get(item.id, item)
+        if known.decision != "allowed":  # also when the attempt has ended meanwhile
             told = f": {known.told}" if known.told else ""
             raise error(Reason.APPROVAL_DENIED, f"the admin of the node did not approve of the {item.kind}{told}")
 
@@ -198,6 +199,10 @@ class Approvals:
             ConflictError: ALREADY_EXISTS, it was decided before, otherwise.
             RunError: SCRATCH_UNAVAILABLE.
         """
+        async with self._deciding:  # of two that contradict each other the first counts
+            return await self._decide(name, allow, told, who)
+
+    async def _decide(self, name: str, allow: bool, told: str, who: str) -> Item:
         item = self._items.get(name)
         if item is None:
             raise error(Reason.NOT_FOUND, f"nothing waits under {name}: see 'vantage node approvals list'")

@@ -71,3 +71,27 @@ def terms_of(rules: Iterable[ReleaseRule], repository: str, function: str, datas
         first_run=any(rule.approval == FIRST_RUN for rule in found),
         every_result=any(rule.approval == EVERY_RESULT for rule in found),
     )
+
+
+def describe(rule: ReleaseRule) -> str:
+    """A rule in one line, for the node's admin."""
+    whose = [rule.repository]
+    if rule.functions is not None:
+        whose.append(f"functions {', '.join(rule.functions)}")
+    if rule.datasets is not None:
+        whose.append(f"datasets {', '.join(sorted(rule.datasets))}")
+    demands = []
+    if rule.counts:
+        then = "what is about fewer is blanked" if rule.small_counts == "suppress" else "else nothing leaves"
+        demands.append(f"at least {rule.minimum_count} in {', '.join(rule.counts)}, {then}")
+    if rule.columns is not None:
+        demands.append(f"only {', '.join(rule.columns) or 'nothing'}")
+    if rule.media_types is not None:
+        demands.append(f"of type {', '.join(rule.media_types) or 'none'}")
+    if rule.max_result_bytes is not None:
+        demands.append(f"at most {rule.max_result_bytes} bytes")
+    if rule.approval == FIRST_RUN:
+        demands.append("a person approves of each image and function once")
+    if rule.approval == EVERY_RESULT:
+        demands.append("a person approves of whatever leaves")
+    return f"{'; '.join(whose)}: {'; '.join(demands)}"
