@@ -31,7 +31,7 @@ async def test_a_run_is_accepted_started_and_completed_with_its_result(station: 
     async with station.running():
         session = await station.session()
         assert [(each.name, each.format) for each in session.hello.datasets] == [("lung", "csv")]
-        assert session.hello.slots == 2
+        assert session.hello.slots == 2 + 4  # four wait here, and fetch their images meanwhile
         assert session.hello.executor == "process"  # without a sandbox, and says so
         message = assign("echo", '{"value": 7}')
         completed = await finish(session, message)

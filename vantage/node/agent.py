@@ -52,6 +52,8 @@ from vantage.node.tunnels.build import build_tunnels
 
 log = logging.getLogger(__name__)
 
+MAX_SLOTS = 1_000
+"""What the server takes of a node."""
 _FAREWELL_SECONDS = 10.0
 """How long the node waits at the end for the server to acknowledge what it said."""
 
@@ -272,8 +274,11 @@ class Agent:
             instance_id=self._instance,
             datasets=self._catalogue,
             leases=journal.leases(),
-            # What waits for a person needs none of them.
-            slots=self._config.slots + (MAX_WAITING if self._config.policy.asks_people else 0),
+            # What waits for a person needs no slot.
+            slots=min(
+                self._config.slots + self._config.queue + (MAX_WAITING if self._config.policy.asks_people else 0),
+                MAX_SLOTS,
+            ),
             transport=transport.kind,
             executor=self._config.executor,
         )

@@ -15,6 +15,7 @@ from vantage.api.types.v1 import types_pb2
 from vantage.common.clock import Clock
 from vantage.common.errors import Reason, RefusedError, VantageError, error
 from vantage.common.retries import MENDABLE
+from vantage.node.active import Active
 from vantage.node.audit import NodeAudit
 from vantage.node.boxes import Box, Boxes, StoredFile
 from vantage.node.config import NodeConfig
@@ -23,7 +24,7 @@ from vantage.node.execution import Execution
 from vantage.node.executor.base import Executor
 from vantage.node.intake import Intake, Order, deadline_of
 from vantage.node.journal import Journal
-from vantage.node.orders import GivenOrder, OrderGate
+from vantage.node.orders import OrderGate
 from vantage.node.payloads import Payloads
 from vantage.node.release.consent import Consent
 from vantage.node.release.examiner import Examiner
@@ -40,28 +41,6 @@ log = logging.getLogger(__name__)
 
 _Outcome = types_pb2.Payload | VantageError | None
 """A result, why there is none, or None when that was said already."""
-
-
-@dataclass
-class Active:
-    """A run under way.
-
-    Attributes:
-        stop: why it is being stopped: a reason to report, or None when nothing is to be said.
-        waiting: whether a person has to decide before it goes on, and nothing of it runs meanwhile.
-        left: whether what there is of it stays, for the process after this one.
-        given: the order that was taken for it, if it has one.
-        answered: whether the algorithm has answered: what happens from then on, happens to its answer.
-    """
-
-    lease: pb.Lease
-    task: asyncio.Task[None] | None = None
-    stopping: bool = False
-    stop: str | None = None
-    waiting: bool = False
-    left: bool = False
-    given: GivenOrder | None = None
-    answered: bool = False
 
 
 @dataclass(frozen=True)
@@ -167,7 +146,7 @@ class Attempts:
                 self._tools.audit.decided(assign, problem)
                 await self._reporter.refused(assign.lease, problem, retryable=problem.reason in MENDABLE)
                 return None
-            active.given = startable.order.context.order
+            self._given(active, startable.order)
             self._tools.audit.decided(assign, None)
             self._reporter.accepted(assign.lease)
             try:
@@ -175,7 +154,7 @@ class Attempts:
             except RefusedError as problem:
                 await self._denied(assign, active, problem)
                 return None
-            return await self._hand_over(startable.order, active, await self.execution.begin(startable))
+            return await self._hand_over(startable.order, active, await self.execution.begin(startable, active))
 
         await self._conduct(assign, active, work)
 
@@ -192,8 +171,8 @@ class Attempts:
             self._reporter.accepted(lease)
             async with self._removed_at_the_end(box, active):
                 order = await self._intake.resume(assign, self._make_room(assign), box)
-                active.given = order.context.order
-                outcome = await self._while_allowed(order, self.execution.go_on(order, box))
+                self._given(active, order)
+                outcome = await self._while_allowed(order, self.execution.go_on(order, box, active))
             return await self._hand_over(order, active, outcome)
 
         await self._conduct(assign, active, work)
@@ -268,6 +247,11 @@ class Attempts:
         elif outcome is not None:
             await self._reporter.succeeded(assign.lease, outcome, self._tidy(assign))
 
+    def _given(self, active: Active, order: Order) -> None:
+        active.given = order.context.order
+        if active.given is not None:
+            active.requester = active.given.verified.root_requester
+
     def _tidy(self, assign: pb.Assign) -> Callable[[], Coroutine[None, None, None]]:
         return partial(self.execution.tidy, assign.lease)
 
@@ -317,6 +301,7 @@ class Attempts:
         self, order: Order, active: Active, outcome: StoredResult | VantageError
     ) -> types_pb2.Payload | VantageError:
         active.answered = True
+        active.enter("handed over")
         if isinstance(outcome, VantageError):
             return outcome
         lease = order.assign.lease

@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from vantage.api.node.v1 import node_session_service_pb2 as pb
 from vantage.common.errors import Reason, VantageError, error
+from vantage.node.capacity import Need
 from vantage.node.door import StoredResult
 from vantage.node.executor.base import Existing, Exit
 from vantage.node.journal import Journal
@@ -73,6 +74,7 @@ class Box(_Record):
         container: the engine's id of it.
         image: id of the image that it was created from.
         token: of the run's local API.
+        need: what it takes of the machine.
         egress: hosts that its function declares.
         began: ``time.monotonic`` just before it started: no container outlives the machine, whose clock that is.
         stored: the result that was submitted.
@@ -87,6 +89,7 @@ class Box(_Record):
     image: str
     token: str
     began: float
+    need: Need = Need()
     egress: tuple[str, ...] = ()
     stored: StoredFile | None = None
     reported: Told | None = None

@@ -138,6 +138,13 @@ class LimitsSection(Section):
     max_connections: int = Field(default=64, ge=1, le=1_000)
 
 
+class CapacitySection(Section):
+    """What all runs together may take of the machine; what is left out is all that it has. GPUs: ``docker.gpus``."""
+
+    cpus: float | None = Field(default=None, gt=0, le=100_000)
+    memory: Bytes | None = None
+
+
 class DockerSection(Section):
     """Which engine runs the containers, in which image it is examined (any with python3), which GPUs it may lend."""
 
@@ -169,6 +176,8 @@ class NodeConfig(Section):
     trust: TrustSection = TrustSection()
     limits: LimitsSection = LimitsSection()
     slots: int = Field(default=2, ge=1, le=1000)
+    queue: int = Field(default=4, ge=0, le=100)
+    capacity: CapacitySection = CapacitySection()
     executor: Literal["docker", "process"] = "docker"
     on_stop: Literal["drain", "leave"] = "drain"
     allow_unsandboxed: bool = False

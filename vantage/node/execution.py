@@ -13,7 +13,9 @@ from pathlib import Path
 
 from vantage.api.node.v1 import node_session_service_pb2 as pb
 from vantage.common.errors import Reason, VantageError, error
+from vantage.node.active import Active
 from vantage.node.boxes import Box, Boxes
+from vantage.node.capacity import Need, capacity_of
 from vantage.node.config import NodeConfig
 from vantage.node.door import StoredResult
 from vantage.node.executor.base import Executor, Exit
@@ -72,10 +74,10 @@ class Execution:
         self._serve = serve
         self._reporter = reporter
         self._scratch = config.data_dir / "runs"
-        self._slots = asyncio.Semaphore(config.slots)
+        self.capacity = capacity_of(config)
         self._directories: set[Path] = set()
 
-    async def begin(self, startable: Startable) -> StoredResult | VantageError:
+    async def begin(self, startable: Startable, active: Active) -> StoredResult | VantageError:
         """Run an algorithm to its end; returns its result, or why there is none.
 
         Raises:
@@ -91,13 +93,19 @@ class Execution:
             await self._services.provide(lease, startable.order.context, lambda: door.scratch)
             return await self._executor.run(startable.job, door)
 
-        # Before the slot: a long pull keeps nobody else from running.
+        job, spec = startable.job, startable.order.assign.spec
+        central = startable.trusted.declaration.function(spec.function).kind == "central"
+        need = Need(job.limits.cpus, job.limits.memory, job.gpus, central, subtask=bool(spec.parent_run))
+        # Before there is room for it: a long pull keeps nobody else from running.
+        active.enter("fetched")
         await self._source.fetch(startable.trusted, tell)
-        async with self._slots:
-            return await self._through_door(startable.order, run, spent=0.0)
+        active.enter("waiting for room")
+        async with self.capacity.room(active.requester, need):
+            active.enter("running")
+            return await self._through_door(startable.order, run, need, spent=0.0)
 
-    async def go_on(self, order: Order, box: Box) -> StoredResult | VantageError:
-        """Go on with a container as it is; as ``begin``. A slot is not waited for: the container has it already."""
+    async def go_on(self, order: Order, box: Box, active: Active) -> StoredResult | VantageError:
+        """Go on with a container as it is; as ``begin``. Room is not waited for: the container has it already."""
 
         async def adopt(door: RunDoor) -> Exit:
             door.started()
@@ -105,9 +113,13 @@ class Execution:
                 return box.ended
             return await self._executor.adopt(box.existing(order.assign.lease), door)
 
-        return await self._through_door(order, adopt, spent=max(time.monotonic() - box.began, 0.0))
+        active.enter("running")
+        with self.capacity.held(active.requester, box.need):
+            return await self._through_door(order, adopt, box.need, spent=max(time.monotonic() - box.began, 0.0))
 
-    async def _through_door(self, order: Order, execute: _Execute, *, spent: float) -> StoredResult | VantageError:
+    async def _through_door(
+        self, order: Order, execute: _Execute, need: Need, *, spent: float
+    ) -> StoredResult | VantageError:
         lease, policy = order.assign.lease, self._config.policy
         async with (
             self._tunnels.run(lease, order.context) as peers,
@@ -116,6 +128,7 @@ class Execution:
             door = RunDoor(
                 lease,
                 order.context,
+                need,
                 partial(self.make_directory, lease),
                 policy,
                 self._reporter,

@@ -16,6 +16,7 @@ from vantage.api.node.v1 import node_session_service_pb2 as pb
 from vantage.api.task.v1 import task_pb2
 from vantage.common.errors import Reason, VantageError, error
 from vantage.node.boxes import Box, Boxes, StoredFile, Told
+from vantage.node.capacity import Need
 from vantage.node.config import PolicySection
 from vantage.node.door import ByteStream, RunCallbacks, RunContext, StoredResult
 from vantage.node.executor.base import Exit
@@ -44,6 +45,7 @@ class RunDoor:
         self,
         lease: pb.Lease,
         context: RunContext,
+        need: Need,
         make_scratch: Callable[[], Path],
         policy: PolicySection,
         reporter: Reporter,
@@ -58,6 +60,7 @@ class RunDoor:
         self.tail: deque[str] = deque(maxlen=_TAIL)
         self._lease = lease
         self._context = context
+        self._need = need
         self._make_scratch = make_scratch
         self._policy = policy
         self._reporter = reporter
@@ -107,6 +110,7 @@ class RunDoor:
             container=container,
             image=image,
             token=context.token,
+            need=self._need,
             began=time.monotonic(),
             egress=context.declared_egress,
         )

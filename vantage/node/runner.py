@@ -9,7 +9,8 @@ from collections.abc import Callable, Coroutine
 from vantage.api.node.v1 import node_session_service_pb2 as pb
 from vantage.common.clock import Clock
 from vantage.common.errors import Reason, error
-from vantage.node.attempts import Active, Attempts, Tools
+from vantage.node.active import Active
+from vantage.node.attempts import Attempts, Tools
 from vantage.node.config import NodeConfig
 from vantage.node.executor.base import Found
 from vantage.node.journal import Entry, Journal
@@ -149,6 +150,7 @@ class Runner:
         for active in self._active.values():
             if attempt_of(active.lease.run, active.lease.attempt) == attempt:
                 active.waiting = now
+                active.enter("waiting for its admin" if now else "going on")
                 if now and self._draining:
                     self._leave(active)
 
@@ -157,7 +159,7 @@ class Runner:
         self._stop(active, None)
 
     def _begin(self, assign: pb.Assign, work: _Step) -> None:
-        active = self._active[assign.lease.lease_id] = Active(assign.lease)
+        active = self._active[assign.lease.lease_id] = Active(assign.lease, requester=assign.creator)
         self._idle.clear()
         active.task = asyncio.create_task(self._guard(assign, active, work), name=assign.lease.run)
 
@@ -165,6 +167,7 @@ class Runner:
         if active.stopping:
             return
         active.stopping, active.stop = True, reason
+        active.enter("stopped")
         if active.task is not None:
             active.task.cancel()
 
