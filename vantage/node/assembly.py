@@ -18,8 +18,8 @@ def assemble(config: NodeConfig) -> Parts:
         from vantage.node.executor.process import ProcessExecutor
         from vantage.node.sources import ModuleSource
 
-        executor = ProcessExecutor(allow_unsandboxed=config.allow_unsandboxed)
-        return Parts(ModuleSource(config.process), executor, serve)
+        plain = ProcessExecutor(allow_unsandboxed=config.allow_unsandboxed)
+        return Parts(ModuleSource(config.process), plain, serve)
     from vantage.node.executor.docker import DockerExecutor
     from vantage.node.images.source import ImageSource
     from vantage.node.images.tokens import ServerTokens
@@ -27,4 +27,5 @@ def assemble(config: NodeConfig) -> Parts:
     tokens = ServerTokens()
     source = ImageSource(config, tokens)
     engine = config.docker
-    return Parts(source, DockerExecutor(engine.host, config.data_dir, config.slots, engine.gpus), serve, tokens.through)
+    executor = DockerExecutor(engine.host, config.data_dir, config.slots, engine.gpus, config.limits.grace)
+    return Parts(source, executor, serve, tokens.through)

@@ -92,13 +92,17 @@ limits:
   pids: 256
   scratch: 1GiB
   max_runtime: 24h
+  grace: 10s                       # between SIGTERM and SIGKILL when a run is stopped
   max_result_bytes: 64MiB
   max_image_size: 20GiB            # as transported, and unpacked
   max_input_bytes: 4GiB       # files that researchers send with a task
   max_log_lines: 10000
 
-# How many algorithms run at once.
+# How many algorithms run at once, and how many more the node takes to fetch their images meanwhile.
 slots: 2
+queue: 4
+# What all of them together may take; a run takes its limits and waits for room. Left out: all that the machine has.
+# capacity: {{cpus: 4, memory: 16GiB}}
 executor: docker
 
 # What the first SIGTERM means. drain: finish what runs, however long that takes; a second one cancels it.

@@ -130,6 +130,7 @@ class LimitsSection(Section):
     pids: int = Field(default=256, ge=16)
     scratch: Bytes = 1024**3
     max_runtime: Seconds = 24 * 3600
+    grace: Annotated[Seconds, Field(le=600)] = 10
     max_result_bytes: Bytes = 64 * 1024**2
     max_input_bytes: Bytes = 4 * 1024**3
     max_log_lines: int = Field(default=10_000, ge=0)

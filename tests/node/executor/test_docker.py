@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import io
 import re
+import time
 import uuid
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -260,18 +262,81 @@ async def test_a_hundred_megabytes_of_output_do_no_harm(
 
 
 async def test_cancelling_ends_a_container_that_does_not_want_to(
-    executor: DockerExecutor, image: VerifiedImage, box: Box, monkeypatch: pytest.MonkeyPatch
+    image: VerifiedImage, box: Box, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr("vantage.node.executor.docker.GRACE_SECONDS", 1)
+    executor = DockerExecutor(HOST, tmp_path, slots=1, grace=1)
     script = (
         "import signal, time\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\nprint('up', flush=True)\ntime.sleep(600)"
     )
     task = asyncio.create_task(run(executor, image, box, script))
     await box.running.wait()
     task.cancel()
+    began = time.monotonic()
     with pytest.raises(asyncio.CancelledError):
         await task
+    assert time.monotonic() - began > 1  # it was asked first
     assert containers(executor) == []
+    await executor.close()
+
+
+@asynccontextmanager
+async def way_to_the_engine(path: Path) -> AsyncIterator[Callable[[bool], Awaitable[None]]]:
+    """Another socket of the engine, which can be cut, and opened again."""
+    open_now: set[asyncio.StreamWriter] = set()
+    serving: list[asyncio.Future[Any]] = []
+
+    async def pump(source: asyncio.StreamReader, target: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(OSError):
+            while data := await source.read(65536):
+                target.write(data)
+                await target.drain()
+        target.close()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        there, back = await asyncio.open_unix_connection(HOST.removeprefix("unix://"))
+        open_now.update((writer, back))
+        serving.append(asyncio.gather(pump(reader, back), pump(there, writer), return_exceptions=True))
+
+    server: asyncio.Server | None = None
+
+    async def switch(on: bool) -> None:
+        nonlocal server
+        if on:
+            # One that is there, of the time before, is replaced.
+            server = await asyncio.start_unix_server(serve, path)
+            return
+        if server is not None:
+            server.close()
+        for each in list(open_now):
+            each.transport.abort()
+
+    await switch(True)
+    try:
+        yield switch
+    finally:
+        await switch(False)
+        await asyncio.gather(*serving)
+
+
+async def test_an_engine_that_goes_away_is_said_and_its_container_is_removed_when_it_is_back(
+    image: VerifiedImage, box: Box, tmp_path: Path
+) -> None:
+    async with way_to_the_engine(tmp_path / "engine.sock") as switch:
+        # The engine is asked before there is a loop in the product; here it has to be served meanwhile.
+        made = await asyncio.to_thread(DockerExecutor, f"unix://{tmp_path}/engine.sock", tmp_path, 1, (), 1)
+        task = asyncio.create_task(run(made, image, box, "import time\ntime.sleep(600)"))
+        await box.running.wait()
+        await switch(False)
+        with pytest.raises(VantageError) as caught:
+            await task
+        assert caught.value.reason is Reason.EXECUTOR_UNAVAILABLE
+        client = docker.DockerClient(base_url=HOST)
+        left = client.containers.list(all=True, filters={"label": f"{LABEL_NODE}={made.owner}"})
+        assert len(left) == 1
+        await switch(True)
+        await asyncio.to_thread(left[0].wait, condition="removed")
+        client.close()
+        await made.close()
 
 
 async def test_what_a_dead_process_left_is_removed_and_that_of_others_is_not(

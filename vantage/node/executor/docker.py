@@ -20,6 +20,7 @@ import requests
 from docker.errors import APIError, DockerException, NotFound
 from docker.models.containers import Container
 
+from vantage.common.backoff import Backoff
 from vantage.common.errors import Reason, VantageError, error
 from vantage.node.door import Door
 from vantage.node.executor.base import Existing, Exit, Found, Job, UnsandboxedCode
@@ -32,8 +33,6 @@ log = logging.getLogger(__name__)
 LABEL_NODE = "org.vantage.node"
 LABEL_RUN = "org.vantage.run"
 LABEL_LEASE = "org.vantage.lease"
-GRACE_SECONDS = 10
-"""Between SIGTERM and SIGKILL when a run is cancelled."""
 _KILLED = frozenset({137, 143, 255})
 """Statuses of a container that somebody ended: SIGKILL, SIGTERM, and the engine's own after the machine went down."""
 _LAST_OUTPUT = 1.0
@@ -73,19 +72,23 @@ class DockerExecutor:
         data_dir: of the node: marks its containers, so that those of another node on this engine are left alone.
         slots: how many runs there are at once.
         gpus: identifiers of the graphics processors that may be lent to runs.
+        grace: seconds between SIGTERM and SIGKILL when a run is stopped.
 
     Raises:
         UnavailableError: EXECUTOR_UNAVAILABLE, the engine does not answer.
     """
 
-    def __init__(self, host: str, data_dir: Path, slots: int, gpus: Sequence[str] = ()) -> None:
+    def __init__(self, host: str, data_dir: Path, slots: int, gpus: Sequence[str] = (), grace: int = 10) -> None:
         self.owner = owner_of(data_dir)
         self._gpus = GpuPool(gpus)
         self._kept_gpus: dict[str, tuple[str, ...]] = {}
+        self._grace = grace
         self._leaving = False
+        self._removals: set[asyncio.Task[None]] = set()
         self._host = host
-        if (path := host.removeprefix("unix://")) != host:
-            _probe(host, path)
+        self._path = host.removeprefix("unix://") if host.startswith("unix://") else None
+        if self._path is not None:
+            _probe(host, self._path)
         # For what is short; waiting and reading have threads of their own.
         self._threads = ThreadPoolExecutor(max_workers=slots + 4, thread_name_prefix="docker")
         try:
@@ -224,6 +227,9 @@ class DockerExecutor:
 
     async def close(self) -> None:
         """See ``Executor``."""
+        for removal in list(self._removals):
+            removal.cancel()
+        await asyncio.gather(*self._removals, return_exceptions=True)
         await asyncio.to_thread(self._client.close)
         self._threads.shutdown(wait=False, cancel_futures=True)
 
@@ -303,17 +309,29 @@ class DockerExecutor:
 
     async def _remove(self, container_id: str) -> None:
         def remove() -> None:
+            if self._path is not None:
+                _probe(self._host, self._path)
             with contextlib.suppress(NotFound):
                 container = self._client.containers.get(container_id)
                 if container.status == "running":
-                    container.stop(timeout=GRACE_SECONDS)
+                    container.stop(timeout=self._grace)
                 container.remove(force=True, v=True)
+
+        async def remove_when_it_is_back() -> None:
+            backoff = Backoff(base=1.0)
+            while True:
+                await asyncio.sleep(backoff.next_delay())
+                with contextlib.suppress(VantageError):
+                    return await self._call(remove)
 
         try:
             await self._call(remove)
         except VantageError as problem:
-            # The engine is gone: clean_up of the next start finds the container by its label.
-            log.error("container not removed", extra={"container": container_id, "problem": problem.message})
+            # The engine is gone, and the container may run on. If this process ends before, clean_up finds it.
+            log.error("container not removed yet", extra={"container": container_id, "problem": problem.message})
+            removal = asyncio.create_task(remove_when_it_is_back(), name="container removal")
+            self._removals.add(removal)
+            removal.add_done_callback(self._removals.discard)
 
     def _read(self, stream: Any, door: Door) -> None:
         """In a thread: hand on what is printed, no faster than the node takes it."""
