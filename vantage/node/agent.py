@@ -10,10 +10,11 @@ import logging
 import os
 import signal
 import uuid
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from vantage.api.node.v1 import node_session_service_pb2 as pb
 from vantage.common.backoff import Backoff
@@ -44,6 +45,7 @@ from vantage.node.secrecy import build_secrecy
 from vantage.node.services import Services
 from vantage.node.session import Session, Settings
 from vantage.node.sources import CodeSource
+from vantage.node.status import Document
 from vantage.node.subtasks import Subtasks
 from vantage.node.transport import Transport
 from vantage.node.transport_choice import TransportChoice
@@ -194,7 +196,11 @@ class Agent:
                     self._say,
                     self.connected,
                 )
-                async with admin.serve(config.data_dir, approvals.commands()):
+                commands: dict[str, admin.Command] = {
+                    **approvals.commands(),
+                    "status": partial(self._status, journal, runner),
+                }
+                async with admin.serve(config.data_dir, commands):
                     await self._serve(connection, journal, keeper, work)
             finally:
                 await runner.leave()
@@ -226,6 +232,16 @@ class Agent:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _status(self, journal: Journal, runner: Runner, _question: Mapping[str, Any], _who: str) -> Document:
+        return {
+            "node": self._config.identity.name,
+            "server": self._config.server.address,
+            "connected": self.connected.is_set(),
+            "stopping": self.stop.drain.is_set(),
+            "unacknowledged": journal.unacknowledged,
+            **runner.status(),
+        }
 
     async def _close_down(self, journal: Journal, runner: Runner) -> None:
         """Returns when the node may end: nothing runs, and the server knows how all ended (or cannot be told now).

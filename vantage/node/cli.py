@@ -123,6 +123,7 @@ class _NodeGroup(click.Group):
         "dataset": ("vantage.node.dataset_cli", "dataset"),
         "approvals": ("vantage.node.approvals_cli", "approvals"),
         "doctor": ("vantage.node.doctor_cli", "doctor"),
+        "status": ("vantage.node.status_cli", "status"),
         "issue": ("vantage.client.cli.certificates", "issue_node"),
         "create": ("vantage.client.cli.nodes", "create_node"),
         "get": ("vantage.client.cli.nodes", "get_node"),

@@ -284,6 +284,11 @@ class Journal:
         self._later(forget)
 
     @property
+    def unacknowledged(self) -> int:
+        """How many messages the server has not acknowledged."""
+        return len(self._state.outgoing)
+
+    @property
     def settled(self) -> bool:
         """Whether the server has acknowledged everything; what has no end yet is for the next process to say."""
         return not self._state.outgoing and not any(each.final is not None for each in self._state.entries.values())

@@ -17,6 +17,7 @@ from vantage.node.journal import Entry, Journal
 from vantage.node.release.approvals import attempt_of
 from vantage.node.reporting import Reporter
 from vantage.node.session import Settings
+from vantage.node.status import Document, runs_of
 
 log = logging.getLogger(__name__)
 
@@ -117,6 +118,10 @@ class Runner:
             self._tools.boxes.forget(entry.lease_id)
             return self._attempts.begin
         return None
+
+    def status(self) -> Document:
+        """See ``runs_of``."""
+        return runs_of(self._active.values(), self._attempts.execution.capacity)
 
     def drain(self) -> None:
         """Take nothing more; what runs goes on, and what waits for a person is left to the next process."""
