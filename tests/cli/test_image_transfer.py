@@ -141,6 +141,10 @@ def test_a_registry_with_the_referrers_api_gets_no_list_beside_it(places: Places
         assert done.exit_code == 0, done.stderr
         checked = run("image", "verify", image, "--registry-mirror", f"{front.address}/api", *places.keys())
         assert checked.exit_code == 0, checked.stderr
+        assert any("/blobs/uploads/" in path for path in front.asked)
+        before = len(front.asked)
+        assert run("image", "import", places.file, "--registry", f"{front.address}/api").exit_code == 0
+        assert not any("/blobs/uploads/" in path for path in front.asked[before:])  # what is there is passed over
     assert not any(path.endswith(f"manifests/{image.digest.replace(':', '-')}") for path in front.asked)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from pathlib import Path
 from typing import Any
 
@@ -124,12 +124,14 @@ async def import_images(path: Path, host: str, prefix: str, connect: Connect, to
         The images, as they are named there.
 
     Raises:
-        RefusedError: IMAGE_TAMPERED.
+        RefusedError: IMAGE_TAMPERED, IMAGE_NOT_ALLOWED (an index of several platforms).
         UnavailableError: REGISTRY_UNAVAILABLE.
         OSError: the archive cannot be read.
     """
     images = []
-    with ArchiveReader(path) as archive:
+    opened: dict[str, Registry] = {}
+    async with AsyncExitStack() as connections:
+        archive = connections.enter_context(ArchiveReader(path))
         # What refers to something comes after it; what lies under tags comes last.
         entries = sorted(
             archive.entries, key=lambda each: (bool(each.tag), "subject" in archive.manifest(each.digest)[1])
@@ -142,18 +144,20 @@ async def import_images(path: Path, host: str, prefix: str, connect: Connect, to
                 )
             original = entry.repository.partition("/")[2]
             name = f"{prefix}/{original}" if prefix else original
-            async with connect(host, name) as registry:
-                for blob in _blobs(document):
-                    if not await blobs.has(registry, blob.digest):
-                        with archive.blob(blob) as source:
-                            await blobs.upload(registry, blob, source, blobs.steps(told, blob))
-                if entry.tag:
-                    await _put_tagged(registry, entry.tag, content, document)
-                elif "subject" in document:
-                    await _put_referrer(registry, content, document)
-                else:
-                    await registry.put_manifest(entry.digest, content)
-                    images.append(ImageReference(host, name, entry.digest))
+            if name not in opened:
+                opened[name] = await connections.enter_async_context(connect(host, name))
+            registry = opened[name]
+            for blob in _blobs(document):
+                if not await blobs.has(registry, blob.digest):
+                    with archive.blob(blob) as source:
+                        await blobs.upload(registry, blob, source, blobs.steps(told, blob))
+            if entry.tag:
+                await _put_tagged(registry, entry.tag, content, document)
+            elif "subject" in document:
+                await _put_referrer(registry, content, document)
+            else:
+                await registry.put_manifest(entry.digest, content)
+                images.append(ImageReference(host, name, entry.digest))
     return images
 
 

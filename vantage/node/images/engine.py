@@ -108,6 +108,8 @@ class EngineImages:
         """
 
         def look(client: docker.DockerClient) -> int | None:
+            if not self._host.startswith("unix:"):  # on another machine the same path is another disk
+                return None
             try:
                 return shutil.disk_usage(client.info()["DockerRootDir"]).free
             except (OSError, KeyError):
