@@ -15,6 +15,7 @@ from vantage.client import AsyncClient, RunProgress, TaskFinished
 from vantage.testing import inprocess
 from vantage.testing.outpost import Outpost
 from vantage.testing.processes import PASSWORD, RESEARCHER
+from vantage.testing.proxy import Proxy
 from vantage.testing.reverse_proxies import Kind, reverse_proxy
 from vantage.testing.station import COLLABORATION, IMAGE
 
@@ -82,3 +83,17 @@ async def test_a_node_takes_unary_calls_where_a_proxy_lets_no_streams_live(
         large = await outpost.ask("large", size=3 * MIB)
         assert large.result.size_bytes == 3 * MIB, large
         assert outpost.said[changed:] == []
+
+
+async def test_a_proxy_that_shows_another_certificate_is_not_trusted(outpost: Outpost, tmp_path: Path) -> None:
+    async with (
+        reverse_proxy("haproxy", tmp_path / "right", outpost.server.address) as right,
+        reverse_proxy("haproxy", tmp_path / "wrong", outpost.server.address) as wrong,
+        Proxy.to(right.address) as way,
+    ):
+        await outpost.start_node({"address": way.address, "tls": True, "fingerprint": right.fingerprint})
+        way.lead_to(wrong.address)
+        way.cut()
+        await outpost.heard(f"shows the certificate {wrong.fingerprint}")
+        way.lead_to(right.address)
+        assert json.loads((await outpost.ask("echo", value=7)).result.inline) == {"value": 7}

@@ -13,8 +13,13 @@ import grpc
 import pytest
 
 from vantage.api.payload.v1 import payload_service_pb2 as pb
+from vantage.client import AsyncClient
+from vantage.client.payloads import Payloads
 from vantage.common.payload_frames import CHUNK_SIZE, Chunk, PayloadStub
-from vantage.testing.processes import Installation
+from vantage.server.certificate import fingerprint
+from vantage.testing.processes import PASSWORD, RESEARCHER, Installation
+from vantage.testing.proxy import Proxy
+from vantage.testing.station import COLLABORATION, IMAGE
 
 CONTENT = os.urandom(12 * CHUNK_SIZE + 17)
 DIGEST = f"sha256:{hashlib.sha256(CONTENT).hexdigest()}"
@@ -47,7 +52,7 @@ async def test_uploads_go_on_after_the_server_was_killed(tmp_path: Path) -> None
                 await network.server.stop(kill=True)
                 with pytest.raises(grpc.aio.AioRpcError):
                     await call
-            network.address = await network.server.start("ready: ")
+            await network.start_server()
             async with network.channel() as channel:
                 stub = PayloadStub(channel)
                 question = pb.GetUploadRequest(request_id=upload.request_id)
@@ -57,3 +62,57 @@ async def test_uploads_go_on_after_the_server_was_killed(tmp_path: Path) -> None
                 request = pb.DownloadPayloadRequest(name=answer.payload.name)
                 download = stub.DownloadPayload(request, metadata=network.metadata)
                 assert b"".join([bytes(chunk) async for chunk in download]) == CONTENT
+
+
+SIZE = 24 * CHUNK_SIZE
+LINE = 80e6
+"""Bits per second: slow enough that there is a middle."""
+BUFFERED = 6 * CHUNK_SIZE
+"""What may be under way when a connection is lost, and is sent again."""
+
+
+async def killed(network: Installation) -> None:
+    """Kill the server and start it again where it was."""
+    await network.server.stop(kill=True)
+    await network.start_server()
+
+
+async def test_node_and_client_go_on_where_an_upload_was_when_the_server_was_killed(tmp_path: Path) -> None:
+    path = tmp_path / "content"
+    path.write_bytes(os.urandom(SIZE))
+    async with (
+        Installation.running(tmp_path / "network", ["clara"]) as network,
+        Proxy.to(network.address, bits_per_second=LINE) as way,
+    ):
+        trust = fingerprint(network.data)
+        await network.reconfigure("clara", server={"address": way.address, "fingerprint": trust})
+
+        # The client's arguments.
+        async with AsyncClient.connect(way.address, fingerprint=trust) as client:
+            await client.auth.login(RESEARCHER, PASSWORD)
+            before = way.up.carried
+            packing = asyncio.create_task(Payloads(client._caller).pack(path, "application/octet-stream"))
+            await way.up.has_carried(before + SIZE // 2)
+            assert not packing.done()
+            await killed(network)
+            packed = await packing
+            assert packed.digest == f"sha256:{hashlib.sha256(path.read_bytes()).hexdigest()}"  # as the server took it
+            assert way.up.carried - before < SIZE + BUFFERED
+
+        # The node's result.
+        async with AsyncClient.connect(network.address, fingerprint=trust) as client:
+            await client.auth.login(RESEARCHER, PASSWORD)
+            before = way.up.carried
+            task = await client.tasks.run(
+                image=IMAGE,
+                collaboration=COLLABORATION,
+                function="large",
+                arguments={"size": SIZE},
+                organizations=["clara"],
+            )
+            await way.up.has_carried(before + SIZE // 2)
+            await killed(network)
+            assert await task.result(timeout=60) == bytes(SIZE)
+            assert way.up.carried - before < SIZE + BUFFERED
+            (run,) = (await task.refresh()).runs
+            assert run.attempt == 1

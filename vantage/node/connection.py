@@ -82,6 +82,7 @@ class Connection:
         self._server = server
         self._clock = clock
         self._channels: dict[str, grpc.aio.Channel] = {}
+        self._pinned: ServerTrust | None = None
         self._closing: set[asyncio.Task[None]] = set()
         self._lock = asyncio.Lock()
         self._token = ""
@@ -116,11 +117,13 @@ class Connection:
                 self._channels[purpose] = open_channel(self._server.address, trust, options=_OPTIONS)
         return self._channels[purpose]
 
-    async def reopen(self) -> None:
-        """Forget the channels: the next use makes new ones, which look at the server's certificate again.
+    async def reopen(self, problem: VantageError) -> None:
+        """Forget the channels: the next use makes new ones.
 
         Calls that are under way end by themselves: a channel that is closed under them would cancel whoever waits.
         """
+        if "handshake" in problem.message.lower():
+            self._pinned = None  # the server may have another certificate: the next use looks, and says so
         channels, self._channels = self._channels, {}
         for channel in channels.values():
             closing = asyncio.create_task(channel.close(_LINGER), name="old channel")
@@ -192,7 +195,9 @@ class Connection:
 
     async def _recognised(self) -> ServerTrust:
         if self._server.fingerprint is not None:
-            return await ServerTrust.from_fingerprint(self._server.address, self._server.fingerprint)
+            if self._pinned is None:
+                self._pinned = await ServerTrust.from_fingerprint(self._server.address, self._server.fingerprint)
+            return self._pinned
         if self._server.ca is not None:
             return ServerTrust.from_pem(await asyncio.to_thread(self._server.ca.read_bytes))
         return ServerTrust.system()

@@ -28,6 +28,8 @@ CREATE TABLE IF NOT EXISTS outgoing (
   lease_id TEXT PRIMARY KEY, sequence INTEGER NOT NULL, message BLOB NOT NULL
 ) STRICT;
 """
+SYNCHRONOUS = "FULL"
+"""Each commit is on the disk when it returns. Not a setting: ``scripts/bench journal`` shows what less would gain."""
 _VERSION = 1
 _BLOCK = 2**32
 """Sequences per process: each takes a block of its own, so that a number that was only in memory never comes again."""
@@ -415,7 +417,7 @@ def _open(path: Path) -> tuple[sqlite3.Connection, _State, int]:
     try:
         path.chmod(0o600)
         connection.execute("PRAGMA journal_mode = WAL")
-        connection.execute("PRAGMA synchronous = FULL")
+        connection.execute(f"PRAGMA synchronous = {SYNCHRONOUS}")
         (version,) = connection.execute("PRAGMA user_version").fetchone()
         if version not in (0, _VERSION):
             raise sqlite3.DatabaseError(f"it has format {version}, this version of vantage knows {_VERSION}")

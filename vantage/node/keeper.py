@@ -83,7 +83,7 @@ class SessionKeeper:
                     raise asyncio.CancelledError from problem
                 if loop.time() - began > STABLE:
                     self._backoff.reset()
-                delay = self._backoff.next_delay()
+                delay = self._delay(session, problem)
                 log.warning("session ended", extra={"reason": problem.reason.name, "retry_in_seconds": round(delay, 2)})
                 was_connected = self._connected.is_set()
                 self._connected.clear()
@@ -91,7 +91,7 @@ class SessionKeeper:
                 if problem.reason is Reason.UNAVAILABLE and (not was_connected or session.ending is Ending.STALLED):
                     # The server may have come back with another certificate or address: look again. And what is half
                     # open looks open to the channel, which would put the next calls into the same hole.
-                    await self._connection.reopen()
+                    await self._connection.reopen(problem)
                 await asyncio.gather(asyncio.sleep(delay), self._choose(session, loop.time() - began))
         self._closed.set()
 
@@ -109,6 +109,13 @@ class SessionKeeper:
         if self._session is not None and self._choice.retry_due(asyncio.get_running_loop().time()):
             log.info("trying a stream again")
             self._session.close()
+
+    def _delay(self, session: Session, problem: VantageError) -> float:
+        delay = self._backoff.next_delay()
+        if session.ending is Ending.CUT or problem.reason is Reason.SERVER_STOPPING:
+            # The server may have ended: then all of its nodes are looking for it.
+            delay = max(delay, self._backoff.random.uniform(0.0, session.spread))
+        return delay
 
     def _tell(self, problem: VantageError, *, was_connected: bool) -> None:
         # A person reads the console: say each thing once, not at every attempt; a wrong clock goes on ticking.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
 import logging
 import uuid
 from io import BytesIO
@@ -33,6 +32,8 @@ _MENDS_ITSELF = frozenset({Reason.PAYLOAD_OFFSET_MISMATCH, Reason.PAYLOAD_DIGEST
 _UNCLEAR = frozenset({Reason.INTERNAL, Reason.CANCELLED})
 """What a stream that is cut in the middle of a write can look like; also what a fault of the server looks like."""
 _UNCLEAR_ATTEMPTS = 5
+"""In a row, without a byte that arrived."""
+_QUESTION_TIMEOUT = 30.0
 
 
 class Payloads:
@@ -89,15 +90,13 @@ class Payloads:
         raise error(Reason.PAYLOAD_DIGEST_MISMATCH, "the arguments were changed on their way: send the task again")
 
     async def _download_whole(self, payload: types_pb2.Payload, target: BinaryIO, limit: int) -> Sink:
-        sink = Sink(target)
-        backoff = Backoff()
-        for attempt in itertools.count(1):
+        sink, patience = Sink(target), _Patience()
+        while True:
             try:
                 await self._download(payload, sink, limit)
-                break
+                return sink
             except VantageError as problem:
-                await self._wait_or_raise(problem, backoff, attempt)
-        return sink
+                await self._wait_or_raise(problem, patience, sink.size)
 
     async def upload(self, result: StoredResult, key: str, *, sealed: bool) -> types_pb2.Payload:
         """Bring a result to the server, however often the connection is lost; the same key never uploads twice.
@@ -106,15 +105,17 @@ class Payloads:
             VantageError: the server does not take it.
         """
         request_id = str(uuid.uuid5(_NAMESPACE, key))
-        backoff = Backoff()
+        patience = _Patience()
         name = ""
-        for attempt in itertools.count(1):
+        arrived = 0
+        while not name:
             try:
-                name = await self._upload(result, request_id)
-                break
+                known = await self._known(request_id)
+                arrived = known.offset
+                name = known.payload.name or await self._upload(result, request_id, arrived)
             except VantageError as problem:
                 log.warning("upload of a result interrupted", extra={"reason": problem.reason.name})
-                await self._wait_or_raise(problem, backoff, attempt)
+                await self._wait_or_raise(problem, patience, arrived)
         return types_pb2.Payload(
             media_type=result.media_type,
             sealing=types_pb2.SEALING_AGE_V1 if sealed else types_pb2.SEALING_NONE,
@@ -149,29 +150,54 @@ class Payloads:
         except grpc.aio.AioRpcError as problem:
             raise error_from_rpc(problem) from problem
 
-    async def _upload(self, result: StoredResult, request_id: str) -> str:
+    async def _known(self, request_id: str) -> pb.GetUploadResponse:
         metadata = await self._metadata()
         stub = PayloadStub(await self._connection.bulk_channel())
+        request = pb.GetUploadRequest(request_id=request_id)
         try:
-            known = await stub.GetUpload(pb.GetUploadRequest(request_id=request_id), metadata=metadata, timeout=30)
-            if known.HasField("payload"):
-                return known.payload.name
-            header = pb.UploadHeader(
-                request_id=request_id, size_bytes=result.size, digest=result.digest, offset=known.offset
-            )
+            return await stub.GetUpload(request, metadata=metadata, timeout=_QUESTION_TIMEOUT)
+        except grpc.aio.AioRpcError as problem:
+            raise error_from_rpc(problem) from problem
+
+    async def _upload(self, result: StoredResult, request_id: str, offset: int) -> str:
+        metadata = await self._metadata()
+        stub = PayloadStub(await self._connection.bulk_channel())
+        header = pb.UploadHeader(request_id=request_id, size_bytes=result.size, digest=result.digest, offset=offset)
+        try:
             answer = await upload(stub, metadata, header, result.content)
         except grpc.aio.AioRpcError as problem:
             raise error_from_rpc(problem) from problem
         return answer.payload.name
 
-    async def _wait_or_raise(self, problem: VantageError, backoff: Backoff, attempt: int) -> None:
+    async def _wait_or_raise(self, problem: VantageError, patience: _Patience, arrived: int) -> None:
         if isinstance(problem, UnauthenticatedError):
             self._connection.token_refused()
-        elif problem.reason in _UNCLEAR and attempt < _UNCLEAR_ATTEMPTS:
-            log.info("transfer ended for an unclear reason, trying again", extra={"attempt": attempt})
-        elif not isinstance(problem, UnavailableError) and problem.reason not in _MENDS_ITSELF:
+        await patience.wait_or_raise(problem, arrived)
+
+
+class _Patience:
+    """Decides after each failure of a transfer whether and when to go on."""
+
+    def __init__(self) -> None:
+        self._backoff = Backoff()
+        self._unclear = 0
+        self._arrived = 0
+
+    async def wait_or_raise(self, problem: VantageError, arrived: int) -> None:
+        """Wait before the next attempt; ``arrived`` bytes are where they belong by now.
+
+        Raises:
+            VantageError: the problem, when another attempt cannot help.
+        """
+        if arrived > self._arrived:  # however often a bad line breaks, it gets there
+            self._arrived, self._unclear = arrived, 0
+            self._backoff.reset()
+        if problem.reason in _UNCLEAR and self._unclear < _UNCLEAR_ATTEMPTS:
+            self._unclear += 1
+            log.info("transfer ended for an unclear reason, trying again", extra={"attempt": self._unclear})
+        elif not isinstance(problem, UnavailableError | UnauthenticatedError) and problem.reason not in _MENDS_ITSELF:
             raise problem
-        await asyncio.sleep(backoff.next_delay())
+        await asyncio.sleep(self._backoff.next_delay())
 
 
 def _too_large(size: int, limit: int) -> VantageError:

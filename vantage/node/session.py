@@ -47,6 +47,7 @@ class Settings:
     max_inline_bytes: int = DEFAULT_INLINE
     trust_version: int = 0
     fenced_instance: str = ""
+    spread: timedelta = timedelta()
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +144,7 @@ def step(state: State, message: pb.ConnectResponse) -> tuple[State, list[Effect]
                 min(welcome.max_inline_payload_bytes or DEFAULT_INLINE, MAX_INLINE),
                 welcome.trust_version,
                 welcome.fenced_instance_id,
+                welcome.reconnect_spread.ToTimedelta(),
             )
             # What is revoked is dropped before anything is sent again.
             effects += [Revoked(tuple(welcome.revoked)), Welcomed(settings)]
@@ -276,6 +278,11 @@ class Session:
     def welcomed(self) -> bool:
         """Whether the server has admitted the session."""
         return self._state.welcomed
+
+    @property
+    def spread(self) -> float:
+        """Seconds over which the server wants its nodes to spread when all come back at once."""
+        return self._settings.spread.total_seconds()
 
     def close(self) -> None:
         """Say what is to be said and end the stream from this side."""

@@ -7,6 +7,7 @@ be they raise, and the session is over.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import uuid
 from collections import deque
@@ -22,6 +23,7 @@ from vantage.common.backoff import Backoff
 from vantage.common.errors import Reason, error
 from vantage.common.rpc import told_by_server
 
+_Call = grpc.aio.StreamStreamCall[pb.ConnectRequest, pb.ConnectResponse]
 Outgoing = AsyncGenerator[pb.ConnectRequest, None]
 Incoming = AsyncGenerator[pb.ConnectResponse, None]
 
@@ -89,12 +91,27 @@ class StreamTransport:
         """See ``Transport``."""
         metadata = await self._way.metadata()
         stub = node_grpc.NodeSessionServiceStub(await self._way.channel())
-        call = stub.Connect(outgoing, metadata=metadata)
+        call = stub.Connect(metadata=metadata)
+        # Not handed to the library: it drops what it reads from when the call ends while it waits to send.
+        writing = asyncio.create_task(self._write(call, outgoing), name="session writer")
         try:
             async for message in call:
                 yield message
         finally:
             call.cancel()
+            writing.cancel()
+            (fault,) = await asyncio.gather(writing, return_exceptions=True)
+            if isinstance(fault, Exception):
+                raise fault
+
+    async def _write(self, call: _Call, outgoing: Outgoing) -> None:
+        async with aclosing(outgoing) as messages:
+            with contextlib.suppress(
+                grpc.aio.AioRpcError, asyncio.InvalidStateError
+            ):  # it has ended: the reader says why
+                async for message in messages:
+                    await call.write(message)
+                await call.done_writing()
 
 
 class SyncTransport:

@@ -69,14 +69,14 @@ class Program:
             raise
         return line.partition(prefix)[2].strip()
 
-    async def said(self, text: str, *, again: bool = False) -> None:
-        """Wait until it has said something; once more, if it has said that before.
+    async def said(self, text: str, *, again: bool = False) -> str:
+        """Wait until it has said something; once more, if it has said that before. Returns the line.
 
         Raises:
             AssertionError: it ended, or has not said it in time.
         """
         before = self._program.said.count(text) if again else 0
-        await asyncio.to_thread(self._program.wait_for, text, skip=before)
+        return await asyncio.to_thread(self._program.wait_for, text, skip=before)
 
     async def wait(self) -> int:
         """Wait until it has ended by itself; returns its exit status, below zero when a signal has killed it."""
@@ -113,6 +113,7 @@ class Installation:
     address: str = ""
     nodes: dict[str, Program] = field(default_factory=dict)
     access_token: str = ""
+    root_token: str = ""
     faulty: bool = False
 
     def __post_init__(self) -> None:
@@ -184,13 +185,20 @@ class Installation:
                     starting.create_task(node.start("ready: "))
             yield network
 
+    async def reconfigure(self, organization: str, **settings: Any) -> None:
+        """Restart a node with other settings."""
+        await self.nodes[organization].stop()
+        self.nodes[organization] = self._node(organization, settings)
+        await self.nodes[organization].start("ready: ")
+
     async def _found(self, channel: grpc.aio.Channel, token: str, organizations: Sequence[str]) -> None:
         """Everything that people do once: organizations, a collaboration, nodes, a researcher who logs in."""
         auth = auth_service_pb2_grpc.AuthServiceStub(channel)
         answer = await auth.Bootstrap(
             auth_service_pb2.BootstrapRequest(bootstrap_token=token, username="root", password=PASSWORD)
         )
-        root = (bearer(answer.tokens.access_token),)
+        self.root_token = answer.tokens.access_token
+        root = (bearer(self.root_token),)
         organization = organization_service_pb2_grpc.OrganizationServiceStub(channel)
         self.authority = pki.CertificateAuthority.create(self.directory / "home-ca", HOME)
         await organization.CreateOrganization(

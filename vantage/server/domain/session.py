@@ -176,6 +176,7 @@ class Welcome:
     collaborations: tuple[str, ...]
     trust_version: int = 0
     fenced: str = ""
+    spread_seconds: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -150,10 +150,11 @@ def server_message_to_proto(ack: int, message: ServerMessage) -> pb.ConnectRespo
             response.heartbeat_reply.server_time.CopyFrom(time_to_proto(server_time))
         case Acknowledge():
             pass
-        case Welcome(settings, revoked, collaborations, trust_version, fenced):
+        case Welcome(settings, revoked, collaborations, trust_version, fenced, spread):
             welcome = response.welcome
             welcome.trust_version = trust_version
             welcome.fenced_instance_id = fenced
+            welcome.reconnect_spread.CopyFrom(_seconds(spread))
             welcome.heartbeat_interval.CopyFrom(_seconds(settings.heartbeat_seconds))
             welcome.lease_duration.CopyFrom(_seconds(settings.lease_seconds))
             welcome.revoked.extend(lease_to_proto(lease) for lease in revoked)

@@ -11,7 +11,7 @@ from typing import Protocol, assert_never
 
 from vantage.common.clock import Clock
 from vantage.server.domain.jobs import RelayAnswer
-from vantage.server.domain.leases import LeaseBook
+from vantage.server.domain.leases import LeaseBook, Reconciliation
 from vantage.server.domain.principals import NodePrincipal
 from vantage.server.domain.runs import Lease, RunEvent
 from vantage.server.domain.session import (
@@ -40,6 +40,7 @@ MAX_REPORTS = 256
 """Reports that wait for their commit; the stream is not read further until it is done."""
 _LINGER = 0.005
 """How long the news that an algorithm started waits for what follows: a short run then costs one commit, not two."""
+_NOTHING = Reconciliation((), (), (), ())
 
 
 @dataclass(frozen=True)
@@ -64,6 +65,10 @@ class Board(Protocol):
 
     async def trust_version(self) -> int:
         """Version of the trust bundle."""
+        ...
+
+    def spread(self) -> float:
+        """Seconds over which nodes shall spread when all come back at once."""
         ...
 
     def relay_answered(self, answer: RelayAnswer) -> None:
@@ -148,7 +153,10 @@ class NodeSession:
         # In this order: from now on cancels go to this session, and wait in its outbox behind the welcome.
         fenced = await self._board.opened(self, hello)
         now = self._clock.now()
-        found = await self._commits.commit(assignment.come_back, self.node.name, hello.leases, now)
+        # The book knows every lease that was granted, and what is granted from now on comes to this session.
+        found = _NOTHING
+        if hello.leases or self._board.book.count(self.node.name):
+            found = await self._commits.commit(assignment.come_back, self.node.name, hello.leases, now)
         self.outbox.welcome(
             Welcome(
                 self._settings,
@@ -156,6 +164,7 @@ class NodeSession:
                 tuple(sorted(self.node.collaborations)),
                 await self._board.trust_version(),
                 fenced,
+                self._board.spread(),
             )
         )
         log.info(

@@ -39,6 +39,8 @@ from vantage.server.storage.presence_store import UNKNOWN, Presence
 log = logging.getLogger(__name__)
 
 _STOP_SECONDS = 5.0
+_SECONDS_PER_NODE = 0.005
+"""What a node that comes back takes of a core, with TLS."""
 
 Reaffirm = Callable[[NodePrincipal], Awaitable[object]]
 """Looks a node up once more."""
@@ -180,6 +182,10 @@ class Sessions:
     async def trust_version(self) -> int:
         """See ``Board``."""
         return 0 if self._trust_version is None else await self._trust_version()
+
+    def spread(self) -> float:
+        """See ``Board``."""
+        return min(len(self._open) * _SECONDS_PER_NODE, self.settings.lease_seconds / 2)
 
     def refresh(self, nodes: Iterable[str]) -> None:
         """End the sessions of nodes whose collaborations may have changed: they come back at once and learn of it."""

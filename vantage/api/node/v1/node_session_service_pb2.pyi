@@ -548,6 +548,7 @@ class Welcome(_message.Message):
     MAX_INLINE_PAYLOAD_BYTES_FIELD_NUMBER: _builtins.int
     TRUST_VERSION_FIELD_NUMBER: _builtins.int
     FENCED_INSTANCE_ID_FIELD_NUMBER: _builtins.int
+    RECONNECT_SPREAD_FIELD_NUMBER: _builtins.int
     max_inline_payload_bytes: _builtins.int
     """Largest payload that travels inline, in bytes."""
     trust_version: _builtins.int
@@ -572,6 +573,12 @@ class Welcome(_message.Message):
     def collaborations(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Collaborations that the node serves."""
 
+    @_builtins.property
+    def reconnect_spread(self) -> _duration_pb2.Duration:
+        """When the session is cut, or the server stops: come back at a random moment within this time, so that the nodes of a
+        server that restarts do not all come at once.
+        """
+
     def __init__(
         self,
         *,
@@ -582,10 +589,11 @@ class Welcome(_message.Message):
         max_inline_payload_bytes: _builtins.int = ...,
         trust_version: _builtins.int = ...,
         fenced_instance_id: _builtins.str = ...,
+        reconnect_spread: _duration_pb2.Duration | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["heartbeat_interval", b"heartbeat_interval", "lease_duration", b"lease_duration"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["heartbeat_interval", b"heartbeat_interval", "lease_duration", b"lease_duration", "reconnect_spread", b"reconnect_spread"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["collaborations", b"collaborations", "fenced_instance_id", b"fenced_instance_id", "heartbeat_interval", b"heartbeat_interval", "lease_duration", b"lease_duration", "max_inline_payload_bytes", b"max_inline_payload_bytes", "revoked", b"revoked", "trust_version", b"trust_version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["collaborations", b"collaborations", "fenced_instance_id", b"fenced_instance_id", "heartbeat_interval", b"heartbeat_interval", "lease_duration", b"lease_duration", "max_inline_payload_bytes", b"max_inline_payload_bytes", "reconnect_spread", b"reconnect_spread", "revoked", b"revoked", "trust_version", b"trust_version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
