@@ -1,7 +1,7 @@
 """Many nodes in one process: the connection, session and back-off of real nodes, and nothing that would run anything.
 
-A program of its own, driven by ``storm``: it prints ``READY MOMENT MEDIAN`` whenever all of its nodes are connected, with
-the seconds of the clock at which the last and the median node were welcomed.
+A program of its own, driven by ``storm``: it prints ``READY MOMENT MEDIAN`` whenever all of its nodes are connected,
+with the seconds of the clock at which the last and the median node were welcomed.
 """
 
 from __future__ import annotations

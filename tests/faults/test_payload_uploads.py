@@ -64,8 +64,8 @@ async def test_uploads_go_on_after_the_server_was_killed(tmp_path: Path) -> None
                 assert b"".join([bytes(chunk) async for chunk in download]) == CONTENT
 
 
-SIZE = 24 * CHUNK_SIZE
-LINE = 80e6
+SIZE = 16 * CHUNK_SIZE
+LINE = 120e6
 """Bits per second: slow enough that there is a middle."""
 BUFFERED = 6 * CHUNK_SIZE
 """What may be under way when a connection is lost, and is sent again."""
