@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import socket
 import time
 import uuid
 from pathlib import Path
 
-from vantage.algorithm import Context, function
+from vantage.algorithm import Context, Database, function
 
 
 def _await(table: Path, word: str) -> None:
@@ -23,6 +24,24 @@ def steady(table: Path, size: int = 0) -> dict[str, str]:
     _await(table, "go")
     print(f"went on {me}", flush=True)
     return {"me": me, "padding": "x" * size}
+
+
+@function
+def reaching(table: Path, db: Database) -> dict[str, object]:
+    """Reach a database, wait for the word, and reach it again."""
+    print("began", flush=True)
+    answers = [_ask_for_tls(db)]
+    print("reached", flush=True)
+    _await(table, "go")
+    answers.append(_ask_for_tls(db))
+    return {"answers": answers, "password": Path("/data/db/password").read_text() == db.password}
+
+
+def _ask_for_tls(db: Database) -> str:
+    """The first message of PostgreSQL's protocol: a server without TLS answers N."""
+    with socket.create_connection(db.address) as connection:
+        connection.sendall(bytes.fromhex("0000000804d2162f"))
+        return connection.recv(1).decode()
 
 
 @function

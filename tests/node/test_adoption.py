@@ -22,6 +22,7 @@ from vantage.node import admin
 from vantage.node.executor.docker import LABEL_NODE, owner_of
 from vantage.testing import images
 from vantage.testing.engine import BASE_IMAGE, docker_client, leftovers, remove_leftovers
+from vantage.testing.postgres import Postgres
 from vantage.testing.registry import Registry
 from vantage.testing.scripted_server import ScriptedSession
 from vantage.testing.station import Station, assign, send
@@ -191,6 +192,30 @@ async def test_a_container_that_runs_is_gone_on_with(kept: Kept) -> None:
         me = json.loads(completed.result.inline)["me"]
         assert lines(first, second) == [f"began {me}", f"went on {me}"]  # what was said is not said again
         assert kept.left() == []
+
+
+@pytest.mark.postgresql
+async def test_a_container_reaches_its_database_through_the_node_that_goes_on_with_it(kept: Kept) -> None:
+    with Postgres() as postgres:
+        (kept.station.directory / "password").write_text(postgres.password)
+        registry = {"name": "registry", "format": "postgresql", "url": postgres.url(), "password_file": "password"}
+        kept.station.settings["datasets"].append(registry | {"access": "connection"})
+        message = kept.assign("reaching")
+        message.spec.targets[0].datasets.add(parameter="db", dataset="registry")
+        async with kept.node() as process:
+            first = await begun(kept, message)
+            while "reached" not in lines(first):
+                await first.receive("log_lines")
+            process.kill()
+        async with kept.node():
+            second = await kept.station.session()
+            await second.receive("accepted")
+            await second.receive("started")
+            kept.go()
+            completed = (await second.receive("completed")).completed
+    assert completed.failure.message == ""
+    assert json.loads(completed.result.inline) == {"answers": ["N", "N"], "password": True}
+    assert kept.left() == []
 
 
 async def test_an_algorithm_that_ends_while_no_node_is_there_waits_with_its_result(kept: Kept) -> None:

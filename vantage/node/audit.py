@@ -118,7 +118,7 @@ class NodeAudit:
         )
 
     def connected(self, lease: pb.Lease, what: str, refusal: VantageError | None) -> None:
-        """A run asked to be connected: with ``dataset:PARAMETER`` or ``HOST:PORT``."""
+        """A run asked to be connected: with ``dataset:NAME`` or ``HOST:PORT``."""
         fields: dict[str, Value] = {**_run(lease), "to": _cut(what)}
         fields["decision"] = "connected" if refusal is None else "refused"
         if refusal is not None:

@@ -127,7 +127,9 @@ class _RunServices:
         match target.WhichOneof("target"):
             case "dataset":
                 parameter = target.dataset.parameter
-                return await self._noted(f"dataset:{parameter[:100]}", lambda: self._dataset(parameter))
+                bound = next((each for each in self._context.datasets if each.parameter == parameter), None)
+                what = bound.dataset if bound is not None else parameter[:100]
+                return await self._noted(f"dataset:{what}", lambda: self._dataset(parameter, bound))
             case "host":
                 host, port = target.host.host, target.host.port
                 return await self._noted(join_host(host[:253], port), lambda: self._host(host, port))
@@ -180,8 +182,7 @@ class _RunServices:
         self._open.discard(noted)
         self._services.audit.disconnected(self._lease, what, noted.tcp.sent, noted.tcp.received)
 
-    async def _dataset(self, parameter: str) -> _Dialled:
-        bound = next((each for each in self._context.datasets if each.parameter == parameter), None)
+    async def _dataset(self, parameter: str, bound: BoundDataset | None) -> _Dialled:
         dataset = self._services.config.dataset(bound.dataset) if bound is not None else None
         if bound is None or dataset is None:
             raise error(

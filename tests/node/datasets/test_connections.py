@@ -56,7 +56,7 @@ async def test_unchanged_drivers_reach_the_database_and_every_connection_is_note
         assert json.loads(done.result.inline) == {"count": 12500, "mean": 74.5, "who": ["reader"], "psql": 25000}
     opened, closed = events(reading, "run.connect"), events(reading, "run.disconnect")
     assert [each["decision"] for each in opened] == ["connected"] * 3
-    assert {each["to"] for each in opened + closed} == {"dataset:db"}
+    assert {each["to"] for each in opened + closed} == {"dataset:registry"}
     assert all(each["bytes_sent"] > 50 and each["bytes_received"] > 50 for each in closed)
     assert reading.runs == []
 

@@ -196,5 +196,5 @@ async def test_a_container_without_network_reaches_what_it_was_given_and_nothing
         "writable": [],
         "book": [61, 74],
     }
-    assert {each["to"] for each in events(station, "run.connect")} == {"dataset:db", f"127.0.0.1:{PORT}"}
+    assert {each["to"] for each in events(station, "run.connect")} == {"dataset:omop", f"127.0.0.1:{PORT}"}
     assert station.runs == []
