@@ -113,7 +113,7 @@ async def test_what_never_ends_is_ended_at_the_deadline(
 @pytest.mark.parametrize(
     ("function", "arguments", "datasets", "reason", "hint"),
     [
-        ("explode", {}, {}, "FUNCTION_UNKNOWN", "it has chatty, count"),
+        ("explode", {}, {}, "FUNCTION_UNKNOWN", "it has bomb, chatty, count"),
         ("echo", {"value": "seven"}, {}, "ARGUMENTS_INVALID", "value"),
         ("echo", {}, {}, "ARGUMENTS_INVALID", "value"),
         ("count", {}, {"df": "heart"}, "DATASET_UNKNOWN", "it offers lung"),

@@ -16,13 +16,16 @@ from docker.errors import ImageNotFound
 from vantage.testing.engine import BASE_IMAGE, docker_client
 from vantage.testing.program import Program
 
+_BRIDGE = "vantage-test0"
 _SMALL_IMAGES = ("vantage/debian-python:3.11", "python:3.11-slim", BASE_IMAGE)
 """With python3, the smallest first."""
 
 
 @contextmanager
 def second_docker(directory: Path, **settings: Any) -> Iterator[str]:
-    """A Docker engine of its own, without networks; yields its socket. Needs root.
+    """A Docker engine of its own, with a bridge of its own; yields its socket. Needs root, and ``ip``.
+
+    One without any bridge would take the default one away from the engine that tests share.
 
     Args:
         directory: short, since it holds sockets.
@@ -34,16 +37,30 @@ def second_docker(directory: Path, **settings: Any) -> Iterator[str]:
         "exec_root": f"{directory}/exec",
         "pidfile": f"{directory}/pid",
         "hosts": [host],
-        "bridge": "none",
+        "bridge": _BRIDGE,
         "iptables": False,
         **settings,
     }
     directory.chmod(0o711)  # with user namespaces, root in a container is somebody else here
     configuration = directory / "daemon.json"
     configuration.write_text(json.dumps({name.replace("_", "-"): value for name, value in wanted.items()}))
-    with Program(["dockerd", "--config-file", str(configuration)], directory / "log") as program:
+    with _bridge(), Program(["dockerd", "--config-file", str(configuration)], directory / "log") as program:
         program.wait_for("API listen on")
         yield host
+
+
+@contextmanager
+def _bridge() -> Iterator[None]:
+    _ip("link", "add", _BRIDGE, "type", "bridge")
+    try:
+        _ip("address", "add", "10.213.7.1/24", "dev", _BRIDGE)
+        yield
+    finally:
+        _ip("link", "delete", _BRIDGE)
+
+
+def _ip(*arguments: str) -> None:
+    subprocess.run(["ip", *arguments], check=True)
 
 
 @contextmanager
