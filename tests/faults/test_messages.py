@@ -6,7 +6,7 @@ import asyncio
 import json
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack, aclosing, asynccontextmanager
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -201,9 +201,12 @@ class Case:
     async def pass_gate(self, gate: Gate, fault: Fault) -> None:
         """Let a run that waits go on, once the message has come by, if that happens before its end."""
         await gate.entered()
-        if self.news:
-            gate.prompt()
-        if self.news or self.place.kind.endswith(("run_changed", "started")):
+        while self.news and not fault.happened.is_set():
+            gate.prompt()  # again when nobody was there to be told
+            with suppress(TimeoutError):
+                async with asyncio.timeout(0.5):
+                    await fault.happened.wait()
+        if self.place.kind.endswith(("run_changed", "started")):
             await fault.wait()
         gate.open()
 
@@ -257,10 +260,13 @@ async def creates(case: Case) -> None:
     async with grpc.aio.insecure_channel(case.world.links["client"].address) as channel:
         stub = task_service_pb2_grpc.TaskServiceStub(channel)
         metadata = case.world.network.installation.metadata
-        try:
-            answer = await stub.CreateTask(request, metadata=metadata)
-        except grpc.aio.AioRpcError:
-            answer = await stub.CreateTask(request, metadata=metadata)
+        answer = None
+        while answer is None:
+            try:
+                answer = await stub.CreateTask(request, metadata=metadata)
+            except grpc.aio.AioRpcError as problem:
+                if problem.code() is not grpc.StatusCode.UNAVAILABLE:
+                    raise
     events = [event async for event in case.world.client.tasks.watch(answer.task.name)]
     assert isinstance(events[-1], models.TaskFinished | models.TaskSnapshot)
     await case.world.check(answer.task.name, RunState.SUCCEEDED)

@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 from vantage.api.algorithm.v1 import algorithm_service_pb2 as pb
 from vantage.api.types.v1 import types_pb2
@@ -47,14 +47,24 @@ DECLARATION: dict[str, Any] = {
         "hold": _declared(gate=_TEXT),
         "large": _declared(size=_NUMBER),
         "padded": _declared(padding=_TEXT),
+        "linger": _declared(seconds=_NUMBER),
+        "delegate": _declared(whom=_TEXT, seconds=_NUMBER),
         "ask": _declared(whom=_TEXT, gate=_TEXT, after=_NUMBER),
         "meet": _declared(peer=_TEXT),
     },
 }
 
 
+class Execution(NamedTuple):
+    """One time that a function was called: for which key, in which run, by which process."""
+
+    key: str
+    run: str
+    pid: int
+
+
 class Ledger:
-    """What was executed: one line per execution, with the key that the test gave and the run.
+    """What was executed, a line for each time.
 
     Args:
         path: the file.
@@ -67,20 +77,22 @@ class Ledger:
         """An execution begins. Whole lines, whoever writes at the same time; survives the death of the process."""
         descriptor = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         try:
-            os.write(descriptor, f"{key} {run}\n".encode())
+            os.write(descriptor, f"{key} {run} {os.getpid()}\n".encode())
         finally:
             os.close(descriptor)
 
+    def all(self) -> list[Execution]:
+        """Every execution, in the order in which they began."""
+        lines = self.path.read_text().splitlines() if self.path.exists() else []
+        return [Execution(key, run, int(pid)) for key, run, pid in (line.rsplit(" ", 2) for line in lines)]
+
     def executions(self) -> Counter[str]:
         """How often each run was executed."""
-        return Counter(line.rpartition(" ")[2] for line in self._lines())
+        return Counter(each.run for each in self.all())
 
     def of(self, key: str) -> list[str]:
         """The run of each execution for a key."""
-        return [run for each, _, run in (line.rpartition(" ") for line in self._lines()) if each == key]
-
-    def _lines(self) -> list[str]:
-        return self.path.read_text().splitlines() if self.path.exists() else []
+        return [each.run for each in self.all() if each.key == key]
 
 
 class Gate:
@@ -178,6 +190,13 @@ async def hold(ledger: str, key: str, gate: str, door: Door) -> dict[str, str]:
     return answer
 
 
+async def linger(ledger: str, key: str, seconds: float, door: Door) -> dict[str, str]:
+    """Be at work for a while."""
+    answer = _begin(ledger, key, door)
+    await asyncio.sleep(seconds)
+    return answer
+
+
 async def large(ledger: str, key: str, size: float, door: Door) -> bytes:
     """That many bytes, which differ from megabyte to megabyte."""
     _begin(ledger, key, door)
@@ -192,8 +211,18 @@ async def padded(ledger: str, key: str, padding: str, door: Door) -> dict[str, s
 async def ask(ledger: str, key: str, whom: str, gate: str, after: float, door: Door) -> dict[str, list[dict[str, str]]]:
     """Ask another organization to wait at the gate, and answer what it answered."""
     _begin(ledger, key, door)
-    request = pb.RunSubtaskRequest(request_id=str(uuid.uuid4()), function="hold", after_sequence=int(after))
-    arguments = json.dumps({"ledger": ledger, "key": f"{key}/below", "gate": gate}).encode()
+    return await _ask(door, whom, "hold", int(after), ledger=ledger, key=f"{key}/below", gate=gate)
+
+
+async def delegate(ledger: str, key: str, whom: str, seconds: float, door: Door) -> dict[str, list[dict[str, str]]]:
+    """Ask another organization to linger, and answer what it answered."""
+    _begin(ledger, key, door)
+    return await _ask(door, whom, "linger", ledger=ledger, key=f"{key}/below", seconds=seconds)
+
+
+async def _ask(door: Door, whom: str, function: str, after: int = 0, **given: Any) -> dict[str, list[dict[str, str]]]:
+    request = pb.RunSubtaskRequest(request_id=str(uuid.uuid4()), function=function, after_sequence=after)
+    arguments = json.dumps(given).encode()
     payload = types_pb2.Payload(media_type="application/json", sealing=types_pb2.SEALING_NONE, inline=arguments)
     request.targets.add(organization=f"organizations/{whom}", arguments=payload)
     answers: dict[str, dict[str, str]] = {}

@@ -4,8 +4,11 @@ process with its tests (clients in other languages, measurements, kills)."""
 from __future__ import annotations
 
 import asyncio
+import random
+import signal
+import socket
 import sys
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -55,6 +58,11 @@ class Program:
         """Of the running process."""
         return self._program.pid
 
+    @property
+    def status(self) -> int | None:
+        """How it has ended, below zero when a signal has killed it; None while it runs."""
+        return self._program.status
+
     async def start(self, prefix: str) -> str:
         """Start it and return what follows ``prefix`` in the first line that has it.
 
@@ -79,8 +87,12 @@ class Program:
         return await asyncio.to_thread(self._program.wait_for, text, skip=before)
 
     async def wait(self) -> int:
-        """Wait until it has ended by itself; returns its exit status, below zero when a signal has killed it."""
-        return await asyncio.to_thread(self._program.wait)
+        """Wait until it has ended by itself, however long it takes, and return its ``status``."""
+        return await asyncio.to_thread(self._program.wait, None)
+
+    def ask_to_end(self) -> None:
+        """Send SIGTERM; ``wait`` tells when it has ended."""
+        self._program.send(signal.SIGTERM)
 
     async def stop(self, *, kill: bool = False) -> None:
         """End it; nothing happens when it does not run."""
@@ -93,6 +105,19 @@ def program(noun: str, *arguments: str, log: Path, faults: Path | None = None) -
     if faults is not None:
         return Program(["-m", "vantage.testing.fault_points", str(faults), noun, *arguments], log)
     return Program(["-c", f"from vantage.{noun}.cli import {noun}; {noun}()", *arguments], log)
+
+
+def _lasting_port() -> int:
+    """A port for a server that will be killed and started again. Not one of those that the system gives to connections:
+    one to the server that is away could get it and, on loopback, would even succeed, with itself."""
+    while True:
+        port = random.randint(20_000, 32_000)  # noqa: S311  # below the usual range
+        with socket.socket() as trial:
+            try:
+                trial.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return port
 
 
 @dataclass
@@ -160,6 +185,7 @@ class Installation:
         settings: Mapping[str, Any] | None = None,
         config: ServerConfig | None = None,
         faulty: bool = False,
+        way: Callable[[str, str], Awaitable[str]] | None = None,
     ) -> AsyncIterator[Self]:
         """Set up in an empty directory, start everything, stop it in the end.
 
@@ -170,9 +196,11 @@ class Installation:
             settings: changes to the configuration of the nodes, which run ``vantage.testing.inprocess``.
             config: of the server.
             faulty: with fault points.
+            way: gets the name of an organization and the server's address and gives the one that its node uses; for
+                what stands in between without TLS.
         """
         token = initialize(directory / "server", config or ServerConfig(stop_grace_seconds=1, trial=True))
-        network = cls(directory, tls, faulty=faulty)
+        network = cls(directory, tls, f"127.0.0.1:{_lasting_port()}" if faulty else "", faulty=faulty)
         async with AsyncExitStack() as stack:
             stack.push_async_callback(lambda: network.server.stop())
             await network.start_server()
@@ -180,7 +208,10 @@ class Installation:
                 await network._found(channel, token, organizations)
             async with asyncio.TaskGroup() as starting:
                 for name in organizations:
-                    node = network.nodes[name] = network._node(name, settings or {})
+                    chosen = dict(settings or {})
+                    if way is not None:
+                        chosen["server"] = {"address": await way(name, network.address), "tls": False}
+                    node = network.nodes[name] = network._node(name, chosen)
                     stack.push_async_callback(node.stop)
                     starting.create_task(node.start("ready: "))
             yield network

@@ -55,6 +55,11 @@ class Program:
         return self._process is not None and self._process.poll() is None
 
     @property
+    def status(self) -> int | None:
+        """Exit status of the latest process, below zero when a signal has killed it; None while it runs."""
+        return None if self._process is None else self._process.poll()
+
+    @property
     def said(self) -> str:
         """Everything that it has said."""
         with self._changed:
@@ -97,7 +102,7 @@ class Program:
         if self._process is not None and self._process.poll() is None:
             self._process.send_signal(number)
 
-    def wait(self, timeout: float = PATIENCE) -> int:
+    def wait(self, timeout: float | None = PATIENCE) -> int:
         """Wait for its end and return its exit status; all its output is then in ``lines``."""
         if self._process is None or self._reader is None:
             raise RuntimeError("the program was not started")
