@@ -17,6 +17,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from tests.cli.conftest import Run
 from vantage.client import image_review
 from vantage.common import cosign, oci, pki
+from vantage.common.declaration import LABEL
 from vantage.common.image_signing import attach_statement, sign_image
 from vantage.common.image_statements import Layout, build_bundle, build_statement
 from vantage.common.oci import ImageReference, RegistryAccess, digest_of
@@ -62,7 +63,12 @@ def sign(image: ImageReference, key: ec.EllipticCurvePrivateKey, layout: Layout 
 
 
 def test_the_first_look_shows_what_the_author_added(registry: Registry, keys: Path, run: Run) -> None:
-    settings = {"Entrypoint": ["python3", "-m", "algorithm"], "Env": ["VANTAGE_MODULE=algorithm"]}
+    settings = {
+        "Entrypoint": ["python3", "-m", "algorithm"],
+        "Env": ["VANTAGE_MODULE=algorithm"],
+        "Tty": False,
+        "Labels": {"org.opencontainers.image.source": "https://example.org/code", LABEL: json.dumps(DECLARATION)},
+    }
     files = {"app/algorithm.py": PROGRAM.encode(), "app/model.bin": os.urandom(5000), "app/\x1b[2Jevil": b"\x1b[31m\n"}
     image = push(registry, files, settings=settings)
     sign(image, AUTHOR)
@@ -77,6 +83,7 @@ def test_the_first_look_shows_what_the_author_added(registry: Registry, keys: Pa
         "summary (reads no data)",
         'Entrypoint: ["python3", "-m", "algorithm"]',
         'Env: ["VANTAGE_MODULE=algorithm"]',
+        "label org.opencontainers.image.source: https://example.org/code",
         "User: none is set, which means root; nodes run it as another user",
         "+ /app/algorithm.py  file 0644 0:0 45 bytes",
         "+def summary():",
@@ -90,6 +97,7 @@ def test_the_first_look_shows_what_the_author_added(registry: Registry, keys: Pa
     made_for = f"signature by {keys / 'author.pub'} (classic), made for {image.repository}"
     assert made_for in run("image", "review", copy, "--known", keys / "author.pub").stdout
     assert "module-1" not in done.stdout
+    assert "Tty" not in done.stdout
     assert "\x1b" not in done.stdout  # names and contents do not steer the terminal
 
 

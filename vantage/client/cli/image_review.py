@@ -175,6 +175,8 @@ def _document(seen: Review) -> dict[str, Any]:
 
 def _lines(seen: Review) -> Iterator[str]:
     """What people read, in the order in which they should."""
+    from vantage.common.declaration import LABEL
+
     yield seen.image
     if seen.against is not None:
         yield f"compared with {seen.against}"
@@ -186,8 +188,12 @@ def _lines(seen: Review) -> Iterator[str]:
             yield from (f"  {line}".rstrip() for line in describe_function(function))
     yield "\nSTARTS WITH"
     for name, value in sorted(seen.settings.items()):
-        if name != "Labels" and value not in (None, "", [], {}):
+        if name != "Labels" and value:
             yield f"  {name}: {value if isinstance(value, str) else json.dumps(value)}"
+    labels = seen.settings.get("Labels")
+    for name, value in sorted(labels.items() if isinstance(labels, dict) else ()):
+        if name != LABEL:
+            yield f"  label {name}: {str(value)[:200]}"
     if not seen.settings.get("User"):
         yield "  User: none is set, which means root; nodes run it as another user"
     for change in seen.setting_changes:
