@@ -104,12 +104,12 @@ async def test_what_an_algorithm_prints_or_says_stays_where_its_results_are_look
         assert not any(each.progress.message for each in session.received)
 
 
-async def test_where_results_are_looked_at_peers_are_told_nothing(station: Station) -> None:
+async def test_where_results_are_looked_at_peers_and_hosts_are_told_nothing(station: Station) -> None:
     station.settings["policy"] = {"peers": True, "pin_peer_authorities": True, "release": [{"columns": ["**"]}]}
     async with station.running():
         completed = await finish(await station.session(), assign("whisper", "{}"))
         said = json.loads(completed.result.inline)
-        assert sorted(said) == ["dial", "listen"]
+        assert sorted(said) == ["host", "listen", "peer"]
         assert all("policy.release" in each for each in said.values())
 
 

@@ -185,19 +185,21 @@ class RunDoor:
     async def dial(self, target: algorithm_pb.DialTarget) -> ByteStream:
         """See ``RunCallbacks``."""
         if target.HasField("peer") or target.HasField("incoming"):
-            self._refuse_peers()
+            self._refuse_unseen(Reason.PEERS_REFUSED, "its peers")
+        if target.HasField("host"):
+            self._refuse_unseen(Reason.EGRESS_REFUSED, "hosts")
         return await self._outside.dial(target)
 
     def listen(self, label: str) -> AsyncGenerator[algorithm_pb.ListenResponse, None]:
         """See ``RunCallbacks``."""
-        self._refuse_peers()
+        self._refuse_unseen(Reason.PEERS_REFUSED, "its peers")
         return self._outside.listen(label)
 
-    def _refuse_peers(self) -> None:
+    def _refuse_unseen(self, reason: Reason, whom: str) -> None:
         if self._context.terms.guarded:
             raise error(
-                Reason.PEERS_REFUSED,
-                "what leaves of this run is looked at by the node (policy.release), and what it would tell its peers "
+                reason,
+                f"what leaves of this run is looked at by the node (policy.release), and what it would tell {whom} "
                 "cannot be: ask the node's admin",
             )
 

@@ -105,12 +105,17 @@ async def nested(depth: float, door: Door) -> None:
 
 
 async def whisper(door: Door) -> dict[str, str]:
-    """What peers can be told: why not."""
+    """What others can be told past the result: why not."""
+    targets = {
+        "peer": algorithm_pb.DialTarget(peer=algorithm_pb.PeerTarget(label="a")),
+        "host": algorithm_pb.DialTarget(host=algorithm_pb.HostTarget(host="example.org", port=443)),
+    }
     said = {}
-    try:
-        await door.callbacks.dial(algorithm_pb.DialTarget(peer=algorithm_pb.PeerTarget(label="a")))
-    except VantageError as problem:
-        said["dial"] = problem.message
+    for name, target in targets.items():
+        try:
+            (await door.callbacks.dial(target)).close()
+        except VantageError as problem:
+            said[name] = problem.message
     try:
         await anext(door.callbacks.listen("a"))
     except VantageError as problem:
