@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from vantage.api.node.v1 import registry_service_pb2 as registry_pb
-from vantage.common import cosign, oci, pki
+from vantage.common import audit, cosign, oci, pki
 from vantage.common.clock import SystemClock
 from vantage.common.errors import Reason, error
 from vantage.common.image_signing import sign_image
@@ -118,6 +118,12 @@ async def test_a_signed_image_answers_and_an_unsigned_one_is_refused(
                 "organizations": ["organizations/clara", "organizations/dora"],
             }
             assert any(each.progress.message == "pulling image" for each in session.received)
+
+            decided = [each for each in audit.records(station.directory / "data" / "audit.log") if "decision" in each]
+            assert [(each["decision"], each.get("signers")) for each in decided] == [
+                ("refused", None),
+                ("allowed", ["author.pub"]),
+            ]
 
             # The registry is not asked again, and what the rule says of the question holds for each.
             for refused, reason in (

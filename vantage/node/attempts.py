@@ -147,7 +147,7 @@ class Attempts:
                 await self._reporter.refused(assign.lease, problem, retryable=problem.reason in MENDABLE)
                 return None
             self._given(active, startable.order)
-            self._tools.audit.decided(assign, None)
+            self._tools.audit.decided(assign, None, startable.trusted.signers)
             self._reporter.accepted(assign.lease)
             try:
                 await self._tools.consent.to_start(startable.order, self._tell(assign.lease))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -67,8 +67,8 @@ class NodeAudit:
         if self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(_LAZY_SECONDS, self._flush)
 
-    def decided(self, assign: pb.Assign, refusal: VantageError | None) -> None:
-        """The node has decided about a run."""
+    def decided(self, assign: pb.Assign, refusal: VantageError | None, signers: Sequence[str] = ()) -> None:
+        """The node has decided about a run, and by whose signatures its image is trusted."""
         spec = assign.spec
         target = spec.targets[0] if spec.targets else None
         fields: dict[str, Value] = {
@@ -83,6 +83,8 @@ class NodeAudit:
             "arguments_bytes": target.arguments.size_bytes if target is not None else 0,
             "decision": "allowed" if refusal is None else "refused",
         }
+        if signers:
+            fields["signers"] = [_cut(each) for each in signers][:_MAX_ITEMS]
         if refusal is not None:
             fields |= {"reason": refusal.reason.name, "message": _cut(refusal.message)}
         self.note("run.decided", **fields)

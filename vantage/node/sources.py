@@ -52,6 +52,11 @@ class TrustedCode:
     declaration: Declaration
     bounds: tuple[ArgumentBounds, ...] = ()
 
+    @property
+    def signers(self) -> tuple[str, ...]:
+        """Names of the keys that vouch for it; none for modules."""
+        return () if isinstance(self.code, UnsandboxedCode) else self.code.signers
+
 
 class CodeSource(Protocol):
     """Decides about code and brings it here."""
