@@ -56,6 +56,7 @@ async def told(station: Station) -> dict[str, Any]:
 
 async def test_no_more_is_told_than_each_dataset_shares(station: Station, postgres: Postgres) -> None:
     files(station, "counts")
+    postgres.sql('CREATE TABLE "a ""table"". of 2" (n integer); GRANT SELECT ON "a ""table"". of 2" TO reader')
     lung = station.settings["datasets"][0]
     station.settings["datasets"].append(lung | {"name": "schema", "share": "schema"})
     station.settings["datasets"].append(lung | {"name": "hidden", "share": "none"})
@@ -82,7 +83,9 @@ async def test_no_more_is_told_than_each_dataset_shares(station: Station, postgr
             {"name": "sexes", "type": "string", "maxLength": 10},
         ],
     }
-    (cases,) = found.pop("whole")["tables"]  # and not the one that the role may not read
+    postgres.sql('DROP TABLE "a ""table"". of 2"')
+    odd, cases = found.pop("whole")["tables"]  # and not the one that the role may not read
+    assert (odd["name"], odd["rowCount"]) == ('public.a "table". of 2', "0")
     assert (cases["name"], cases["rowCount"], len(cases["columns"])) == ("public.cases", "25000", 6)
     assert found.pop("away") == {"name": "away", "format": "postgresql", "access": "connection"}
     assert found == {}

@@ -35,6 +35,7 @@ QUERIES: dict[str, Any] = {
     "writes": "INSERT INTO cases VALUES (0) RETURNING patient",
     "hidden": "SELECT * FROM secret",
     "broken": "SELECT 'private'::integer AS x FROM cases",
+    "late": "SELECT 1 / (24000 - patient) AS x FROM cases ORDER BY patient",
     "twice": "SELECT 1 AS a, 2 AS a",
 }
 
@@ -104,6 +105,7 @@ async def test_limits_hold_and_nothing_of_the_data_is_in_an_error(
             ("writer", "writes", "DATASET_UNAVAILABLE"),
             ("registry", "hidden", "DATASET_UNAVAILABLE"),
             ("registry", "broken", "DATASET_UNAVAILABLE"),
+            ("registry", "late", "DATASET_UNAVAILABLE"),
             ("registry", "twice", "DATASET_UNREADABLE"),
         ):
             failed = await answer(session, "rows", ask(query), begins=False, df=name)

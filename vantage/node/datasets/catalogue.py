@@ -59,22 +59,29 @@ async def _shared(asker: Asker, dataset: DatasetSection) -> pb.DatasetInfo:
     )
     if dataset.is_service and dataset.access == "query":
         return info  # the tables behind its queries are nobody's business
-    counts = dataset.share == "counts"
-    try:
-        async with asyncio.timeout(LOOK_SECONDS):
-            tables = await tables_of(asker, dataset, count=counts)
-    except (VantageError, TimeoutError) as problem:
-        log.warning(
-            "dataset shared without its schema", extra={"dataset": dataset.name, "problem": type(problem).__name__}
-        )
-        return info
-    for table in tables:
-        added = info.tables.add(
-            name=table.name, columns=[pb.DatasetColumn(name=name, type=kind) for name, kind in table.columns]
-        )
-        if counts and table.rows is not None:
-            added.row_count = table.rows
+    # Counting may take longer than there is time; the columns are told all the same.
+    for count in (True, False) if dataset.share == "counts" else (False,):
+        try:
+            async with asyncio.timeout(LOOK_SECONDS):
+                tables = await tables_of(asker, dataset, count=count)
+        except (VantageError, TimeoutError) as problem:
+            log.warning(
+                "dataset not looked into",
+                extra={"dataset": dataset.name, "count": count, "problem": type(problem).__name__},
+            )
+            continue
+        info.tables.extend(_table(each, count=count) for each in tables)
+        break
     return info
+
+
+def _table(table: Table, *, count: bool) -> pb.DatasetTable:
+    told = pb.DatasetTable(
+        name=table.name, columns=[pb.DatasetColumn(name=name, type=kind) for name, kind in table.columns]
+    )
+    if count and table.rows is not None:
+        told.row_count = table.rows
+    return told
 
 
 def _parameter(name: str, section: ParameterSection) -> pb.QueryParameter:

@@ -6,6 +6,7 @@ Everything here blocks: call it on a thread. ``cancel`` may be called from anoth
 from __future__ import annotations
 
 import contextlib
+import itertools
 import threading
 import time
 from collections.abc import Iterator, Mapping
@@ -60,6 +61,11 @@ SELECT
   current_setting('default_transaction_read_only') AS read_only,
   current_setting('statement_timeout') AS statement_timeout
 """
+
+
+_Name = tuple[str, ...]
+"""A table: its name, after that of its schema where there are several."""
+_Tables = dict[_Name, tuple[tuple[str, str], ...]]
 
 
 class Sql:
@@ -146,18 +152,15 @@ class Sql:
         """
         with self._connected() as connection:
             found = self._postgresql_tables(connection) if self._postgresql else _other_tables(connection)
-            if not count:
-                return tuple(found)
             quote = connection.dialect.identifier_preparer.quote
+
+            def rows(name: _Name) -> int:
+                where = ".".join(map(quote, name))
+                return int(connection.execute(sa.text(f"SELECT count(*) FROM {where}")).scalar_one())  # noqa: S608
+
             return tuple(
-                Table(
-                    each.name,
-                    each.columns,
-                    connection.execute(
-                        sa.text(f"SELECT count(*) FROM {'.'.join(map(quote, each.name.split('.')))}")  # noqa: S608
-                    ).scalar_one(),
-                )
-                for each in found
+                Table(".".join(name), columns[:MAX_COLUMNS], rows(name) if count else None)
+                for name, columns in itertools.islice(found.items(), MAX_TABLES)
             )
 
     def check(self) -> list[str]:
@@ -202,6 +205,8 @@ class Sql:
             with engine.connect().execution_options(**options) as connection:
                 self._connection = connection.connection.dbapi_connection
                 began = True
+                if self._stopped.is_set():
+                    raise self._too_slow()
                 yield connection
                 connection.rollback()
         except SQLAlchemyError as problem:
@@ -239,7 +244,7 @@ class Sql:
         names = [getattr(types.get(each.type_code), "name", "") for each in description]
         return [_TYPES.get(name, pa.string()) for name in names]
 
-    def _postgresql_tables(self, connection: sa.Connection) -> list[Table]:
+    def _postgresql_tables(self, connection: sa.Connection) -> _Tables:
         """By the standard's views, which show only what the role may read."""
         only = "= :schema" if self._dataset.format == "omop" else "NOT IN ('pg_catalog', 'information_schema')"
         rows = connection.execute(
@@ -251,16 +256,15 @@ class Sql:
             {"rows": MAX_TABLES * MAX_COLUMNS}
             | ({"schema": self._dataset.cdm_schema} if self._dataset.format == "omop" else {}),
         )
-        columns: dict[str, list[tuple[str, str]]] = {}
+        columns: dict[_Name, list[tuple[str, str]]] = {}
         for schema, table, column, kind in rows:
-            columns.setdefault(f"{schema}.{table}", []).append((column, kind))
-        return [Table(name, tuple(each[:MAX_COLUMNS])) for name, each in list(columns.items())[:MAX_TABLES]]
+            columns.setdefault((schema, table), []).append((column, kind))
+        return {name: tuple(each) for name, each in columns.items()}
 
 
-def _other_tables(connection: sa.Connection) -> list[Table]:
+def _other_tables(connection: sa.Connection) -> _Tables:
     inspector = sa.inspect(connection)
     names = [*inspector.get_table_names(), *inspector.get_view_names()][:MAX_TABLES]
-    return [
-        Table(name, tuple((str(each["name"]), str(each["type"])) for each in inspector.get_columns(name)[:MAX_COLUMNS]))
-        for name in names
-    ]
+    return {
+        (name,): tuple((str(each["name"]), str(each["type"])) for each in inspector.get_columns(name)) for name in names
+    }
