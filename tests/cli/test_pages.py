@@ -18,7 +18,8 @@ ROOT = Path(__file__).resolve().parents[2]
 WRITTEN = {ROOT / "docs" / name for name in ("cli.md", "errors.md", "access.md")}
 """By scripts, from what there is."""
 NO_REASONS = re.compile(
-    "ACCESS_TOKEN|IN_PROCESS|NODE_BUSY|NODE_OFFLINE|NO_NODE|WIRE_JSON|(AWS|CANCEL|COSIGN|DOCKER|RUN_STATE|SEALING|TASK_STATE|VANTAGE)_"
+    "ACCESS_TOKEN|DROP_AFTER|HTTPS?_PROXY|IN_PROCESS|NODE_BUSY|NODE_OFFLINE|NO_NODE|WIRE_JSON|"
+    "(AWS|CANCEL|COSIGN|DOCKER|RUN_STATE|SEALING|TASK_STATE|VANTAGE)_"
 )
 """What else is written like a reason: variables, values of enums, settings."""
 PAGES = [page for page in links.pages(ROOT) if page not in WRITTEN]
