@@ -11,20 +11,25 @@ import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import docker
 import pytest
 
 from vantage.api.node.v1 import node_session_service_pb2 as pb
-from vantage.common import cosign, pki
+from vantage.api.task.v1 import task_pb2, task_service_pb2
+from vantage.api.types.v1 import types_pb2
+from vantage.common import cosign, pki, sealing
+from vantage.common.dsse import digest_of
+from vantage.common.sealing import SealedPayload
 from vantage.node import admin
 from vantage.node.executor.docker import LABEL_NODE, owner_of
 from vantage.testing import images
 from vantage.testing.engine import BASE_IMAGE, docker_client, leftovers, remove_leftovers
+from vantage.testing.orders import Asker
 from vantage.testing.postgres import Postgres
 from vantage.testing.registry import Registry
-from vantage.testing.scripted_server import ScriptedSession
+from vantage.testing.scripted_server import ScriptedServer, ScriptedSession
 from vantage.testing.station import Station, assign, send
 
 pytestmark = pytest.mark.docker
@@ -404,4 +409,78 @@ async def test_a_result_that_waits_for_a_person_outlives_the_node(kept: Kept) ->
         assert json.loads(completed.result.inline).keys() == {"me", "padding"}
         assert completed.result.digest == waiting["digest"]
         assert await kept.starts() == 1
+
+
+def told(sequence: int, **parts: Any) -> task_pb2.TaskEvent:
+    return task_pb2.TaskEvent(sequence=sequence, **parts)
+
+
+class Held(asyncio.Event):
+    """Where a stream of the server stops; tells when it has come so far."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.reached = asyncio.Event()
+
+    async def wait(self) -> Literal[True]:
+        self.reached.set()
+        return await super().wait()
+
+
+async def test_a_question_to_others_is_asked_once_and_its_answer_reaches_the_algorithm(
+    kept: Kept, server: ScriptedServer
+) -> None:
+    task = task_pb2.Task(name="tasks/sub", state=task_pb2.TASK_STATE_ACTIVE)
+    snapshot = told(1, snapshot=task_pb2.TaskSnapshot(task=task))
+    held = Held()
+    server.script("RunTask", [task_service_pb2.RunTaskResponse(event=snapshot), held])
+    payload = types_pb2.Payload(media_type="application/json", inline=b"42")
+    run = task_pb2.Run(organization="organizations/dora", state=task_pb2.RUN_STATE_SUCCEEDED, result=payload)
+    rest = [told(2, run_finished=task_pb2.RunFinished(run=run)), told(3, task_finished=task_pb2.TaskFinished())]
+    message = kept.assign("asking")
+    async with kept.node() as process:
+        session = await begun(kept, message)
+        await asyncio.wait_for(held.reached.wait(), 20)
+        # What the server has told is known for good with the next commit: make one.
+        refused = kept.assign("nothing")
+        send(session, refused)
+        await session.receive("refused")
+        process.kill()
+    server.script("WatchTask", [task_service_pb2.WatchTaskResponse(event=each) for each in (snapshot, *rest)])
+    async with kept.node():
+        session = await kept.station.session()
+        for _ in range(3):
+            await session.receive("refused", "accepted", "started")
+        completed = (await session.receive("completed")).completed
+        assert not completed.HasField("failure"), completed.failure
+        assert json.loads(completed.result.inline)["answer"] == "42"
+        assert len(server.calls["RunTask"]) == 1
+        (watched,) = server.calls["WatchTask"]
+        assert (watched.name, watched.after_sequence) == ("tasks/sub", 1)  # type: ignore[attr-defined]
         assert kept.left() == []
+
+
+@pytest.mark.parametrize("point", ["payloads Payloads upload before", "payloads Payloads upload after"])
+async def test_a_large_result_leaves_as_it_was_sealed_first(
+    kept: Kept, server: ScriptedServer, tmp_path: Path, point: str
+) -> None:
+    asker = Asker(tmp_path / "asking", kept.station)
+    kept.go()
+    message = asker.ask(
+        "steady",
+        '{"size": 5000}',
+        datasets={"table": "lung"},
+        image=kept.image,
+        order=lambda fields: fields.update(image=kept.image),
+    )
+    async with kept.node(die=point) as process:
+        send(await kept.station.session(max_inline=1000), message)
+        assert await asyncio.wait_for(process.wait(), 60) == -signal.SIGKILL
+    async with kept.node():
+        completed = await outcome(await kept.station.session(max_inline=1000))
+        assert not completed.HasField("failure"), completed.failure
+        (sealed,) = server.uploads.values()  # once, whatever happened
+        assert digest_of(sealed) == completed.result.digest
+        assert len(json.loads(sealing.unseal(SealedPayload(sealed), [asker.identity]))["padding"]) == 5000
+        assert kept.left() == []
+        assert await kept.starts() == 1

@@ -325,6 +325,8 @@ class Attempts:
         box = self._tools.boxes.get(lease.lease_id)
         if box is not None and box.released is not None:
             return box.released.result(self.execution.directory(lease))
+        if box is not None and box.sealed is not None:
+            return result  # looked into before it was sealed, and on its way
         released, blanked = await self._tools.examiner.examine(terms, result, self._make_room(order.assign))
         if blanked:
             self._tools.audit.blanked(lease, blanked)

@@ -180,7 +180,7 @@ class ScriptedServer:
 
     def script(self, method: str, *answers: Any) -> None:
         """Answers of the next calls of a method, e.g. ``ExchangeAssertion``: a response, an error to raise, or for a
-        streaming method a list of responses with an error at the end if there is to be one."""
+        streaming method a list of responses, of events to wait for, with an error at the end if there is to be one."""
         self._scripts[method].extend(answers)
 
     async def accept(self) -> ScriptedSession:
@@ -201,6 +201,9 @@ class ScriptedServer:
         for each in await self._answer(method, request, context):
             if isinstance(each, VantageError):
                 await abort(context, each)
+            if isinstance(each, asyncio.Event):
+                await each.wait()
+                continue
             yield each
 
 
