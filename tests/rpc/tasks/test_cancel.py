@@ -5,8 +5,11 @@ from __future__ import annotations
 import asyncio
 from datetime import timedelta
 
+import pytest
+
 from vantage.api.node.v1 import node_session_service_pb2 as pb
 from vantage.api.task.v1 import task_pb2, task_service_pb2
+from vantage.server.storage import lifecycle
 from vantage.testing.task_server import ROSA, Network, as_, request_id, spec
 
 ALPHA, TWO, BETA, GAMMA = (
@@ -18,7 +21,10 @@ ALPHA, TWO, BETA, GAMMA = (
 SECOND = 1.0
 
 
-async def test_it_reaches_every_node_of_a_tree_within_a_second_and_the_absent_ones_later(network: Network) -> None:
+async def test_it_reaches_every_node_of_a_tree_within_a_second_and_the_absent_ones_later(
+    network: Network, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lifecycle, "BATCH", 2)
     nodes = {name: network.node(name) for name in (ALPHA, BETA, GAMMA)}
     for node in nodes.values():
         await node.hello()

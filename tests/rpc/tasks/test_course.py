@@ -226,6 +226,8 @@ async def test_what_waits_to_be_tried_again_can_be_cancelled(network: Network) -
     await network.stub().CancelTask(task_service_pb2.CancelTaskRequest(name=name), metadata=ROSA)
     run = (await _get(network, name)).runs[0]
     assert (run.state, run.failure.reason) == (task_pb2.RUN_STATE_CANCELLED, "TASK_CANCELLED")
+    assert "its last attempt failed: not now [EXECUTOR_UNAVAILABLE]" in run.failure.message
+    assert run.failure.metadata["last_failure"] == "EXECUTOR_UNAVAILABLE"
     assert not run.HasField("retry_time")
     network.advance(timedelta(seconds=2))
     assert not (await node.heartbeat()).revoked  # and no assignment came

@@ -13,6 +13,7 @@ DEFAULT_ATTEMPTS = 3
 """How often a run is handed to a node before its loss is final, unless its task says otherwise."""
 MAX_ATTEMPTS = 10
 """How often a task may let its runs be handed to a node."""
+_SHOWN = 300
 
 
 class RunState(IntEnum):
@@ -196,6 +197,17 @@ def lost(run: Run, now: datetime) -> Run:
         f"the node was lost {often} while it had the run: ask the admin of {run.organization} to look",
     )
     return replace(run, state=TRANSITIONS[run.state, RunEvent.GIVE_UP], failure=failure, finish_time=now)
+
+
+def after_failed_attempt(run: Run, failure: Failure) -> Failure:
+    """What a run is left with that the server ends: also why its last attempt had failed, if it waits for another."""
+    if run.failure is None or run.state is not RunState.QUEUED:
+        return failure
+    return replace(
+        failure,
+        message=f"{failure.message}; its last attempt failed: {run.failure.message[:_SHOWN]} [{run.failure.reason}]",
+        metadata={**failure.metadata, "last_failure": run.failure.reason},
+    )
 
 
 def retried(run: Run, failure: Failure, retry_time: datetime) -> Run:

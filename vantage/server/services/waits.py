@@ -84,6 +84,9 @@ class WaitNews:
             except VantageError as problem:  # it costs those who watch a word, and nothing else
                 log.warning("cannot tell for whom runs wait", extra={"reason": problem.reason.name})
                 continue
+            except Exception:  # nor may a fault in this end it for all who watch later
+                log.exception("cannot tell for whom runs wait")
+                continue
             now = self._clock.now()
             self._bus.publish(Event(run.task, 0, now, RunWaits(run)) for run in runs if self._bus.watches(run.task))
 

@@ -10,7 +10,17 @@ from sqlalchemy import Connection
 
 from vantage.common.errors import Reason
 from vantage.server.domain.contents import Failure
-from vantage.server.domain.runs import LEASED, OPEN, Lease, Run, RunEvent, RunState, lost, moved
+from vantage.server.domain.runs import (
+    LEASED,
+    OPEN,
+    Lease,
+    Run,
+    RunEvent,
+    RunState,
+    after_failed_attempt,
+    lost,
+    moved,
+)
 from vantage.server.domain.task_events import Event, RunMoved, TaskEnded
 from vantage.server.domain.tasks import TaskState, Work, early_end, final_state
 from vantage.server.storage import event_store, run_store, task_store
@@ -25,6 +35,9 @@ EXPIRED = Failure(
     Reason.TASK_EXPIRED.name,
     "the task's time limit passed: ask again with a longer one, or when the node is online",
 )
+
+BATCH = 1_000
+"""Tasks that are ended together: a job may have very many."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,22 +159,24 @@ def close(
         now: the time of the events.
         untouched: what those runs are left with instead that no node has ever had, by name.
     """
-    heads = task_store.lock_heads(connection, tasks)
-    active = [head for head in heads.values() if head.state is TaskState.ACTIVE]
-    if not active:
-        return
-    for head in active:
-        head.closing = state
-    task_store.update_heads(connection, active)
     event = RunEvent.EXPIRE if state is TaskState.EXPIRED else RunEvent.CANCEL
-    steps = []
-    for run in run_store.open_runs_of(connection, [head.name for head in active]):
-        left = failure if run.attempt or not untouched else untouched.get(run.name, failure)
-        steps.append((run, moved(run, event, now, failure=left)))
-        # A run that went back to the queue may still be at work at its last node: it is told as well.
-        if run.lease_id:
-            changes.revoked.append((run.node, run.lease, failure.reason))
-    advance(connection, changes, steps, now)
+    names = list(tasks)
+    for some in (names[start : start + BATCH] for start in range(0, len(names), BATCH)):
+        heads = task_store.lock_heads(connection, some)
+        active = [head for head in heads.values() if head.state is TaskState.ACTIVE]
+        if not active:
+            continue
+        for head in active:
+            head.closing = state
+        task_store.update_heads(connection, active)
+        steps = []
+        for run in run_store.open_runs_of(connection, [head.name for head in active]):
+            left = (untouched or {}).get(run.name, failure) if not run.attempt else after_failed_attempt(run, failure)
+            steps.append((run, moved(run, event, now, failure=left)))
+            # A run that went back to the queue may still be at work at its last node: it is told as well.
+            if run.lease_id:
+                changes.revoked.append((run.node, run.lease, failure.reason))
+        advance(connection, changes, steps, now)
 
 
 def withdraw(connection: Connection, changes: Changes, organization: str, collaboration: str, now: datetime) -> None:
