@@ -138,13 +138,15 @@ def _load(path: Path) -> NodeConfig:
 
 async def _explained(config: NodeConfig, supposed: Supposed, *, offline: bool) -> Explanation:
     from vantage.node.images.access import RegistryAccesses
+    from vantage.node.images.engine import EngineImages
     from vantage.node.images.explanation import explain
     from vantage.node.images.source import build_verifier
     from vantage.node.images.tokens import ServerTokens
 
     async with ServerTokens.of(config) as tokens:
         verifier = build_verifier(config, RegistryAccesses(config, tokens))
-        return await explain(config, verifier, supposed, offline=offline)
+        engine = EngineImages(config.docker.host)
+        return await explain(config, verifier, engine.has, supposed, offline=offline)
 
 
 def _asked(image: str, function: str, user: str, organization: str | None) -> Any:
@@ -154,6 +156,7 @@ def _asked(image: str, function: str, user: str, organization: str | None) -> An
     whose, slash, login = user.rpartition("/")
     if slash and organization is not None:
         raise click.UsageError("--user names the organization already: leave out --organization")
+    whose = "" if whose == "users" else whose
     whose = (organization or whose).removeprefix("organizations/").removesuffix("/users")
     if whose and not names.is_valid(f"organizations/{whose}", "organizations"):
         raise click.UsageError(f"{whose!r} is not the name of an organization")

@@ -17,12 +17,14 @@ from vantage.common.image_signing import sign_image
 from vantage.node import config
 from vantage.node.cli import node
 from vantage.node.images.access import RegistryAccesses
-from vantage.node.images.source import build_verifier
+from vantage.node.images.source import ImageSource, build_verifier
+from vantage.node.images.verifier import VerifiedImage
 from vantage.node.sources import CodeRequest
 from vantage.testing.declared import push_declaration
+from vantage.testing.engine import docker_client
 from vantage.testing.registry import Registry
 
-pytestmark = pytest.mark.docker  # for the registry; no engine is asked
+pytestmark = pytest.mark.docker
 
 AUTHOR, REVIEWER = pki.create_key(), pki.create_key()
 DECLARATION = {
@@ -45,8 +47,11 @@ class Admin:
         self.registry = registry
         for name, key in (("author", AUTHOR), ("reviewer", REVIEWER)):
             (directory / f"{name}.pub").write_bytes(cosign.public_pem(key.public_key()))
+        unique = secrets.token_hex(8)
         self.image = asyncio.run(
-            push_declaration(registry.address, "algorithms/summary", DECLARATION, secrets.token_hex(8))
+            push_declaration(
+                registry.address, "algorithms/summary", DECLARATION, unique, unique, files={"content": unique.encode()}
+            )
         )
         self.rule: dict[str, Any] = {
             "repository": f"{registry.address}/algorithms/*",
@@ -113,7 +118,7 @@ def test_each_check_is_shown_with_what_it_found(admin: Admin) -> None:
     admin.sign()
     said = admin.explain(arguments_are={"min_count": 10})
     assert (said["allowed"], said["reason"]) == (True, None)
-    assert steps(said) == dict.fromkeys((0, 1, 2, 3, 6, 7, 10, 13, 14), True)
+    assert steps(said) == dict.fromkeys((0, 1, 2, 3, 6, 7, 10, 13, 14), True) | {17: None}
     assert said["policy"].startswith("sha256:")
     text = admin.run("explain", admin.image, "--function", "summary", "--user", "dora/alice").output
     assert "held   10 enough trusted keys have signed it: 1 of the 1 keys that are needed: author" in text
@@ -127,6 +132,7 @@ def test_what_fails_is_shown_with_the_reason_that_a_researcher_would_get(admin: 
     for said, reason, number in (
         (admin.explain(user="dora/bob"), "POLICY_REFUSED", 6),
         (admin.explain(user="hilda/alice"), "POLICY_REFUSED", 0),
+        (admin.explain(user="users/alice"), "POLICY_REFUSED", 0),
         (admin.explain("--function", "other"), "FUNCTION_UNKNOWN", 13),
         (admin.explain(arguments_are={"min_count": 9}), "ARGUMENTS_NOT_ALLOWED", 14),
         (admin.explain(arguments_are={"min_count": "many"}), "ARGUMENTS_INVALID", 13),
@@ -159,8 +165,17 @@ def test_offline_it_says_what_the_node_knows_and_remembers_nothing_by_being_aske
     user = "organizations/dora/users/alice"
     asyncio.run(verifier.verify(CodeRequest(admin.image, "summary", "organizations/dora", user)))
     assert admin.explain("--offline", arguments_are={"min_count": 10})["allowed"] is True
+    # Whether it is in the engine decides nothing, and is told.
+    source = ImageSource(config.load(admin.config))
+    trusted = asyncio.run(source.trust(CodeRequest(admin.image, "summary", "organizations/dora", user)))
+    asyncio.run(source.fetch(trusted, lambda _fraction, _text: None))
     admin.registry.stop()
     try:
+        said = admin.explain(arguments_are={"min_count": 10})
+        assert (said["allowed"], steps(said)[17]) == (True, True)
+        assert isinstance(trusted.code, VerifiedImage)
+        with docker_client() as engine:
+            engine.images.remove(trusted.code.image_id, force=True)
         assert admin.explain(arguments_are={"min_count": 10})["allowed"] is True
         admin.rule["threshold"] = 2
         said = admin.explain()

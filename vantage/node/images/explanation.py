@@ -6,7 +6,7 @@ datasets, graphics processors, and the room on the disks.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, field, replace
 
 from vantage.api.node.v1 import node_session_service_pb2 as pb
@@ -98,12 +98,19 @@ class Explanation:
         self.complete = False
 
 
-async def explain(config: NodeConfig, verifier: ImageVerifier, supposed: Supposed, *, offline: bool) -> Explanation:
+Has = Callable[[str], Awaitable[bool]]
+"""Whether the engine has an image, by id; EXECUTOR_UNAVAILABLE when it does not answer."""
+
+
+async def explain(
+    config: NodeConfig, verifier: ImageVerifier, has: Has, supposed: Supposed, *, offline: bool
+) -> Explanation:
     """Judge a question that nobody has asked yet.
 
     Args:
         config: the node's.
         verifier: its.
+        has: asks its engine.
         supposed: the question.
         offline: ask no registry, and say what can be said with what this node knows.
     """
@@ -127,7 +134,18 @@ async def explain(config: NodeConfig, verifier: ImageVerifier, supposed: Suppose
     found.refusal = found.refusal or verdict.refusal
     if sight.facts is not None:
         _call(found, supposed, sight.facts, verdict)
+        await _present(found, has, sight.facts)
     return found
+
+
+async def _present(found: Explanation, has: Has, facts: ImageFacts) -> None:
+    """Whether a run needs the registry; it decides nothing."""
+    try:
+        there = await has(facts.image_id)
+        why = "by its id: no registry is needed" if there else "not yet: it is fetched from the registry before it runs"
+    except VantageError as problem:
+        there, why = False, problem.message
+    found.steps.append(Step(17, "the engine has the image", True if there else None, why))
 
 
 def _request(config: NodeConfig, supposed: Supposed) -> Decision:
