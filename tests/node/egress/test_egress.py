@@ -174,10 +174,20 @@ async def test_only_tls_with_the_listed_server_name_passes(
     server = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     server.load_cert_chain(tmp_path / CERTIFICATE_FILE, tmp_path / KEY_FILE)
     trust = ssl.create_default_context(cafile=str(tmp_path / CERTIFICATE_FILE))
-    async with Host().running(server) as host:
-        rule = {"host": "127.0.0.1", "port": host.port, "tls_server_name": "api.example.org"}
+    async with Host().running(server) as host, Host().running(server) as other:
+        egress = [
+            {"host": "127.0.0.1", "port": host.port, "tls_server_name": "api.example.org"},
+            {"host": "127.0.0.1", "port": other.port},
+        ]
         where = f"127.0.0.1:{host.port}"
-        async with a_run(station, monkeypatch, [rule], [where]) as ports:
+        async with a_run(station, monkeypatch, egress, [where, f"127.0.0.1:{other.port}"]) as ports:
+            # Through the proxy, by CONNECT, which ends the TLS nowhere in between.
+            proxy = f"http://127.0.0.1:{await asyncio.to_thread(ports.proxy)}"
+            async with httpx.AsyncClient(proxy=proxy, trust_env=False, verify=trust) as client:
+                answer = await client.get(f"https://127.0.0.1:{other.port}/")
+                assert (answer.status_code, len(answer.content)) == (200, 300_000)
+                with pytest.raises(httpx.ProxyError, match="403"):
+                    await client.get(f"https://127.0.0.1:{other.port + 1}/")
             target = pb.DialTarget(host=pb.HostTarget(host="127.0.0.1", port=host.port))
             port = await asyncio.to_thread(ports.open, target, where)
 
