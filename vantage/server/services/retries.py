@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from vantage.common.clock import Clock
 from vantage.server.domain.retries import LONGEST
+from vantage.server.domain.runs import Run
 from vantage.server.events.timers import Timers
 from vantage.server.services.commits import Commits
 from vantage.server.storage import lifecycle, run_store
@@ -30,10 +31,7 @@ class Retries:
 
     async def start(self) -> None:
         """Take up the runs that a former process let wait: none of them longer than any run waits."""
-        now = self._clock.now()
-        for run in await self._commits.database.read(run_store.held):
-            assert run.retry_time is not None  # noqa: S101  # that is what held means
-            self.timers.set(run.name, min(run.retry_time - now, LONGEST))
+        self._set(await self._commits.database.read(run_store.held))
         self._running = asyncio.create_task(self.timers.run(), name="retries")
 
     async def stop(self) -> None:
@@ -43,10 +41,14 @@ class Retries:
             await asyncio.gather(self._running, return_exceptions=True)
 
     def _on_changes(self, changes: Changes) -> None:
+        self._set(changes.held)
+
+    def _set(self, held: Iterable[Run]) -> None:
         now = self._clock.now()
-        for run in changes.held:
+        for run in held:
             if run.retry_time is not None:
-                self.timers.set(run.name, run.retry_time - now)
+                # Whatever the time of day was when this was written.
+                self.timers.set(run.name, min(run.retry_time - now, LONGEST))
 
     async def _release(self, due: Sequence[str]) -> None:
         await self._commits.commit(lifecycle.release, due)
