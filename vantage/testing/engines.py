@@ -75,9 +75,9 @@ def podman(directory: Path) -> Iterator[str]:
     subprocess.run(["umount", f"{directory}/root/overlay"], check=False)  # it leaves its own mount behind
 
 
-def has_podman() -> bool:
-    """Whether it can be started here."""
-    return shutil.which("podman") is not None and shutil.which("runc") is not None
+def has(*programs: str) -> bool:
+    """Whether these can be started here."""
+    return all(shutil.which(each) is not None for each in programs)
 
 
 def copy_image(host: str) -> str:

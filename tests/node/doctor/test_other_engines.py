@@ -13,7 +13,7 @@ from vantage.node.config import NodeConfig
 from vantage.node.doctor.examination import examine
 from vantage.node.doctor.findings import Finding
 from vantage.node.executor.docker import DockerExecutor
-from vantage.testing.engines import copy_image, has_podman, podman, second_docker
+from vantage.testing.engines import copy_image, has, podman, second_docker
 
 pytestmark = [
     pytest.mark.docker,
@@ -49,13 +49,14 @@ async def findings(host: str, directory: Path) -> dict[str, Finding]:
 
 
 @pytest.mark.timeout(300)
+@pytest.mark.skipif(not has("dockerd", "ip"), reason="needs dockerd and ip")
 async def test_the_box_holds_in_an_engine_with_user_namespaces(place: Path, tmp_path: Path) -> None:
     with second_docker(place, userns_remap="default") as host:
         assert await findings(host, tmp_path) == {}
 
 
 @pytest.mark.timeout(300)
-@pytest.mark.skipif(not has_podman(), reason="needs podman and runc")
+@pytest.mark.skipif(not has("podman", "runc"), reason="needs podman and runc")
 async def test_in_podman_all_holds_but_what_is_known(place: Path, tmp_path: Path) -> None:
     with podman(place) as host:
         missed = await findings(host, tmp_path)
