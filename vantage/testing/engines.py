@@ -69,10 +69,13 @@ def podman(directory: Path) -> Iterator[str]:
     host = f"unix://{directory}/p.sock"
     storage = ["--root", f"{directory}/root", "--runroot", f"{directory}/run"]
     engine = ["--runtime", "runc", "--cgroup-manager", "cgroupfs", "--log-level", "info"]
-    with Program(["podman", *storage, *engine, "system", "service", "--time", "0", host], directory / "log") as program:
+    # What it starts leaves files where it was started.
+    start = ["env", "--chdir", str(directory), "podman"]
+    with Program([*start, *storage, *engine, "system", "service", "--time", "0", host], directory / "log") as program:
         program.wait_for("API service listening on")
         yield host
-    subprocess.run(["umount", f"{directory}/root/overlay"], check=False)  # it leaves its own mount behind
+    # It leaves its own mount behind, and processes that are about to end.
+    subprocess.run(["umount", "--lazy", f"{directory}/root/overlay"], check=False)
 
 
 def has(*programs: str) -> bool:
