@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from vantage.api.types.v1 import types_pb2
-from vantage.client import AsyncClient, Delegate, Identity, Question, RunState, Target, TaskState
+from vantage.client import AsyncClient, Delegate, Identity, OnFailure, Question, RunState, Target, TaskState
 from vantage.client.connection import GrpcTransport, ServerAddress
 from vantage.common import dsse, sealing
 from vantage.common.clock import ManualClock
@@ -104,6 +104,31 @@ async def test_a_question_is_signed_and_sealed_and_its_answer_verified_and_opene
     assert [(each.value, each.verified) for each in await again.results()] == [({"mean": 61}, True)]
     (kept,) = await again.results(sealed=True)
     assert json.loads(sealing.unseal(sealing.SealedPayload(kept.value), network.files().identities())) == {"mean": 61}
+
+
+async def test_the_limit_of_a_run_is_signed_and_what_the_server_decides_is_not(
+    client: AsyncClient, network: SealedNetwork
+) -> None:
+    task = await client.tasks.run(
+        **ASK,
+        arguments={"column": "age"},
+        organizations=["clara", "hilda"],
+        datasets={"table": "lung"},
+        max_runtime=timedelta(seconds=59.5),
+        quorum=1,
+        on_failure=OnFailure.CANCEL_REST,
+    )
+    clara = network.nodes["clara"]
+    assign = await clara.take()
+    order = clara.order(assign).order
+    assert order.max_runtime == assign.spec.max_runtime.ToSeconds() == 60
+    assert not {"quorum", "on_failure", "max_attempts", "detached"} & set(order.model_dump())
+    await clara.succeed(assign, {"mean": 61})
+    answered, missing = await task.results(timeout=30)
+    assert (answered.value, answered.verified) == ({"mean": 61}, True)
+    assert missing.failure is not None
+    # Only the server can know that: it is its word.
+    assert (missing.failure.reason, missing.verified) == ("QUORUM_REACHED", False)
 
 
 async def test_the_same_arguments_of_several_organizations_are_sealed_and_uploaded_once(
