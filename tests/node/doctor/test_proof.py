@@ -111,7 +111,7 @@ def test_the_command_shows_each_protection_and_the_node_obeys(station: Station) 
 
     done = run("doctor", "--image", "vantage/none:latest")
     assert done.returncode == 1
-    assert "vantage/none" in done.stderr
+    assert "no image vantage/none:latest: name one" in done.stderr
     station.settings |= {"executor": "process", "allow_unsandboxed": True, "production": False}
     done = run("doctor")
     assert done.returncode == 1

@@ -21,7 +21,7 @@ from docker.errors import APIError, DockerException, NotFound
 from docker.models.containers import Container
 
 from vantage.common.backoff import Backoff
-from vantage.common.errors import Reason, VantageError, error
+from vantage.common.errors import Reason, RefusedError, VantageError, error
 from vantage.node.door import Door
 from vantage.node.executor.base import Existing, Exit, Found, Job, UnsandboxedCode
 from vantage.node.executor.gpus import GpuPool
@@ -252,7 +252,14 @@ class DockerExecutor:
             RefusedError: IMAGE_NOT_FOUND.
             UnavailableError: EXECUTOR_UNAVAILABLE.
         """
-        found = await self._call(lambda: self._client.images.get(name))
+        try:
+            found = await self._call(lambda: self._client.images.get(name))
+        except RefusedError:
+            raise error(
+                Reason.IMAGE_NOT_FOUND,
+                f"the engine has no image {name}: name one that it has (docker.probe_image, or --image)",
+                image=name,
+            ) from None
         return str(found.id), ImageFacts.of(found.attrs["Config"])
 
     @contextlib.asynccontextmanager
