@@ -8,10 +8,15 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import grpc
 import pytest
 
+from vantage.api.identity.v1 import auth_service_pb2, auth_service_pb2_grpc
 from vantage.api.node.v1 import node_session_service_pb2 as session_pb
 from vantage.client import AsyncClient, RunProgress, TaskFinished
+from vantage.common.errors import Reason
+from vantage.common.rpc import ServerTrust, error_from_rpc, open_channel
+from vantage.node.connection import is_fatal
 from vantage.testing import inprocess
 from vantage.testing.outpost import Outpost
 from vantage.testing.processes import PASSWORD, RESEARCHER
@@ -83,6 +88,22 @@ async def test_a_node_takes_unary_calls_where_a_proxy_lets_no_streams_live(
         large = await outpost.ask("large", size=3 * MIB)
         assert large.result.size_bytes == 3 * MIB, large
         assert outpost.said[changed:] == []
+
+
+@pytest.mark.parametrize("status", [401, 403, 404, 500, 502])
+async def test_what_a_proxy_answers_in_place_of_the_server_passes(tmp_path: Path, status: int) -> None:
+    """A node that took it for the server's word would end, and not be started again."""
+    changes = {"location / {": f"location / {{ return {status};"}
+    async with (
+        reverse_proxy("nginx", tmp_path, "127.0.0.1:9", changes) as proxy,
+        open_channel(proxy.address, await ServerTrust.from_fingerprint(proxy.address, proxy.fingerprint)) as channel,
+    ):
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await auth_service_pb2_grpc.AuthServiceStub(channel).GetServerInfo(auth_service_pb2.GetServerInfoRequest())
+        problem = error_from_rpc(caught.value)
+        assert problem.reason is Reason.UNAVAILABLE
+        assert str(status) in problem.message
+        assert not is_fatal(problem)
 
 
 async def test_a_proxy_that_shows_another_certificate_is_not_trusted(outpost: Outpost, tmp_path: Path) -> None:

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
+from vantage.api.admin.v1 import audit_service_pb2, audit_service_pb2_grpc
 from vantage.api.node.v1 import node_session_service_pb2 as pb
 from vantage.common.errors import Reason, error
+from vantage.common.rpc import bearer
 from vantage.node import session, transport_choice
+from vantage.testing.outpost import NODE, Outpost
 from vantage.testing.scripted_server import ScriptedServer
 from vantage.testing.station import Station, assign, send
 
@@ -89,3 +94,18 @@ async def test_unary_calls_that_fail_as_well_lead_back(station: Station, server:
             (await station.session()).end()
         server.script("Connect", error(Reason.UNAVAILABLE, "not now"))
         assert (await station.session()).hello.transport == pb.TRANSPORT_STREAM
+
+
+async def test_the_audit_has_an_entry_of_a_session_and_not_of_its_calls(tmp_path: Path) -> None:
+    async with Outpost.running(tmp_path) as outpost:
+        await outpost.start_node({"address": outpost.server.address, "transport": "sync"})
+        for number in range(3):
+            await outpost.ask("echo", value=number)
+        async with outpost.installation.channel() as channel:
+            answer = await audit_service_pb2_grpc.AuditServiceStub(channel).ListAuditEntries(
+                audit_service_pb2.ListAuditEntriesRequest(
+                    filter=audit_service_pb2.AuditFilter(event="NodeSessionService.Sync")
+                ),
+                metadata=(bearer(outpost.installation.root_token),),
+            )
+    assert [entry.principal for entry in answer.entries] == [NODE]

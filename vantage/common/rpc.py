@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import re
 import ssl
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -220,6 +221,12 @@ _BY_CODE = {
 }
 
 
+_PROXY = re.compile(r"Received http2 header with status: (\d+)")
+"""How gRPC tells of an answer that is not gRPC."""
+_PROXY_MEANS_IT = ("413",)
+"""Too large for the proxy: to send it again is of no use."""
+
+
 def error_from_rpc(problem: grpc.aio.AioRpcError) -> VantageError:
     """The same error that the other side raised; by status code alone when something in between ended the call."""
     try:
@@ -232,6 +239,13 @@ def error_from_rpc(problem: grpc.aio.AioRpcError) -> VantageError:
             return from_wire(info.reason, status.message, dict(info.metadata))
     reason = _BY_CODE.get(problem.code(), Reason.INTERNAL)
     text = problem.details() or problem.code().name
+    if (answer := _PROXY.match(text)) is not None and answer[1] not in _PROXY_MEANS_IT:
+        # It says nothing about the caller: the server behind it has not been asked.
+        return error(
+            Reason.UNAVAILABLE,
+            f"something between here and the server answered in its place, with HTTP status {answer[1]}: look at the "
+            "proxy's configuration if that does not pass",
+        )
     if reason is Reason.UNAVAILABLE:
         text = f"the server cannot be reached: {text}"
     return error(reason, text)

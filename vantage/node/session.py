@@ -14,7 +14,7 @@ from typing import Protocol, TypeVar
 import grpc
 
 from vantage.api.node.v1 import node_session_service_pb2 as pb
-from vantage.common.errors import Reason, VantageError, error
+from vantage.common.errors import Reason, UnauthenticatedError, VantageError, error
 from vantage.common.rpc import error_from_rpc, told_by_server
 from vantage.node.connection import Connection, FatalError, is_fatal
 from vantage.node.journal import Journal
@@ -389,7 +389,7 @@ class Session:
         cause = error_from_rpc(problem)
         if cause.reason in _LOST and not told_by_server(problem):
             self.ending = Ending.CUT
-        if problem.code() is grpc.StatusCode.UNAUTHENTICATED:
+        if isinstance(cause, UnauthenticatedError):
             # The token may have been revoked, or the server replaced: a fresh assertion decides.
             return FatalError(cause) if self._connection.token_refused() else cause
         return FatalError(cause) if is_fatal(cause) else cause

@@ -49,6 +49,14 @@ async def test_welcome_says_how_to_behave(network: Network) -> None:
     assert network.sessions.presence(ONE).version == "1.0.0"
 
 
+async def test_the_more_nodes_there_are_the_longer_they_take_to_come_back(network: Network) -> None:
+    spreads = []
+    for name in (ONE, TWO, "organizations/beta/nodes/one"):
+        welcome = await network.node(name).hello()
+        spreads.append(welcome.reconnect_spread.ToMilliseconds())
+    assert spreads == [5, 10, 15]
+
+
 async def test_the_first_message_must_be_hello(network: Network) -> None:
     node = network.node()
     await node.send(heartbeat=pb.Heartbeat())
