@@ -139,6 +139,12 @@ class Connection:
         for channel in channels.values():
             await channel.close()
 
+    @property
+    def refused(self) -> bool:
+        """Whether the latest attempt to connect has failed: then no call was made at all."""
+        channel = self._channels.get("session")
+        return channel is not None and channel.get_state() is grpc.ChannelConnectivity.TRANSIENT_FAILURE
+
     async def answers(self) -> bool:
         """Whether the server answers a unary call now."""
         try:

@@ -16,6 +16,9 @@ from vantage.node.transport_choice import STABLE, TransportChoice
 
 log = logging.getLogger(__name__)
 
+_EXPECTED_SECONDS = 300.0
+"""How long a server that went away is expected back any moment: delays are short until then."""
+_EXPECTED_CAP = 2.0
 _FAREWELL_SECONDS = 2.0
 """How long the end of the last session may take."""
 
@@ -60,6 +63,9 @@ class SessionKeeper:
         self._stream, self._sync = StreamTransport(connection), SyncTransport(connection)
         self._session: Session | None = None
         self._told = ""
+        self._cap = backoff.cap
+        self._left = -_EXPECTED_SECONDS
+        self._spread = 0.0
         self._closing = False
         self._closed = asyncio.Event()
 
@@ -88,11 +94,13 @@ class SessionKeeper:
                 was_connected = self._connected.is_set()
                 self._connected.clear()
                 self._tell(problem, was_connected=was_connected)
+                reachable = not self._connection.refused
                 if problem.reason is Reason.UNAVAILABLE and (not was_connected or session.ending is Ending.STALLED):
                     # The server may have come back with another certificate or address: look again. And what is half
                     # open looks open to the channel, which would put the next calls into the same hole.
                     await self._connection.reopen(problem)
-                await asyncio.gather(asyncio.sleep(delay), self._choose(session, loop.time() - began))
+                choosing = self._choose(session, loop.time() - began, reachable=reachable)
+                await asyncio.gather(asyncio.sleep(delay), choosing)
         self._closed.set()
 
     async def close(self) -> None:
@@ -111,10 +119,16 @@ class SessionKeeper:
             self._session.close()
 
     def _delay(self, session: Session, problem: VantageError) -> float:
+        now = asyncio.get_running_loop().time()
+        if session.welcomed:
+            self._left, self._spread = now, session.spread
+        # The server is expected back, and what it has told spreads its nodes enough.
+        expected = now - self._left < _EXPECTED_SECONDS
+        self._backoff.cap = min(self._cap, max(self._spread, _EXPECTED_CAP)) if expected else self._cap
         delay = self._backoff.next_delay()
-        if session.ending is Ending.CUT or problem.reason is Reason.SERVER_STOPPING:
+        if session.welcomed and (session.ending is Ending.CUT or problem.reason is Reason.SERVER_STOPPING):
             # The server may have ended: then all of its nodes are looking for it.
-            delay = max(delay, self._backoff.random.uniform(0.0, session.spread))
+            delay = max(delay, self._backoff.random.uniform(0.0, self._spread))
         return delay
 
     def _tell(self, problem: VantageError, *, was_connected: bool) -> None:
@@ -124,14 +138,14 @@ class SessionKeeper:
             self._told = what
             self._say(f"not connected: {problem}; trying again")
 
-    async def _choose(self, session: Session, lasted: float) -> None:
+    async def _choose(self, session: Session, lasted: float, *, reachable: bool) -> None:
         if self._choice.sync:
             if not session.welcomed:
                 self._choice.sync_was_refused()
             return
         if lasted >= STABLE:
             self._choice.stream_was_good()
-        elif self._choice.suspects(session.ending, lasted) and await self._connection.answers():
+        elif reachable and self._choice.suspects(session.ending, lasted) and await self._connection.answers():
             lasts = self._choice.stream_was_bad(session.ending, asyncio.get_running_loop().time())
             if lasts is not None:
                 log.warning("streams do not live, changing to unary calls", extra={"seconds": round(lasts)})

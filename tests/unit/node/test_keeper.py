@@ -24,6 +24,23 @@ class Longest(random.Random):
         return b
 
 
+def build() -> SessionKeeper:
+    unused: Any = None
+    return SessionKeeper(
+        cast(Connection, unused),
+        TransportChoice("auto"),
+        Backoff(random=Longest()),
+        unused,
+        unused,
+        unused,
+        asyncio.Event(),
+    )
+
+
+def ended(ending: Ending, *, welcomed: bool) -> Session:
+    return cast(Session, SimpleNamespace(ending=ending, welcomed=welcomed, spread=5.0))
+
+
 @pytest.mark.parametrize(
     ("ending", "reason", "delay"),
     [
@@ -34,15 +51,20 @@ class Longest(random.Random):
     ],
 )
 async def test_nodes_of_a_server_that_may_have_ended_spread(ending: Ending, reason: Reason, delay: float) -> None:
-    unused: Any = None
-    keeper = SessionKeeper(
-        cast(Connection, unused),
-        TransportChoice("auto"),
-        Backoff(random=Longest()),
-        unused,
-        unused,
-        unused,
-        asyncio.Event(),
-    )
-    session = cast(Session, SimpleNamespace(ending=ending, spread=5.0))
-    assert keeper._delay(session, error(reason, "over")) == delay
+    keeper = build()
+    assert keeper._delay(ended(ending, welcomed=True), error(reason, "over")) == delay
+
+
+async def test_a_server_that_went_away_is_looked_for_often_and_then_seldom(monkeypatch: pytest.MonkeyPatch) -> None:
+    keeper, over = build(), error(Reason.UNAVAILABLE, "over")
+    assert keeper._delay(ended(Ending.CUT, welcomed=True), over) == 5.0
+    refused = ended(Ending.CUT, welcomed=False)
+    assert [keeper._delay(refused, over) for _ in range(7)] == [0.4, 0.8, 1.6, 3.2, 5.0, 5.0, 5.0]
+    monkeypatch.setattr("vantage.node.keeper._EXPECTED_SECONDS", 0.0)
+    assert keeper._delay(refused, over) == 30.0
+
+
+async def test_a_server_that_was_never_there_is_not_hurried() -> None:
+    keeper, over = build(), error(Reason.UNAVAILABLE, "over")
+    delays = [keeper._delay(ended(Ending.CUT, welcomed=False), over) for _ in range(9)]
+    assert delays == [0.2, 0.4, 0.8, 1.6, 3.2, 6.4, 12.8, 25.6, 30.0]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import UTC, datetime
 
 from vantage.common.errors import Reason, error
@@ -13,6 +14,8 @@ from vantage.server.storage import certificate_store, organization_store, role_s
 from vantage.server.storage.database import Connection, Database
 
 _REMEMBERED = 20_000
+_NODES_AT_ONCE = 2
+"""Nodes that are looked up at the same time."""
 
 
 class Directory:
@@ -23,6 +26,8 @@ class Directory:
         self._tokens = tokens
         self._known: dict[tuple[str, str | None, str], Principal] = {}
         self._version = 0
+        # When all nodes come back at once, whoever else asks does not wait behind them for a thread.
+        self._nodes = asyncio.Semaphore(_NODES_AT_ONCE)
 
     @property
     def version(self) -> int:
@@ -59,6 +64,12 @@ class Directory:
         known = self._known.get(key)
         if known is not None:
             return known
+        if claims.session_id is None:
+            async with self._nodes:
+                return await self._look_up(key, claims)
+        return await self._look_up(key, claims)
+
+    async def _look_up(self, key: tuple[str, str | None, str], claims: Claims) -> Principal:
         version = self._version
         principal = await self._database.read(lambda connection: _load(connection, claims))
         # What was read before a change must not be remembered after it.
