@@ -54,7 +54,9 @@ async def test_a_server_that_dies_or_says_why_is_no_reason(station: Station, ser
         for _ in range(4):
             await station.session()
             await server.stop()
-            await station.heard("cannot be reached")
+            await station.heard(
+                "failed to connect"
+            )  # the second attempt: the first was judged while the server was away
             station.said.clear()
             await server.start()
         for _ in range(4):
