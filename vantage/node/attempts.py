@@ -144,6 +144,7 @@ class Attempts:
             except VantageError as problem:
                 log.info("run refused", extra={"run": assign.lease.run, "reason": problem.reason.name})
                 self._tools.audit.decided(assign, problem)
+                await self.execution.tidy(assign.lease)  # files may have come with the arguments
                 await self._reporter.refused(assign.lease, problem, retryable=problem.reason in MENDABLE)
                 return None
             self._given(active, startable.order)
@@ -214,6 +215,7 @@ class Attempts:
         if active.given is not None:
             self._tools.gate.answered(active.given, assign.lease.lease_id)
         self._tools.audit.ended(assign.lease, problem.reason.name)
+        await self.execution.tidy(assign.lease)
         await self._reporter.refused(assign.lease, problem)
 
     def _tell(self, lease: pb.Lease) -> Callable[[str], None]:

@@ -90,7 +90,7 @@ class Examiner:
         try:
             async with asyncio.timeout(MAX_SECONDS + _GRACE_SECONDS):
                 said, _nothing = await process.communicate(json.dumps(question).encode())
-        except TimeoutError:
+        except (TimeoutError, RuntimeError):  # the latter is what uvloop says of a child that ended before it was asked
             said = b""
         finally:
             with contextlib.suppress(ProcessLookupError):
