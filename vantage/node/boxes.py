@@ -152,15 +152,21 @@ class Boxes:
             RunError: SCRATCH_UNAVAILABLE.
         """
         content = box.model_dump_json()
+        before = self._boxes.get(lease_id)
+        self._boxes[lease_id] = box  # at once: what is changed meanwhile is changed in this one
         try:
             await self._journal.write(
                 lambda database: database.execute("INSERT OR REPLACE INTO box VALUES (?, ?)", (lease_id, content))
             )
         except sqlite3.Error as problem:
+            if self._boxes.get(lease_id) is box:
+                if before is not None:
+                    self._boxes[lease_id] = before
+                else:
+                    del self._boxes[lease_id]
             raise error(
                 Reason.SCRATCH_UNAVAILABLE, "the node cannot write its journal, its disk may be full: ask its admin"
             ) from problem
-        self._boxes[lease_id] = box
 
     async def change(self, lease_id: str, **changes: Any) -> None:
         """Change what is known of an attempt; harmless when it has no box. Durable when this returns.

@@ -206,7 +206,11 @@ class Journal:
                 if lease_id in self._state.entries:
                     self._later(unit)
             if tidy is not None:
-                await tidy()
+                try:
+                    await tidy()
+                except Exception:
+                    # Whatever fault this is, the outcome is said all the same; the next start removes what is left.
+                    log.exception("what is left of a run was not removed", extra={"lease": lease_id})
             if lease_id in self._state.entries:  # not revoked meanwhile
                 self._enqueue(sequence, lease_id, message)
 

@@ -135,13 +135,13 @@ class DockerExecutor:
             raise _unavailable(self._host, problem) from problem
         async with door.served() as directory:
             self._check_same(container, existing, door, directory)
-            if container.status == "running":
+            state = container.attrs["State"]
+            if state["Running"]:  # or paused
                 async with self._output(container, door) as printed:
                     await self._wait(container)
                     # The engine says nothing more, not even that it is all, to who comes after the end.
                     await asyncio.wait([printed], timeout=_LAST_OUTPUT)
                 return await self._conclude(container, door)
-            state = container.attrs["State"]
             if state["ExitCode"] in _KILLED and not state.get("OOMKilled"):
                 raise error(
                     Reason.NODE_LOST,
@@ -164,10 +164,11 @@ class DockerExecutor:
             ended: set[str] = set()
             unstarted: set[str] = set()
             removed = 0
-            for container in self._client.containers.list(all=True, filters={"label": f"{LABEL_NODE}={self.owner}"}):
+            labelled: dict[str, str | list[str] | bool] = {"label": f"{LABEL_NODE}={self.owner}"}
+            for container in self._client.containers.list(all=True, filters=labelled, ignore_removed=True):
                 lease_id = adoptable.get(str(container.id))
                 if lease_id is not None and container.status != "created":
-                    (running if container.status == "running" else ended).add(lease_id)
+                    (running if container.attrs["State"]["Running"] else ended).add(lease_id)
                     lent = container.attrs["HostConfig"].get("DeviceRequests") or ()
                     gpus[lease_id] = tuple(device for each in lent for device in each["DeviceIDs"] or ())
                     continue
