@@ -168,6 +168,13 @@ async def outcome(session: ScriptedSession) -> pb.Completed:
     return (await session.receive("completed")).completed
 
 
+async def ended(session: ScriptedSession) -> pb.Completed:
+    """How a run ends, whether it is said to have started or not."""
+    while not (found := await session.receive("accepted", "started", "completed")).HasField("completed"):
+        pass
+    return found.completed
+
+
 async def begun(kept: Kept, message: pb.Assign) -> ScriptedSession:
     """The session of a node whose run waits for the word."""
     session = await kept.station.session()
@@ -261,10 +268,10 @@ async def test_wherever_it_dies_the_run_is_executed_once_and_answered(kept: Kept
     async with kept.node():
         session = await kept.station.session()
         assert list(session.hello.leases) == [message.lease]
-        while not (found := await session.receive("accepted", "started", "completed")).HasField("completed"):
-            pass
-        assert found.completed.lease == message.lease
-        assert "me" in json.loads(found.completed.result.inline), found.completed.failure
+        completed = await ended(session)
+        assert completed.lease == message.lease
+        assert not completed.HasField("failure"), completed.failure
+        assert "me" in json.loads(completed.result.inline)
         assert kept.left() == []
         assert await kept.starts() == 1
 
@@ -337,7 +344,7 @@ async def test_what_the_admin_forbids_with_the_restart_is_stopped(kept: Kept) ->
     kept.station.settings["policy"] = {**kept.station.settings["policy"], "organizations": ["hilda"]}
     async with kept.node():
         session = await kept.station.session()
-        assert (await outcome(session)).failure.reason == "POLICY_REFUSED"
+        assert (await ended(session)).failure.reason == "POLICY_REFUSED"
         assert kept.left() == []
 
 
@@ -350,7 +357,7 @@ async def test_the_time_that_a_run_may_take_counts_from_its_start(kept: Kept) ->
     kept.station.settings["limits"]["max_runtime"] = 1  # less than it has run already
     async with kept.node():
         session = await kept.station.session()
-        assert (await outcome(session)).failure.reason == "RUNTIME_EXCEEDED"
+        assert (await ended(session)).failure.reason == "RUNTIME_EXCEEDED"
         assert kept.left() == []
 
 

@@ -22,6 +22,8 @@ from vantage.common.errors import Reason
 _DIAL = "/vantage.api.algorithm.v1.AlgorithmService/Dial"
 _MAX_MESSAGE = 16 * 1024 * 1024
 DEFAULT_TIMEOUT = 60.0
+_NODE_SECONDS = 5.0
+"""What the node may take in addition to say that the time is over."""
 
 _STATES = {pb.PEER_STATE_WAITING: "waiting", pb.PEER_STATE_ACTIVE: "active", pb.PEER_STATE_ENDED: "ended"}
 
@@ -81,7 +83,12 @@ class Peers:
         """
         target = pb.PeerTarget(peer=peer, label=label)
         target.timeout.FromMilliseconds(max(int(timeout * 1000), 1))
-        return await self._dial(pb.DialTarget(peer=target))
+        try:
+            # The node keeps the time; but it may be away.
+            async with asyncio.timeout(timeout + _NODE_SECONDS):
+                return await self._dial(pb.DialTarget(peer=target))
+        except TimeoutError:
+            raise PeerError(Reason.PEER_NOT_READY, f"the node did not answer within {timeout:g} s") from None
 
     @contextlib.asynccontextmanager
     async def listen(self, label: str) -> AsyncIterator[AsyncGenerator[Stream, None]]:
@@ -243,7 +250,7 @@ class Peers:
             await asyncio.gather(reader, return_exceptions=True)
 
     async def _dial(self, target: pb.DialTarget) -> Stream:
-        call: RawCall = self._channel.stream_stream(_DIAL)(metadata=self._metadata)
+        call: RawCall = self._channel.stream_stream(_DIAL)(metadata=self._metadata, wait_for_ready=True)
         stream = await Stream.open(call, target)
         self._open.add(stream)
         call.add_done_callback(lambda _call: self._open.discard(stream))

@@ -68,7 +68,8 @@ class Ports:
         Raises:
             PeerError: it cannot be opened; ``code`` says why.
         """
-        call: RawCall = self._channel.stream_stream(_DIAL)(metadata=self._metadata)
+        # A node that is being restarted is waited for, as every call of a run waits for it.
+        call: RawCall = self._channel.stream_stream(_DIAL)(metadata=self._metadata, wait_for_ready=True)
         return await Stream.open(call, target)
 
     def close(self) -> None:

@@ -108,8 +108,8 @@ class Execution:
         """Go on with a container as it is; as ``begin``. Room is not waited for: the container has it already."""
 
         async def adopt(door: RunDoor) -> Exit:
-            door.started()
             if box.ended is not None:
+                door.started()  # it was, and perhaps nobody has heard of it
                 return box.ended
             return await self._executor.adopt(box.existing(order.assign.lease), door)
 

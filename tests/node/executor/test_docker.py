@@ -64,6 +64,7 @@ class Box:
     scratch: Path
     lines: list[str] = field(default_factory=list)
     running: asyncio.Event = field(default_factory=asyncio.Event)
+    spoke: asyncio.Event = field(default_factory=asyncio.Event)
     stored: StoredResult | None = None
     made: tuple[str, str] = ("", "")
     exit: Exit | None = None
@@ -87,6 +88,7 @@ class Box:
 
     def line(self, text: str) -> None:
         self.lines.append(text)
+        self.spoke.set()
 
     def progress(self, fraction: float, message: str) -> None:
         self.told.append((fraction, message))
@@ -269,7 +271,7 @@ async def test_cancelling_ends_a_container_that_does_not_want_to(
         "import signal, time\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\nprint('up', flush=True)\ntime.sleep(600)"
     )
     task = asyncio.create_task(run(executor, image, box, script))
-    await box.running.wait()
+    await box.spoke.wait()  # from now on it ignores SIGTERM
     task.cancel()
     began = time.monotonic()
     with pytest.raises(asyncio.CancelledError):

@@ -135,6 +135,7 @@ class DockerExecutor:
             raise _unavailable(self._host, problem) from problem
         async with door.served() as directory:
             self._check_same(container, existing, door, directory)
+            door.started()  # whoever hears of it may count on the local API
             state = container.attrs["State"]
             if state["Running"]:  # or paused
                 async with self._output(container, door) as printed:
