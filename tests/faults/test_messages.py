@@ -15,16 +15,21 @@ import grpc
 import pytest
 import pytest_asyncio
 
+from vantage.api.admin.v1 import node_service_pb2, node_service_pb2_grpc
+from vantage.api.identity.v1 import auth_service_pb2, auth_service_pb2_grpc
 from vantage.api.task.v1 import task_pb2, task_service_pb2, task_service_pb2_grpc
 from vantage.api.types.v1 import types_pb2
 from vantage.client import AsyncClient, models
+from vantage.common.rpc import bearer
 from vantage.node import agent
 from vantage.node.journal import Journal
+from vantage.node.runner import Runner
 from vantage.server.config import ServerConfig
 from vantage.server.domain.runs import RunState
 from vantage.server.domain.task_events import RunMoved
 from vantage.server.domain.tasks import Task
 from vantage.server.storage import event_store, task_queries
+from vantage.server.storage.lifecycle import Changes
 from vantage.testing.counted import Gate, Ledger, content
 from vantage.testing.interposer import Action, Direction, Fault, Interposer, Place, can_harm, methods_of, places
 from vantage.testing.peer_network import PeerNetwork
@@ -37,6 +42,7 @@ CHUNKS = 2_500_000
 """Bytes that travel in three messages."""
 INLINE = 4_096
 NODE = "organizations/clara/nodes/clara-1"
+ABSENT = "organizations/clara/nodes/clara-2"
 
 
 class World:
@@ -51,8 +57,9 @@ class World:
         self.directory = directory
         self.ledger = Ledger(directory / "ledger")
         self.journals: list[Journal] = []
+        self.runners: list[Runner] = []
 
-    async def ask(self, function: str, **arguments: Any) -> tuple[str, Any]:
+    async def ask(self, function: str, to: str = "clara", **arguments: Any) -> tuple[str, Any]:
         """Ask one organization; gives the key of the question and the handle of its task."""
         key = uuid.uuid4().hex
         return key, await self.client.tasks.run(
@@ -60,7 +67,7 @@ class World:
             function,
             {"ledger": str(self.ledger.path), "key": key, **arguments},
             COLLABORATION,
-            ["organizations/clara"],
+            [f"organizations/{to}"],
         )
 
     def question(self, function: str, **arguments: Any) -> tuple[str, models.Question]:
@@ -74,6 +81,17 @@ class World:
             organizations=("organizations/clara",),
         )
 
+    def next_task(self) -> asyncio.Future[str]:
+        """Name of the task that is created next."""
+        created: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+
+        def listen(changes: Changes) -> None:
+            if changes.created and not created.done():
+                created.set_result(changes.created[0][0])
+
+        self.network.server.server.tasks._commits.listen(listen)
+        return created
+
     async def task(self, name: str) -> Task:
         found = await self.network.server.server.database.read(
             lambda connection: task_queries.read_task(connection, name)
@@ -81,7 +99,7 @@ class World:
         assert found is not None
         return found
 
-    async def check(self, name: str, state: RunState, executions: int = 1) -> None:
+    async def check(self, name: str, state: RunState, executions: int = 1, attempt: int = 1) -> None:
         """The invariants, for a task whose runs must have ended in a state."""
         task = await self.task(name)
         database = self.network.server.server.database
@@ -95,7 +113,7 @@ class World:
         counted = self.ledger.executions()
         for run in task.runs:
             assert run.state is state, run
-            assert run.attempt == 1, "handed out again"
+            assert run.attempt == attempt, "handed out again"
             ends = [each for each in events if isinstance(each.body, RunMoved) and each.body.ended]
             assert sum(each.body.run.name == run.name for each in ends) == 1, "not one end"
             assert (run.result is not None) == (state is RunState.SUCCEEDED)
@@ -106,6 +124,8 @@ class World:
         async with asyncio.timeout(PATIENCE):
             for journal in self.journals:
                 await journal.wait_settled()
+            for runner in self.runners:
+                await runner.idle()  # what was revoked is off the journal before it has ended
         for name in self.network.agents:
             runs = self.directory / "network" / name / "data" / "runs"
             assert not runs.exists() or not list(runs.iterdir())
@@ -156,9 +176,16 @@ async def _world(directory: Path, transport: str) -> AsyncIterator[World]:
                 journals.append(await Journal.open(path))
                 return journals[-1]
 
+        runners: list[Runner] = []
+
+        def known_runner(*arguments: Any) -> Runner:
+            runners.append(Runner(*arguments))
+            return runners[-1]
+
         patch = pytest.MonkeyPatch()
         stack.callback(patch.undo)
         patch.setattr(agent, "Journal", Known)
+        patch.setattr(agent, "Runner", known_runner)
         network = await stack.enter_async_context(
             PeerNetwork.running(
                 directory / "network",
@@ -173,9 +200,24 @@ async def _world(directory: Path, transport: str) -> AsyncIterator[World]:
         links["client"] = await stack.enter_async_context(Interposer.to(network.server.address))
         client = await stack.enter_async_context(AsyncClient.connect(links["client"].address, tls=False))
         await client.auth.login(RESEARCHER, PASSWORD)
+        await _register_absent(network)
         made = World(network, client, links, directory)
-        made.journals = journals
+        made.journals, made.runners = journals, runners
         yield made
+
+
+async def _register_absent(network: PeerNetwork) -> None:
+    """Clara has another node, which never comes."""
+    channel = network.server.channel()
+    tokens = await auth_service_pb2_grpc.AuthServiceStub(channel).Login(
+        auth_service_pb2.LoginRequest(username="root", password=PASSWORD)
+    )
+    await node_service_pb2_grpc.NodeServiceStub(channel).CreateNode(
+        node_service_pb2.CreateNodeRequest(
+            organization="organizations/clara", node_id="clara-2", collaborations=[COLLABORATION]
+        ),
+        metadata=(bearer(tokens.tokens.access_token),),
+    )
 
 
 @dataclass
@@ -197,6 +239,16 @@ class Case:
     def news(self) -> bool:
         """Whether the message is one that may be lost, and comes when it is asked for."""
         return self.place.kind.rpartition(".")[2] in ("progress", "log_lines", "run_progress", "run_log")
+
+    async def toggle_until_it_happened(self) -> None:
+        """Let the node of clara go and come, as often as it takes."""
+        assert self.fault is not None
+        async with asyncio.timeout(PATIENCE):
+            while not self.fault.happened.is_set():
+                self.world.network.server.server.sessions.refresh([NODE])
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(0.5):
+                        await self.fault.happened.wait()
 
     async def pass_gate(self, gate: Gate, fault: Fault) -> None:
         """Let a run that waits go on, once the message has come by, if that happens before its end."""
@@ -391,7 +443,7 @@ async def asks_others_again(case: Case) -> None:
 async def _ask_others(case: Case, after: int) -> None:
     async with Gate.at(case.world.directory) as gate:
         fault = case.arm()
-        key, handle = await case.world.ask("ask", whom="hilda", gate=str(gate.path), after=after)
+        key, handle = await case.world.ask("ask", whom="hilda", node="", gate=str(gate.path), after=after)
         await case.pass_gate(gate, fault)
         assert await handle.result(PATIENCE) == {"answers": [{"key": f"{key}/below"}]}
     await case.world.check(handle.name, RunState.SUCCEEDED)
@@ -411,6 +463,46 @@ async def meets(case: Case) -> None:
     results = await handle.results(PATIENCE)
     assert [each.get() for each in results] == [{"said": "nothing"}, {"said": "hello"}]
     await case.world.check(handle.name, RunState.SUCCEEDED)
+
+
+async def waits_in_vain(case: Case) -> None:
+    """Ask a node that never comes, while another one of its organization comes and goes; then give it up."""
+    world = case.world
+    created = world.next_task()
+    case.arm()
+    key, question = world.question("count")
+    question = replace(question, organizations=(), targets=(models.Target("organizations/clara", node=ABSENT),))
+    if case.place.method == "RunTasks":
+        answering = asyncio.create_task(_collect(world.client.tasks.run_many([question])))
+        async with asyncio.timeout(PATIENCE):
+            name = await created
+    else:
+        handle = await world.client.tasks.run(
+            IMAGE, "count", question.arguments, COLLABORATION, targets=question.targets
+        )
+        name = handle.name
+        follow = world.client.tasks.watch(name, 1) if case.place.method == "WatchTask" else handle.events()
+        answering = asyncio.create_task(_collect(follow))
+    await case.toggle_until_it_happened()
+    await world.client.tasks.cancel(name)
+    async with asyncio.timeout(PATIENCE):
+        assert await answering
+    await world.check(name, RunState.CANCELLED, executions=0, attempt=0)
+    assert not world.ledger.of(key)
+
+
+async def lets_others_wait_in_vain(case: Case) -> None:
+    """The same, by an algorithm that asks."""
+    async with Gate.at(case.world.directory) as gate:
+        case.arm()
+        after = 1 if case.place.method == "WatchTask" else 0
+        given = {"whom": "clara", "node": ABSENT, "gate": str(gate.path), "after": after}
+        _key, handle = await case.world.ask("ask", to="hilda", **given)
+        await case.toggle_until_it_happened()
+        await handle.cancel()
+        (result,) = await handle.results(PATIENCE)
+        assert result.failure is not None
+    await case.world.check(handle.name, RunState.CANCELLED)
 
 
 async def _collect(items: AsyncIterator[Any], begun: asyncio.Event | None = None) -> list[Any]:
@@ -450,16 +542,17 @@ TO_NODES: dict[str, Scenario] = {
 }
 SCENARIOS: dict[tuple[str, str, Direction], dict[str, Scenario]] = {
     ("client", "RunTask", Direction.REQUEST): {"": asks},
-    ("client", "RunTask", Direction.RESPONSE): dict.fromkeys(EVENTS, asks_and_waits),
+    ("client", "RunTask", Direction.RESPONSE): {**dict.fromkeys(EVENTS, asks_and_waits), "run_waits": waits_in_vain},
     ("client", "RunTasks", Direction.REQUEST): {"": asks_many},
     ("client", "RunTasks", Direction.RESPONSE): {
         **{f"event.{kind}": asks_many for kind in EVENTS},
         "failure": asks_many,
+        "event.run_waits": waits_in_vain,
     },
     ("client", "CreateTask", Direction.REQUEST): {"": creates},
     ("client", "CreateTask", Direction.RESPONSE): {"": creates},
     ("client", "WatchTask", Direction.REQUEST): {"": watches},
-    ("client", "WatchTask", Direction.RESPONSE): dict.fromkeys(EVENTS, watches),
+    ("client", "WatchTask", Direction.RESPONSE): {**dict.fromkeys(EVENTS, watches), "run_waits": waits_in_vain},
     ("client", "GetTask", Direction.REQUEST): {"": looks},
     ("client", "GetTask", Direction.RESPONSE): {"": looks},
     ("client", "ListTasks", Direction.REQUEST): {"": looks},
@@ -477,11 +570,17 @@ SCENARIOS: dict[tuple[str, str, Direction], dict[str, Scenario]] = {
     ("node", "Sync", Direction.REQUEST): {**FROM_NODES, "": asks},  # a call that waits
     ("node", "Sync", Direction.RESPONSE): TO_NODES,
     ("node", "RunTask", Direction.REQUEST): {"": asks_others},
-    ("node", "RunTask", Direction.RESPONSE): dict.fromkeys(EVENTS, asks_others),
+    ("node", "RunTask", Direction.RESPONSE): {
+        **dict.fromkeys(EVENTS, asks_others),
+        "run_waits": lets_others_wait_in_vain,
+    },
     ("node", "CreateTask", Direction.REQUEST): {"": asks_others_again},
     ("node", "CreateTask", Direction.RESPONSE): {"": asks_others_again},
     ("node", "WatchTask", Direction.REQUEST): {"": asks_others_again},
-    ("node", "WatchTask", Direction.RESPONSE): dict.fromkeys(EVENTS, asks_others_again),
+    ("node", "WatchTask", Direction.RESPONSE): {
+        **dict.fromkeys(EVENTS, asks_others_again),
+        "run_waits": lets_others_wait_in_vain,
+    },
     ("node", "UploadPayload", Direction.REQUEST): {"header": asks_for_much, "chunk": asks_for_much},
     ("node", "UploadPayload", Direction.RESPONSE): {"": asks_for_much},
     ("node", "GetUpload", Direction.REQUEST): {"": asks_for_much},

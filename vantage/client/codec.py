@@ -110,7 +110,7 @@ class Codec:
         given = given_of(chosen, question)
         bound = await self._who()
         if bound is None:
-            await self._packer.plain(spec, given)
+            await self._packer.plain(spec, given, request_id)
             return spec
         if question.timeout is None:
             spec.timeout.FromTimedelta(DEFAULT_TIMEOUT)  # what is signed must not depend on the server's default

@@ -57,13 +57,14 @@ class Packer:
     def __init__(self, payloads: Payloads) -> None:
         self._payloads = payloads
 
-    async def plain(self, spec: task_pb2.TaskSpec, given: Sequence[Given]) -> None:
-        """Put arguments into targets as they are, each different one uploaded at most once."""
+    async def plain(self, spec: task_pb2.TaskSpec, given: Sequence[Given], request_id: str) -> None:
+        """Put arguments into targets as they are, each different one uploaded at most once, also when the question with
+        this request id is asked again: it must then have the same bytes."""
         limit = _inline_limit(given)
         async with _alike(given) as alike:
             for source, positions in alike:
                 async with _as_file(source) as content:
-                    payload = await self._payloads.pack(content, _media_type(source), limit)
+                    payload = await self._payloads.pack(content, _media_type(source), limit, question=request_id)
                 for position in positions:
                     spec.targets[position].arguments.CopyFrom(payload)
 

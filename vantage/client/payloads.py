@@ -59,7 +59,12 @@ class Payloads:
         self._limit: int | None = None
 
     async def pack(
-        self, source: bytes | Path, media_type: str, limit: int | None = None, digest: str | None = None
+        self,
+        source: bytes | Path,
+        media_type: str,
+        limit: int | None = None,
+        digest: str | None = None,
+        question: str = "",
     ) -> types_pb2.Payload:
         """Bytes or a file as a payload: inside the message when the server allows, else uploaded.
 
@@ -68,6 +73,7 @@ class Payloads:
             media_type: of the bytes.
             limit: most that may be inside the message, when that is less than the server allows.
             digest: of the bytes, when it is known already: otherwise they are read twice.
+            question: request id of the question that they are for: asked again, it refers to the same upload.
 
         Raises:
             VantageError: the file cannot be read, or the server does not take it.
@@ -80,7 +86,7 @@ class Payloads:
                 return types_pb2.Payload(media_type=media_type, sealing=types_pb2.SEALING_NONE, inline=content)
             if digest is None:
                 digest = await asyncio.to_thread(_digest, source)
-            name = await self._upload(source, size, digest)
+            name = await self._upload(source, size, digest, question)
         except OSError as problem:
             raise error(Reason.INVALID_ARGUMENT, f"cannot read {source!s:.200}: {problem.strerror}") from problem
         return types_pb2.Payload(
@@ -170,8 +176,8 @@ class Payloads:
             except VantageError as problem:
                 await patience.wait_or_raise(problem)
 
-    async def _upload(self, source: bytes | Path, size: int, digest: str) -> str:
-        request_id = str(uuid.uuid4())
+    async def _upload(self, source: bytes | Path, size: int, digest: str, question: str) -> str:
+        request_id = str(uuid.uuid5(uuid.UUID(question), digest) if question else uuid.uuid4())
         patience = Patience()
         while True:
             try:

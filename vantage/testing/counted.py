@@ -49,7 +49,7 @@ DECLARATION: dict[str, Any] = {
         "padded": _declared(padding=_TEXT),
         "linger": _declared(seconds=_NUMBER),
         "delegate": _declared(whom=_TEXT, seconds=_NUMBER),
-        "ask": _declared(whom=_TEXT, gate=_TEXT, after=_NUMBER),
+        "ask": _declared(whom=_TEXT, node=_TEXT, gate=_TEXT, after=_NUMBER),
         "meet": _declared(peer=_TEXT),
     },
 }
@@ -208,10 +208,12 @@ async def padded(ledger: str, key: str, padding: str, door: Door) -> dict[str, s
     return {**_begin(ledger, key, door), "padding": str(len(padding))}
 
 
-async def ask(ledger: str, key: str, whom: str, gate: str, after: float, door: Door) -> dict[str, list[dict[str, str]]]:
+async def ask(
+    ledger: str, key: str, whom: str, node: str, gate: str, after: float, door: Door
+) -> dict[str, list[dict[str, str]]]:
     """Ask another organization to wait at the gate, and answer what it answered."""
     _begin(ledger, key, door)
-    return await _ask(door, whom, "hold", int(after), ledger=ledger, key=f"{key}/below", gate=gate)
+    return await _ask(door, whom, "hold", int(after), node, ledger=ledger, key=f"{key}/below", gate=gate)
 
 
 async def delegate(ledger: str, key: str, whom: str, seconds: float, door: Door) -> dict[str, list[dict[str, str]]]:
@@ -220,11 +222,13 @@ async def delegate(ledger: str, key: str, whom: str, seconds: float, door: Door)
     return await _ask(door, whom, "linger", ledger=ledger, key=f"{key}/below", seconds=seconds)
 
 
-async def _ask(door: Door, whom: str, function: str, after: int = 0, **given: Any) -> dict[str, list[dict[str, str]]]:
+async def _ask(
+    door: Door, whom: str, function: str, after: int = 0, node: str = "", **given: Any
+) -> dict[str, list[dict[str, str]]]:
     request = pb.RunSubtaskRequest(request_id=str(uuid.uuid4()), function=function, after_sequence=after)
     arguments = json.dumps(given).encode()
     payload = types_pb2.Payload(media_type="application/json", sealing=types_pb2.SEALING_NONE, inline=arguments)
-    request.targets.add(organization=f"organizations/{whom}", arguments=payload)
+    request.targets.add(organization=f"organizations/{whom}", node=node, arguments=payload)
     answers: dict[str, dict[str, str]] = {}
     async with aclosing(door.callbacks.subtask(request)) as events:
         async for event in events:

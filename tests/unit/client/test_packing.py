@@ -32,7 +32,12 @@ class Inline(Payloads):
         self.packed: list[bytes] = []
 
     async def pack(
-        self, source: bytes | Path, media_type: str, limit: int | None = None, digest: str | None = None
+        self,
+        source: bytes | Path,
+        media_type: str,
+        limit: int | None = None,
+        digest: str | None = None,
+        question: str = "",
     ) -> types_pb2.Payload:
         content = source if isinstance(source, bytes) else await asyncio.to_thread(source.read_bytes)
         self.packed.append(content)
