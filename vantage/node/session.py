@@ -9,7 +9,7 @@ from contextlib import aclosing
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from enum import Enum
-from typing import Protocol, TypeVar
+from typing import Protocol
 
 import grpc
 
@@ -19,11 +19,9 @@ from vantage.common.rpc import error_from_rpc, told_by_server
 from vantage.node.connection import Connection, FatalError, is_fatal
 from vantage.node.journal import Journal
 from vantage.node.reporting import News
-from vantage.node.transport import Transport
+from vantage.node.transport import Transport, first_of
 
 log = logging.getLogger(__name__)
-
-_Problem = TypeVar("_Problem", bound=BaseException)
 
 DEFAULT_HEARTBEAT = timedelta(seconds=10)
 DEFAULT_LEASE = timedelta(seconds=30)
@@ -270,9 +268,9 @@ class Session:
                 for helper in helpers:
                     helper.cancel()
         except* grpc.aio.AioRpcError as problems:
-            raise self._translate(_first(problems)) from problems
+            raise self._translate(first_of(problems)) from problems
         except* (VantageError, FatalError) as problems:
-            raise _first(problems) from problems
+            raise first_of(problems) from problems
 
     @property
     def welcomed(self) -> bool:
@@ -393,8 +391,3 @@ class Session:
             # The token may have been revoked, or the server replaced: a fresh assertion decides.
             return FatalError(cause) if self._connection.token_refused() else cause
         return FatalError(cause) if is_fatal(cause) else cause
-
-
-def _first(problems: BaseExceptionGroup[_Problem]) -> _Problem:
-    found = problems.exceptions[0]
-    return _first(found) if isinstance(found, BaseExceptionGroup) else found

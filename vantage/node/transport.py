@@ -13,7 +13,7 @@ import uuid
 from collections import deque
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import grpc
 
@@ -22,6 +22,8 @@ from vantage.api.node.v1 import node_session_service_pb2_grpc as node_grpc
 from vantage.common.backoff import Backoff
 from vantage.common.errors import Reason, error
 from vantage.common.rpc import told_by_server
+
+Problem = TypeVar("Problem", bound=BaseException)
 
 _Call = grpc.aio.StreamStreamCall[pb.ConnectRequest, pb.ConnectResponse]
 Outgoing = AsyncGenerator[pb.ConnectRequest, None]
@@ -164,7 +166,7 @@ class _Exchange:
                 group.create_task(self._push(), name="sync push")
                 group.create_task(self._fetch(answers), name="sync fetch")
         except* Exception as problems:  # noqa: BLE001  # whoever takes the answers raises it
-            await answers.put(_first(problems))
+            await answers.put(first_of(problems))
 
     async def _gather(self) -> None:
         """Take what the session says, no more ahead than the next call can bring: what is urgent overtakes the rest."""
@@ -240,6 +242,7 @@ class _Exchange:
         raise AssertionError("the last attempt raises")
 
 
-def _first(problems: BaseExceptionGroup[Exception]) -> Exception:
+def first_of(problems: BaseExceptionGroup[Problem]) -> Problem:
+    """The error that ended a group of tasks."""
     found = problems.exceptions[0]
-    return _first(found) if isinstance(found, BaseExceptionGroup) else found
+    return first_of(found) if isinstance(found, BaseExceptionGroup) else found

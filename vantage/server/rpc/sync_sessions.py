@@ -75,9 +75,10 @@ class SyncSession:
                 await self._room.wait()
             # The same message may have come by another call meanwhile.
             if number == self._taken:
-                self._incoming.append(message)
                 self._taken += 1
-                self._came.set()
+                if not self.serving.done():  # nobody would take it
+                    self._incoming.append(message)
+                    self._came.set()
         if last:
             self._silent = True
             self._came.set()

@@ -74,7 +74,8 @@ class NodeSessionServiceServicer(object):
         each at a time. A newer call that waits ends the older one, whose answer is then empty. Messages are counted in both
         directions, so that a call, or its answer, may be lost and made again: what has arrived is not taken twice, and what has
         not been confirmed is answered again. A session without heartbeats for a lease_duration is over.
-        Limits: 1000 messages and 8 MiB per call and answer (one message alone may be larger); waits of at most 60 seconds.
+        Limits: 1000 messages per call and per answer, 8 MiB per answer (one message alone may be larger), waits of at most 60
+        seconds.
         Who: nodes.
         Errors: as for Connect; SESSION_UNKNOWN: begin a new session with Hello; INVALID_ARGUMENT. A call that fails with
         UNAVAILABLE, or with no answer at all, is made again.
