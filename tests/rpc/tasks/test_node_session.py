@@ -385,3 +385,15 @@ async def _reason(call: Any) -> Reason:
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await call
     return error_from_rpc(caught.value).reason
+
+
+async def test_who_asks_much_does_not_keep_others_waiting(network: Network) -> None:
+    stub = network.stub()
+    for asker, count in ((ROSA, 8), (as_("users/otto"), 2)):
+        for _ in range(count):
+            request = task_service_pb2.CreateTaskRequest(request_id=request_id(), spec=spec())
+            await stub.CreateTask(request, metadata=asker)
+    node = network.node()
+    await node.hello(slots=4)
+    askers = [(await node.assigned()).creator for _ in range(4)]
+    assert askers == ["users/rosa", "users/otto", "users/rosa", "users/otto"]

@@ -140,6 +140,7 @@ class Run:
         failure: why there is no result; of a run that has not ended: why the attempt before failed or was lost.
         statement: what the node signed about the outcome; the server passes it on.
         retry_time: until when it waits in the queue before it is tried again, or None.
+        owner: in whose name it was asked in the end, as its task.
     """
 
     name: str
@@ -161,6 +162,7 @@ class Run:
     statement: bytes = b""
     max_attempts: int = DEFAULT_ATTEMPTS
     retry_time: datetime | None = None
+    owner: str = ""
     collaboration: str = ""
 
     @property

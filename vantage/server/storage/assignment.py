@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
+from functools import partial
 
 from sqlalchemy import Connection, Row
 
@@ -11,6 +12,7 @@ from vantage.common import names
 from vantage.common.errors import Reason
 from vantage.server.domain import audit
 from vantage.server.domain.contents import Failure, Payload
+from vantage.server.domain.fairness import choose
 from vantage.server.domain.leases import Reconciliation, Report, Verdict, judge, reconcile
 from vantage.server.domain.principals import NodePrincipal
 from vantage.server.domain.retries import is_retried, wait_before
@@ -23,8 +25,11 @@ _MICROSECOND = timedelta(microseconds=1)
 
 
 def claim(connection: Connection, changes: Changes, node: NodePrincipal, free: int, now: datetime) -> int:
-    """Lease queued runs to a node, oldest first, at most as many as it has room for, and say how many."""
-    rows = run_store.claimable(connection, node.name, node.organization, node.collaborations, free)
+    """Lease queued runs to a node, at most as many as it has room for, and say how many.
+
+    The oldest first; when more may wait than there is room for, fairly between those in whose names they were asked.
+    """
+    rows = _claimable(connection, node, free)
     steps, taken = [], []
     for row in rows:
         before = run_store.build_run(row)
@@ -40,6 +45,18 @@ def claim(connection: Connection, changes: Changes, node: NodePrincipal, free: i
     changes.granted += [(node.name, each.lease) for each in work]
     changes.assigned += [(node.name, each) for each in work]
     return len(work)
+
+
+def _claimable(connection: Connection, node: NodePrincipal, free: int) -> Sequence[Row[tuple[object, ...]]]:
+    claimable = partial(run_store.claimable, connection, node.name, node.organization, node.collaborations, free)
+    rows = claimable()
+    if not rows or len(rows) < free:
+        return rows  # all that wait
+    owners = run_store.waiting_owners(connection, node.organization)
+    if len(owners) < 2:
+        return rows
+    waiting = {owner: claimable(owner) for owner in owners}
+    return choose(waiting, run_store.leased_by_owner(connection, node.name), free, lambda row: str(row[0]))
 
 
 def apply_reports(

@@ -187,6 +187,7 @@ def _build(
         check_study(study_store.organizations(connection, spec.study), spec, asker.organization or None)
     key_store.check_versions(connection, [version for target in spec.targets for version in target.key_versions])
     spec = replace(spec, targets=_resolve(connection, asker, spec.targets))
+    root = asker.name if parent is None else parent.task.owner
     runs = tuple(
         Run(
             f"{request.name}/runs/{names.new_id()}",
@@ -197,6 +198,7 @@ def _build(
             datasets=target.datasets,
             max_attempts=spec.max_attempts,
             collaboration=spec.collaboration,
+            owner=root,
         )
         for position, target in enumerate(spec.targets)
     )
@@ -208,7 +210,7 @@ def _build(
         state=TaskState.ACTIVE,
         creator=asker.name,
         creator_organization=asker.organization,
-        owner=asker.name if parent is None else parent.task.owner,
+        owner=root,
         owner_organization=asker.organization if parent is None else parent.task.owner_organization,
         depth=0 if parent is None else parent.task.depth + 1,
         created=now,

@@ -17,6 +17,9 @@ from vantage.server.storage.task_schema import ARGUMENTS, RESULT, content, run, 
 MAX_INLINE_TOTAL = 8 * 1024 * 1024
 """Bytes of results that are read together: what holds them all must fit into a message, and into memory."""
 
+MAX_OWNERS = 200
+"""Owners among whom is chosen at a time: each costs a look into an index."""
+
 _INSERT = insert(run)
 _INSERT_CONTENT = insert(content)
 _UPDATE = (
@@ -114,6 +117,20 @@ _CLAIMABLE = (
     .limit(bindparam("free"))
     .with_for_update(of=run, skip_locked=True)
 )
+_CLAIMABLE_OF = _CLAIMABLE.where(run.c.owner == bindparam("owner"))
+# From one owner to the next over the index, however many runs each has.
+_WAITING_OWNERS = text(
+    "WITH RECURSIVE waiting(owner) AS ("
+    "SELECT min(owner) FROM run WHERE organization = :organization AND state = 1 "
+    "UNION ALL SELECT (SELECT min(owner) FROM run WHERE organization = :organization AND state = 1 "
+    "AND owner > waiting.owner) FROM waiting WHERE waiting.owner IS NOT NULL"
+    ") SELECT owner FROM waiting WHERE owner IS NOT NULL LIMIT :most"
+)
+_LEASED_BY_OWNER = (
+    select(run.c.owner, func.count().label("number"))
+    .where(run.c.node == bindparam("wanted"), text("state IN (2, 3)"))
+    .group_by(run.c.owner)
+)
 _WORK_OF = _WORK.where(run.c.name.in_(bindparam("wanted", expanding=True)))
 
 
@@ -136,6 +153,7 @@ def insert_runs(connection: Connection, runs: Sequence[Run]) -> None:
                 "attempt": each.attempt,
                 "lease_id": each.lease_id,
                 "max_attempts": each.max_attempts,
+                "owner": each.owner,
             }
             for each in runs
         ],
@@ -245,13 +263,29 @@ def nodes_with_leases(connection: Connection) -> list[str]:
 
 
 def claimable(
-    connection: Connection, node: str, organization: str, collaborations: Iterable[str], free: int
+    connection: Connection,
+    node: str,
+    organization: str,
+    collaborations: Iterable[str],
+    free: int,
+    owner: str | None = None,
 ) -> Sequence[Row[tuple[object, ...]]]:
-    """Queued runs that a node may take, oldest first, with all that it needs to know."""
-    return connection.execute(
-        _CLAIMABLE,
-        {"node": node, "organization": organization, "collaborations": sorted(collaborations), "free": free},
-    ).all()
+    """Queued runs that a node may take, oldest first, with all that it needs to know; all, or those of one owner."""
+    wanted = {"node": node, "organization": organization, "collaborations": sorted(collaborations), "free": free}
+    if owner is None:
+        return connection.execute(_CLAIMABLE, wanted).all()
+    return connection.execute(_CLAIMABLE_OF, wanted | {"owner": owner}).all()
+
+
+def waiting_owners(connection: Connection, organization: str) -> list[str]:
+    """In whose names runs wait at an organization; at most ``MAX_OWNERS``."""
+    found = connection.execute(_WAITING_OWNERS, {"organization": organization, "most": MAX_OWNERS})
+    return [str(row.owner) for row in found]
+
+
+def leased_by_owner(connection: Connection, node: str) -> dict[str, int]:
+    """How many runs a node has of each owner."""
+    return {row.owner: row.number for row in connection.execute(_LEASED_BY_OWNER, {"wanted": node})}
 
 
 def count_open(connection: Connection) -> dict[RunState, int]:
@@ -303,5 +337,6 @@ def build_run(row: Row[tuple[object, ...]], result: Payload | None = None) -> Ru
         row.statement or b"",
         row.max_attempts,
         row.retry_time,
+        row.owner,
         row.collaboration,
     )

@@ -89,6 +89,7 @@ run = Table(
     Column("statement", LargeBinary, nullable=True),
     Column("max_attempts", Integer, nullable=False, server_default="3"),
     Column("retry_time", Instant, nullable=True),
+    Column("owner", String(160), nullable=False, server_default=""),
     UniqueConstraint("task", "position"),
 )
 """``retry_time``: the run waits in the queue and is handed to nobody until a timer takes this away; the moment itself
@@ -96,6 +97,14 @@ is for people, and for the next process."""
 Index(
     "ix_run_queued",
     run.c.organization,
+    run.c.name,
+    sqlite_where=text("state = 1"),
+    postgresql_where=text("state = 1"),
+)
+Index(
+    "ix_run_waiting",
+    run.c.organization,
+    run.c.owner,
     run.c.name,
     sqlite_where=text("state = 1"),
     postgresql_where=text("state = 1"),
