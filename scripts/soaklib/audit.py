@@ -52,11 +52,18 @@ def audit(world: World, asked: list[Asked], ledger: Ledger) -> Invariants:
     for name in ORGANIZATIONS:
         _station(world.installation.directory / name / "data", found)
     _log(data / SERVER_AUDIT, found)
-    uploads = list((data / "payloads" / "uploads").iterdir())
-    found.check("no half payload is left at the server", holds=not uploads, detail=f"{uploads}")
+    _payloads(data, found)
     processes = [each for each in psutil.Process().children(recursive=True) if each.status() != psutil.STATUS_ZOMBIE]
     found.check("no process is left", holds=not processes, detail=f"{processes}")
     return found
+
+
+def _payloads(data: Path, found: Invariants) -> None:
+    """What the server knows, it removes in its time: the half of an upload whose run was cancelled meanwhile, too."""
+    with closing(sqlite3.connect(data / "server.db")) as database:
+        known = {name.partition("/")[2] for (name,) in database.execute("SELECT name FROM payload")}
+    for path in (data / "payloads").glob("*/*"):
+        found.check("the server knows of every payload", holds=path.name in known, detail=str(path))
 
 
 def _whole(database: sqlite3.Connection) -> bool:

@@ -75,7 +75,7 @@ def podman(directory: Path) -> Iterator[str]:
         program.wait_for("API service listening on")
         yield host
     # It leaves its own mount behind, and processes that are about to end.
-    subprocess.run(["umount", "--lazy", f"{directory}/root/overlay"], check=False)
+    subprocess.run(["umount", "--lazy", "--recursive", f"{directory}/root/overlay"], check=False)
 
 
 def has(*programs: str) -> bool:

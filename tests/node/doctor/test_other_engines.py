@@ -28,7 +28,7 @@ their own, resolvers and host name are told, and control groups of version 1 are
 
 @pytest.fixture
 def place() -> Iterator[Path]:
-    with tempfile.TemporaryDirectory(prefix="vantage-") as name:  # short: it holds sockets
+    with tempfile.TemporaryDirectory(prefix="vantage-", ignore_cleanup_errors=True) as name:  # short: it holds sockets
         yield Path(name)
 
 
