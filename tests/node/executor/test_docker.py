@@ -282,14 +282,16 @@ async def test_cancelling_ends_a_container_that_does_not_want_to(
 
 
 @asynccontextmanager
-async def way_to_the_engine(path: Path) -> AsyncIterator[Callable[[bool], Awaitable[None]]]:
-    """Another socket of the engine, which can be cut, and opened again."""
+async def way_to_the_engine(path: Path, waiting: asyncio.Event) -> AsyncIterator[Callable[[bool], Awaitable[None]]]:
+    """Another socket of the engine, which can be cut, and opened again; says when a container is waited for."""
     open_now: set[asyncio.StreamWriter] = set()
     serving: list[asyncio.Future[Any]] = []
 
     async def pump(source: asyncio.StreamReader, target: asyncio.StreamWriter) -> None:
         with contextlib.suppress(OSError):
             while data := await source.read(65536):
+                if b"/wait" in data:
+                    waiting.set()
                 target.write(data)
                 await target.drain()
         target.close()
@@ -323,11 +325,14 @@ async def way_to_the_engine(path: Path) -> AsyncIterator[Callable[[bool], Awaita
 async def test_an_engine_that_goes_away_is_said_and_its_container_is_removed_when_it_is_back(
     image: VerifiedImage, box: Box, tmp_path: Path
 ) -> None:
-    async with way_to_the_engine(tmp_path / "engine.sock") as switch:
+    waiting = asyncio.Event()
+    async with way_to_the_engine(tmp_path / "engine.sock", waiting) as switch:
         # The engine is asked before there is a loop in the product; here it has to be served meanwhile.
         made = await asyncio.to_thread(DockerExecutor, f"unix://{tmp_path}/engine.sock", tmp_path, 1, (), 1)
         task = asyncio.create_task(run(made, image, box, "import time\ntime.sleep(600)"))
         await box.running.wait()
+        # Not before: the library leaves a socket open to which nobody answers.
+        await waiting.wait()
         await switch(False)
         with pytest.raises(VantageError) as caught:
             await task
