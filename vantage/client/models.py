@@ -118,7 +118,7 @@ class WaitCause(StrEnum):
     NODE_BUSY = "NODE_BUSY"
     """A node that may take it is connected, and takes it as soon as it has room."""
     NO_NODE = "NO_NODE"
-    """No node of the organization serves the collaboration, or not the one that was named."""
+    """No node of the organization serves the collaboration, not the one that was named, or it takes no part for now."""
     RETRY = "RETRY"
     """The attempt before failed; the next one may begin at the run's ``retry_time``."""
     UNKNOWN = "UNKNOWN"

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from datetime import timedelta
 
-from sqlalchemy import delete
+from sqlalchemy import delete, update
 
 from vantage.api.task.v1 import task_pb2, task_service_pb2
+from vantage.server.domain.membership import Standing
 from vantage.server.storage import schema
 from vantage.testing.task_server import ROSA, Network, request_id, spec
 
@@ -90,6 +91,13 @@ async def test_who_watches_is_told_when_a_node_comes_or_goes(network: Network) -
 async def test_where_nobody_serves_the_collaboration_the_run_says_so(network: Network) -> None:
     await network.database.write(lambda connection: connection.execute(delete(schema.node_collaboration)))
     assert (await _create(network)).runs[0].wait == task_pb2.Wait(cause=task_pb2.WAIT_CAUSE_NO_NODE)
+
+
+async def test_nor_may_a_node_take_it_whose_organization_takes_no_part_for_a_while(network: Network) -> None:
+    name = (await _create(network)).name
+    suspended = update(schema.member).values(state=int(Standing.SUSPENDED))
+    await network.database.write(lambda connection: connection.execute(suspended))
+    assert (await _get(network, name)).runs[0].wait == task_pb2.Wait(cause=task_pb2.WAIT_CAUSE_NO_NODE)
 
 
 async def test_a_run_that_never_met_its_node_says_which(network: Network) -> None:

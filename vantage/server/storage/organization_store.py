@@ -35,6 +35,14 @@ _serves = schema.node_collaboration.c
 _SERVING = (
     select(schema.node.c.name, schema.node.c.organization, schema.node_collaboration.c.collaboration)
     .join(schema.node_collaboration, schema.node_collaboration.c.node == schema.node.c.name)
+    .join(
+        schema.member,
+        and_(
+            _member.organization == schema.node.c.organization,
+            _member.collaboration == schema.node_collaboration.c.collaboration,
+            _member.state == int(Standing.ACTIVE),
+        ),
+    )
     .where(
         tuple_(schema.node.c.organization, schema.node_collaboration.c.collaboration).in_(
             bindparam("wanted", expanding=True)
@@ -260,7 +268,7 @@ def list_nodes(
 
 
 def serving(connection: Connection, wanted: Iterable[tuple[str, str]]) -> dict[tuple[str, str], list[str]]:
-    """Nodes of organizations that serve collaborations: (organization, collaboration) -> names."""
+    """Nodes of active members that serve collaborations: (organization, collaboration) -> names."""
     found: dict[tuple[str, str], list[str]] = {}
     for row in connection.execute(_SERVING, {"wanted": sorted(wanted)}):
         found.setdefault((row.organization, row.collaboration), []).append(row.name)

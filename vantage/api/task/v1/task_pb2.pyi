@@ -138,7 +138,9 @@ class _WaitCauseEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_WaitCause.V
     WAIT_CAUSE_NODE_BUSY: _WaitCause.ValueType  # 2
     """A node that may take it is connected, and takes it as soon as it has room."""
     WAIT_CAUSE_NO_NODE: _WaitCause.ValueType  # 3
-    """There is no node that may take it: none of the organization serves the collaboration, or not the one that was named."""
+    """There is no node that may take it: none of the organization serves the collaboration, or not the one that was named,
+    or the organization has suspended its membership.
+    """
     WAIT_CAUSE_RETRY: _WaitCause.ValueType  # 4
     """The attempt before failed (last_failure); the next one may begin at retry_time."""
 
@@ -151,7 +153,9 @@ WAIT_CAUSE_NODE_OFFLINE: WaitCause.ValueType  # 1
 WAIT_CAUSE_NODE_BUSY: WaitCause.ValueType  # 2
 """A node that may take it is connected, and takes it as soon as it has room."""
 WAIT_CAUSE_NO_NODE: WaitCause.ValueType  # 3
-"""There is no node that may take it: none of the organization serves the collaboration, or not the one that was named."""
+"""There is no node that may take it: none of the organization serves the collaboration, or not the one that was named,
+or the organization has suspended its membership.
+"""
 WAIT_CAUSE_RETRY: WaitCause.ValueType  # 4
 """The attempt before failed (last_failure); the next one may begin at retry_time."""
 Global___WaitCause: _TypeAlias = WaitCause  # noqa: Y015
