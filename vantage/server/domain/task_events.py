@@ -76,6 +76,8 @@ class Event:
         body = self.body
         if isinstance(body, RunMoved) and body.run.result is not None and body.run.result.inline is not None:
             return 512 + len(body.run.result.inline)
+        if isinstance(body, RunLogged):
+            return 512 + sum(map(len, body.lines))
         return 512
 
 

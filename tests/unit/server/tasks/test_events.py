@@ -9,11 +9,11 @@ from datetime import UTC, datetime, timedelta
 from vantage.common.clock import ManualClock
 from vantage.common.errors import Reason, error
 from vantage.server.domain.runs import Run
-from vantage.server.domain.task_events import Event, RunMoved, RunProgressed, TaskEnded
+from vantage.server.domain.task_events import Event, RunLogged, RunMoved, RunProgressed, TaskEnded
 from vantage.server.domain.tasks import TaskState
 from vantage.server.events.bus import Bus
 from vantage.server.events.follower import Follower
-from vantage.server.events.mailbox import MAX_EVENTS
+from vantage.server.events.mailbox import MAX_EVENTS, MAX_WEIGHT, Mailbox
 from vantage.server.events.timers import Timers
 
 NOW = datetime(2026, 11, 1, tzinfo=UTC)
@@ -77,6 +77,15 @@ async def test_a_slow_watcher_is_bounded_and_misses_nothing_that_is_kept() -> No
     bus.publish(rows.events)
     bus.publish([Event(TASK, 0, NOW, RunProgressed(f"{TASK}/runs/a", "organizations/alpha", 0.5, ""))])
     assert await collect(follower) == list(range(2, number + 1))
+
+
+def test_log_lines_that_nobody_takes_fill_no_memory() -> None:
+    mailbox = Mailbox()
+    lines = RunLogged(f"{TASK}/runs/a", "organizations/alpha", ("x" * 2_000,) * 1_000, 0)
+    for _ in range(20):
+        mailbox.put(Event(TASK, 0, NOW, lines))
+    events, _lagging = mailbox.take()
+    assert len(events) == MAX_WEIGHT // 2_000_000 + 1
 
 
 async def test_timers_fire_in_time_once_and_survive_a_failure() -> None:
