@@ -23,7 +23,7 @@ class Registries:
     """
 
     def __init__(self, entries: Iterable[RegistryEntry], tokens: PullTokens) -> None:
-        self._entries = {each.address: each for each in entries}
+        self._entries = tuple(entries)
         self._tokens = tokens
 
     def pull_token(self, node: NodePrincipal, registry: str, repository: str) -> str:
@@ -38,10 +38,14 @@ class Registries:
                 Reason.INVALID_ARGUMENT,
                 f"repository must be a path like algorithms/summary; no name has more than {MAX_NAME} characters",
             )
-        entry = self._entries.get(registry)
-        if entry is None or not any(matches(pattern, repository) for pattern in entry.repositories):
+        entry = next((each for each in self._entries if _offers(each, registry, repository)), None)
+        if entry is None:
             raise error(
                 Reason.NOT_FOUND,
                 f"the server gives no tokens for {registry}/{repository}: ask its operator to add it to 'registries'",
             )
         return self._tokens.issue(node.name, entry.issuer, entry.service or entry.address, repository)
+
+
+def _offers(entry: RegistryEntry, registry: str, repository: str) -> bool:
+    return entry.address == registry and any(matches(pattern, repository) for pattern in entry.repositories)
