@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from google.protobuf import json_format
 
@@ -11,6 +11,8 @@ from vantage.api.node.v1 import node_session_service_pb2 as pb
 
 MAX_BYTES = 64 * 1024
 """Of all that one node shares beyond the names and formats; a node that shares more is known by these alone."""
+MAX_SENT = 4 * MAX_BYTES
+"""Of what is sent at all: more is not even cut to size, which would keep everybody else waiting."""
 MAX_TABLES = 200
 MAX_COLUMNS = 1_000
 MAX_QUERIES = 100
@@ -20,8 +22,10 @@ MAX_NAME = 200
 MAX_TEXT = 500
 
 
-def catalogue_text(datasets: Iterable[pb.DatasetInfo]) -> str:
+def catalogue_text(datasets: Sequence[pb.DatasetInfo]) -> str:
     """What is kept of a node's datasets; empty when it is names and formats alone, or too much."""
+    if sum(each.ByteSize() for each in datasets) > MAX_SENT:
+        return ""
     bounded = [_bounded(each) for each in datasets]
     if not any(each.access or each.description or each.tables or each.queries for each in bounded):
         return ""
