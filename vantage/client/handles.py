@@ -174,7 +174,7 @@ class AsyncTaskHandle:
                 self._runs = {run.name: run for run in event.task.runs}
             case RunChanged() | RunFinished():
                 self._runs[event.run.name] = event.run
-            case RunWaits():
+            case RunWaits() if event.run in self._runs:
                 self._runs[event.run] = waiting(self._runs[event.run], event)
             case TaskFinished():
                 runs = tuple(self._runs[run.name] for run in self._task.runs)
