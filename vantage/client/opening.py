@@ -52,9 +52,9 @@ def _write(source: Path, target: Path, identities: Sequence[str]) -> None:
         if not identities:
             source.replace(target)
             return
-        part = target.with_name(f".{target.name}.part")
+        part = source.with_name(f"{source.name}.opened")  # of this call alone, like the source
         try:
-            with source.open("rb") as sealed, part.open("wb") as opened:
+            with source.open("rb") as sealed, part.open("xb") as opened:
                 sealing.unseal_stream(sealed, opened, identities)
                 opened.flush()
                 os.fsync(opened.fileno())

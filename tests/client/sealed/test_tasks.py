@@ -327,6 +327,8 @@ async def test_answers_go_into_files_verified_and_opened_or_kept_sealed(
     await network.nodes["hilda"].succeed(await network.nodes["hilda"].take(), {"n": 1})
     (tmp_path / "opened").mkdir()
     (tmp_path / "opened" / "hilda.json").write_text("of earlier")
+    others = tmp_path / "opened" / ".hilda.json.part"
+    others.write_text("of somebody else, who may write there as well")
     results = await task.results(into=tmp_path / "opened")
     assert [(each.verified, each.value) for each in results] == [
         (True, tmp_path / "opened" / "clara.bin"),
@@ -334,7 +336,8 @@ async def test_answers_go_into_files_verified_and_opened_or_kept_sealed(
     ]
     assert results[0].value.read_bytes() == content
     assert json.loads(results[1].value.read_text()) == {"n": 1}
-    assert len(list((tmp_path / "opened").iterdir())) == 2
+    assert others.read_text() == "of somebody else, who may write there as well"
+    assert len(list((tmp_path / "opened").iterdir())) == 3
 
     (tmp_path / "sealed").mkdir()
     sealed = await task.results(into=tmp_path / "sealed", sealed=True)
