@@ -115,7 +115,7 @@ from vantage.server.services.user_credentials import UserCredentials
 from vantage.server.services.users import Users
 from vantage.server.services.waits import WaitNews, Waits
 from vantage.server.storage import credential_store, settings_store
-from vantage.server.storage.database import Database, sqlite_engine
+from vantage.server.storage.database import Database, transaction
 from vantage.server.storage.migrate import migrate
 
 DATABASE_FILE = "server.db"
@@ -169,11 +169,9 @@ def initialize(data: Path, config: ServerConfig) -> str:
     Secrets.create(data)
     certificate.create_certificate(data, config.hosts)
     token = new_secret()
-    engine = sqlite_engine(data / DATABASE_FILE)
-    with engine.connect().execution_options(writing=True) as connection, connection.begin():
+    with transaction(data / DATABASE_FILE) as connection:
         settings_store.put(connection, settings_store.AUDIENCE, f"vantage:{uuid.uuid4()}")
         settings_store.put(connection, settings_store.BOOTSTRAP_HASH, secret_hash(token).hex())
-    engine.dispose()
     save_config(data, config)  # last: this file says that the directory is whole
     return token
 

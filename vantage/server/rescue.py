@@ -15,7 +15,7 @@ from vantage.server.domain.principals import UserKind
 from vantage.server.services.credentials import new_reset
 from vantage.server.services.proofs import lockout_key
 from vantage.server.storage import audit_store, credential_store, user_store
-from vantage.server.storage.database import sqlite_engine
+from vantage.server.storage.database import transaction
 
 
 def rescue(data: Path, user: str, clock: Clock) -> tuple[str, datetime]:
@@ -32,25 +32,22 @@ def rescue(data: Path, user: str, clock: Clock) -> tuple[str, datetime]:
         The token, and until when it counts.
 
     Raises:
-        ConfigurationError: there is no server in the directory.
+        ConfigurationError: there is no server in the directory, or its database is not there.
+        UnavailableError: DATABASE_UNAVAILABLE.
         VantageError: NOT_FOUND, or ENROLMENT_STATE for a service account, which has a key.
     """
     load_config(data)
     name = str(names.parse(f"users/{user.removeprefix('users/')}", "users", field="user"))
     now = clock.now()
-    engine = sqlite_engine(data / DATABASE_FILE)
-    try:
-        with engine.connect().execution_options(writing=True) as connection, connection.begin():
-            found = user_store.get(connection, name)
-            if found is None:
-                raise error(Reason.NOT_FOUND, f"there is no {name}", name=name)
-            if found.kind is not UserKind.PERSON:
-                raise error(Reason.ENROLMENT_STATE, f"{name} is a service account: give it a new key")
-            credential_store.remove_one_time_code(connection, name)
-            user_store.clear_lockout(connection, lockout_key(name))
-            user_store.end_sessions(connection, name)
-            entry = Entry(now, "server.rescue", Verdict.ALLOWED, "", "", found.organization or "", name, "local", "")
-            audit_store.append(connection, [entry])
-            return new_reset(connection, name, now)
-    finally:
-        engine.dispose()
+    with transaction(data / DATABASE_FILE) as connection:
+        found = user_store.get(connection, name)
+        if found is None:
+            raise error(Reason.NOT_FOUND, f"there is no {name}", name=name)
+        if found.kind is not UserKind.PERSON:
+            raise error(Reason.ENROLMENT_STATE, f"{name} is a service account: give it a new key")
+        credential_store.remove_one_time_code(connection, name)
+        user_store.clear_lockout(connection, lockout_key(name))
+        user_store.end_sessions(connection, name)
+        entry = Entry(now, "server.rescue", Verdict.ALLOWED, "", "", found.organization or "", name, "local", "")
+        audit_store.append(connection, [entry])
+        return new_reset(connection, name, now)

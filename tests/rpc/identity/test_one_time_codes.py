@@ -204,3 +204,7 @@ async def test_the_operator_lets_somebody_in_who_has_lost_everything(world: Worl
         await asyncio.to_thread(rescue, data, "nobody", world.clock)
     with pytest.raises(VantageError, match="not a server's data directory"):
         await asyncio.to_thread(rescue, tmp_path, "rosa", world.clock)
+    (tmp_path / "server.yaml").touch()
+    with pytest.raises(VantageError, match="bring it back"):
+        await asyncio.to_thread(rescue, tmp_path, "rosa", world.clock)
+    assert not (tmp_path / "server.db").exists()

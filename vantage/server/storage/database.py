@@ -251,6 +251,27 @@ def _file_at(path: Path) -> tuple[int, int] | None:
     return found.st_dev, found.st_ino
 
 
+@contextmanager
+def transaction(path: Path) -> Iterator[Connection]:
+    """A transaction for a command, also while a server has the database open.
+
+    Raises:
+        ConfigurationError: there is no such file; none is made.
+        UnavailableError: DATABASE_UNAVAILABLE: locked, or of another release; nothing was changed.
+        LimitExceededError: STORAGE_FULL; nothing was changed.
+    """
+    if not path.is_file():
+        raise error(Reason.CONFIGURATION_INVALID, f"the database {path} is not there: bring it back first")
+    engine = sqlite_engine(path)
+    try:
+        with engine.connect().execution_options(writing=True) as connection, connection.begin():
+            yield connection
+    except DBAPIError as problem:
+        raise _translate(problem) from problem
+    finally:
+        engine.dispose()
+
+
 class _UndoError(Exception):
     """Rolls a transaction back whose only unit failed."""
 
