@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections.abc import Iterable
 from pathlib import Path
 
 import grpc
@@ -14,8 +15,9 @@ from prometheus_client.parser import text_string_to_metric_families
 from vantage.api.identity.v1 import auth_service_pb2, auth_service_pb2_grpc
 from vantage.client import AsyncClient
 from vantage.client.connection import GrpcTransport, ServerAddress
-from vantage.common.errors import ConfigurationError
+from vantage.common.errors import ConfigurationError, Reason, error
 from vantage.server.config import ServerConfig
+from vantage.server.metrics import Gauge, Metrics
 from vantage.testing.relay import RunningRelay, running_relay
 from vantage.testing.sealed_network import IMAGE, SealedNetwork
 from vantage.testing.server import PASSWORD, running_server
@@ -91,3 +93,17 @@ async def test_an_address_that_cannot_be_used_is_said(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="metrics_listen"):
         async with running_server(tmp_path, config=config):
             pass
+
+
+async def test_what_cannot_be_had_costs_no_other_figure() -> None:
+    async def read() -> Iterable[Gauge]:
+        raise error(Reason.DATABASE_UNAVAILABLE, "the database is gone")
+
+    metrics = Metrics("127.0.0.1:0")
+    metrics.add(read)
+    metrics.start()
+    try:
+        found = await scrape(metrics.address)
+    finally:
+        await metrics.stop()
+    assert found[key("process_open_fds")] > 0

@@ -6,9 +6,9 @@ They hold names of methods, states and reasons, never of people, tasks or data.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from concurrent.futures import TimeoutError as NotInTimeError
-from contextlib import suppress
 from dataclasses import dataclass
 from threading import Thread
 from typing import Any
@@ -17,8 +17,10 @@ from prometheus_client import CollectorRegistry, Counter, GCCollector, Histogram
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from vantage.common.errors import Reason, error
+from vantage.common.errors import Reason, VantageError, error
 from vantage.server.relay.limits import RelayCounters
+
+log = logging.getLogger(__name__)
 
 SCRAPE_SECONDS = 5.0
 """How long a scrape waits for figures that the event loop must give."""
@@ -134,10 +136,14 @@ class _OfTheLoop(Collector):
 
         asked = asyncio.run_coroutine_threadsafe(read(), self._loop)
         found: list[Gauge] = []
-        # A server that is busy or stopping tells fewer figures rather than none.
-        with suppress(NotInTimeError):
+        # A server that is busy or stopping, or has no database, tells fewer figures rather than none.
+        try:
             found = asked.result(SCRAPE_SECONDS)
-        asked.cancel()
+        except NotInTimeError:
+            asked.cancel()
+            log.warning("figures not given in time")
+        except VantageError as problem:
+            log.warning("figures not to be had", extra={"reason": problem.reason.name})
         families: dict[str, GaugeMetricFamily] = {}
         for each in found:
             names = [name for name, _value in each.labels]
