@@ -59,6 +59,7 @@ async def test_a_server_tells_of_calls_runs_and_nodes(tmp_path: Path) -> None:
     assert found[key("vantage_rpc_handled_total", method=login, reason="CREDENTIALS_INVALID")] == 1
     assert found[key("vantage_rpc_seconds_count", method=login)] == 2
     assert found[key("vantage_nodes_connected")] == 2
+    assert found[key("vantage_nodes_leased")] == 1
     assert found[key("vantage_runs", state="ASSIGNED")] == 1
     assert found[key("vantage_runs", state="QUEUED")] == 0
     assert found[key("vantage_relay_pairs")] == 0

@@ -38,6 +38,6 @@ class Figures:
         return [
             *runs,
             Gauge("nodes_connected", "Nodes with an open session.", self._sessions.connected),
-            Gauge("nodes_leased", "Nodes whose leases are watched.", len(self._sessions.leases)),
+            Gauge("nodes_leased", "Nodes that hold runs, connected or not.", self._sessions.book.holders),
             Gauge("tasks_watched", "Tasks whose events somebody follows.", self._bus.watched),
         ]

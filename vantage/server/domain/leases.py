@@ -135,6 +135,11 @@ class LeaseBook:
         entry = self._nodes.get(node, {}).get(lease.run)
         return entry is not None and entry[0] == lease
 
+    @property
+    def holders(self) -> int:
+        """How many nodes hold runs."""
+        return len(self._nodes)
+
     def count(self, node: str) -> int:
         """How many runs a node holds."""
         return len(self._nodes.get(node, ()))
