@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
-from sqlalchemy import text
+from sqlalchemy import CompoundSelect, Select, text
 
 from vantage.server.domain.tasks import OnFailure
-from vantage.server.storage import schema, task_queries, task_store
+from vantage.server.storage import run_store, schema, task_queries, task_store
 from vantage.server.storage.database import sqlite_engine
 from vantage.server.storage.migrate import alembic_config, migrate, newest
 
@@ -126,12 +127,26 @@ def test_tasks_of_earlier_releases_go_on_as_they_did_and_those_go_on_making_them
     engine.dispose()
 
 
-def test_cancelling_reads_no_more_than_what_descends_from_the_task(tmp_path: Path) -> None:
-    migrate(tmp_path / "new.db")
-    engine = sqlite_engine(tmp_path / "new.db")
-    query = str(task_store._ACTIVE_BELOW.compile(dialect=engine.dialect))
+def plan_of(path: Path, query: Select[Any] | CompoundSelect[Any], *values: object) -> list[str]:
+    migrate(path)
+    engine = sqlite_engine(path)
     with engine.connect() as connection:
-        plan = [row[3] for row in connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {query}", ("tasks/1", 1))]
+        text = str(query.compile(dialect=engine.dialect))
+        plan = [str(row[3]) for row in connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {text}", values)]
     engine.dispose()
+    return plan
+
+
+def test_counting_runs_reads_no_more_than_those_that_have_not_ended(tmp_path: Path) -> None:
+    plan = plan_of(tmp_path / "new.db", run_store._COUNT_OPEN)
+    assert "SCAN run" not in plan
+    assert {line for line in plan if line.startswith("SCAN run")} == {
+        "SCAN run USING INDEX ix_run_queued",
+        "SCAN run USING INDEX ix_run_leased",
+    }
+
+
+def test_cancelling_reads_no_more_than_what_descends_from_the_task(tmp_path: Path) -> None:
+    plan = plan_of(tmp_path / "new.db", task_store._ACTIVE_BELOW, "tasks/1", 1)
     assert any("ix_task_parent_run" in line for line in plan)
     assert not any(line.startswith(("SCAN task", "SCAN run")) for line in plan)

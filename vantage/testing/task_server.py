@@ -72,6 +72,7 @@ def node(name: str, organization: str) -> NodePrincipal:
 _PRINCIPALS: tuple[Principal, ...] = (
     user("rosa", "researcher"),
     user("otto", "researcher", "organizations/beta"),
+    user("olga", "researcher", "organizations/beta"),
     user("vera", "viewer"),
     user("stranger", "researcher", "organizations/delta", "collaborations/other"),
     *(node("one", organization) for organization in ORGANIZATIONS),

@@ -14,6 +14,7 @@ from vantage.api.task.v1 import task_pb2, task_service_pb2
 from vantage.api.types.v1 import types_pb2
 from vantage.common.errors import Reason
 from vantage.common.rpc import error_from_rpc
+from vantage.server.storage import run_store
 from vantage.testing.losses import Losses
 from vantage.testing.scripted_node import ScriptedNode
 from vantage.testing.task_server import ROSA, Network, as_, request_id, spec
@@ -397,3 +398,19 @@ async def test_who_asks_much_does_not_keep_others_waiting(network: Network) -> N
     await node.hello(slots=4)
     askers = [(await node.assigned()).creator for _ in range(4)]
     assert askers == ["users/rosa", "users/otto", "users/rosa", "users/otto"]
+
+
+async def test_many_whose_runs_a_node_cannot_take_do_not_keep_others_waiting(
+    network: Network, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run_store, "MAX_OWNERS", 2)
+    stub = network.stub()
+    for asker, target, count in ((as_("users/olga"), TWO, 1), (as_("users/otto"), TWO, 1), (ROSA, "", 2)):
+        for _ in range(count):
+            asked = spec()
+            asked.targets[0].node = target
+            request = task_service_pb2.CreateTaskRequest(request_id=request_id(), spec=asked)
+            await stub.CreateTask(request, metadata=asker)
+    node = network.node()
+    await node.hello(slots=1)
+    assert (await node.assigned()).creator == "users/rosa"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
-from functools import partial
 
 from sqlalchemy import Connection, Row
 
@@ -48,15 +47,18 @@ def claim(connection: Connection, changes: Changes, node: NodePrincipal, free: i
 
 
 def _claimable(connection: Connection, node: NodePrincipal, free: int) -> Sequence[Row[tuple[object, ...]]]:
-    claimable = partial(run_store.claimable, connection, node.name, node.organization, node.collaborations, free)
-    rows = claimable()
+    wanted = (node.name, node.organization, node.collaborations, free)
+    rows = run_store.claimable(connection, *wanted)
     if not rows or len(rows) < free:
         return rows  # all that wait
-    owners = run_store.waiting_owners(connection, node.organization)
+    # Also those of the oldest: of all others who wait, perhaps none asks for what this node may take.
+    owners = {str(row.owner) for row in rows}.union(run_store.waiting_owners(connection, node.organization))
     if len(owners) < 2:
         return rows
-    waiting = {owner: claimable(owner) for owner in owners}
-    return choose(waiting, run_store.leased_by_owner(connection, node.name), free, lambda row: str(row[0]))
+    waiting = {owner: run_store.claimable_of(connection, owner, *wanted) for owner in owners}
+    chosen = choose(waiting, run_store.leased_by_owner(connection, node.name), free)
+    found = {row.name: row for row in run_store.work_of(connection, chosen)}
+    return [found[name] for name in chosen]
 
 
 def apply_reports(
