@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -9,8 +10,9 @@ from typing import Any
 from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
-from sqlalchemy import CompoundSelect, Select, text
+from sqlalchemy import CompoundSelect, Select, TextClause, text
 
+from vantage.server.domain.runs import OPEN, RunState
 from vantage.server.domain.tasks import OnFailure
 from vantage.server.storage import run_store, schema, task_queries, task_store
 from vantage.server.storage.database import sqlite_engine
@@ -104,15 +106,11 @@ def test_tasks_of_earlier_releases_go_on_as_they_did_and_those_go_on_making_them
     path = tmp_path / "old.db"
     migrate(path, "0006")
     engine = sqlite_engine(path)
-    task, run = (
-        f"INSERT INTO {table} ({', '.join(columns)}) VALUES ({', '.join(f':{column}' for column in columns)})"  # noqa: S608  # our own names
-        for table, columns in (("task", TASK), ("run", RUN))
-    )
 
     def create(name: str) -> None:
         with engine.connect().execution_options(writing=True) as connection, connection.begin():
-            connection.execute(text(task), {**TASK, "name": name, "request_id": name[-36:]})
-            connection.execute(text(run), {**RUN, "task": name, "name": f"{name}/runs/1"})
+            connection.execute(insert_all("task", TASK), {**TASK, "name": name, "request_id": name[-36:]})
+            connection.execute(insert_all("run", RUN), {**RUN, "task": name, "name": f"{name}/runs/1"})
 
     create("tasks/before")
     migrate(path)
@@ -125,6 +123,32 @@ def test_tasks_of_earlier_releases_go_on_as_they_did_and_those_go_on_making_them
             assert (found.spec.max_runtime, found.spec.detached) == (timedelta(0), False)
             assert (found.runs[0].max_attempts, found.runs[0].retry_time) == (3, None)
     engine.dispose()
+
+
+def test_runs_that_have_not_ended_belong_to_those_who_asked_for_them_after_a_migration_too(tmp_path: Path) -> None:
+    path = tmp_path / "old.db"
+    migrate(path, "0008")
+    engine = sqlite_engine(path)
+    states = (RunState.QUEUED, RunState.ASSIGNED, RunState.RUNNING, RunState.SUCCEEDED)
+    with engine.connect().execution_options(writing=True) as connection, connection.begin():
+        connection.execute(insert_all("task", TASK), {**TASK, "name": "tasks/1", "owner": "users/rosa"})
+        for state in states:
+            row = {**RUN, "task": "tasks/1", "name": f"tasks/1/runs/{state}", "state": state, "position": state}
+            connection.execute(insert_all("run", RUN), row)
+    migrate(path)
+    with engine.connect() as connection:
+        runs = run_store.get_runs(connection, [f"tasks/1/runs/{state}" for state in states]).values()
+        assert [run.owner for run in runs if run.state in OPEN] == ["users/rosa"] * 3
+    with engine.connect().execution_options(writing=True) as connection, connection.begin():
+        command.downgrade(alembic_config(connection), "0008")
+    with engine.connect() as connection:
+        assert connection.execute(text("SELECT count(*) FROM run")).scalar_one() == len(states)
+    engine.dispose()
+
+
+def insert_all(table: str, columns: Iterable[str]) -> TextClause:
+    names = list(columns)
+    return text(f"INSERT INTO {table} ({', '.join(names)}) VALUES ({', '.join(f':{name}' for name in names)})")  # noqa: S608  # our own names
 
 
 def plan_of(path: Path, query: Select[Any] | CompoundSelect[Any], *values: object) -> list[str]:
