@@ -105,25 +105,29 @@ _WORK = (
     .join(task, task.c.name == run.c.task)
     .outerjoin(content, (content.c.run == run.c.name) & (content.c.kind == ARGUMENTS))
 )
+_MAY_TAKE = (
+    run.c.organization == bindparam("organization"),
+    text("run.state = 1"),
+    run.c.retry_time.is_(None),
+    run.c.wanted_node.in_(["", bindparam("node")]),
+    run.c.collaboration.in_(bindparam("collaborations", expanding=True)),
+    # Looked at in the transaction: what the node's session remembers may be older than a suspension.
+    run.c.collaboration.in_(
+        select(member.c.collaboration).where(
+            member.c.organization == bindparam("organization"), member.c.state == int(Standing.ACTIVE)
+        )
+    ),
+)
 _CLAIMABLE = (
-    _WORK.where(
-        run.c.organization == bindparam("organization"),
-        text("run.state = 1"),
-        run.c.retry_time.is_(None),
-        run.c.wanted_node.in_(["", bindparam("node")]),
-        run.c.collaboration.in_(bindparam("collaborations", expanding=True)),
-        # Looked at in the transaction: what the node's session remembers may be older than a suspension.
-        run.c.collaboration.in_(
-            select(member.c.collaboration).where(
-                member.c.organization == bindparam("organization"), member.c.state == int(Standing.ACTIVE)
-            )
-        ),
-    )
+    _WORK.where(*_MAY_TAKE).order_by(run.c.name).limit(bindparam("free")).with_for_update(of=run, skip_locked=True)
+)
+_CLAIMABLE_OF = (
+    select(run.c.name)
+    .where(*_MAY_TAKE, run.c.owner == bindparam("owner"))
     .order_by(run.c.name)
     .limit(bindparam("free"))
-    .with_for_update(of=run, skip_locked=True)
+    .with_for_update(skip_locked=True)
 )
-_CLAIMABLE_OF = _CLAIMABLE.where(run.c.owner == bindparam("owner"))
 # From one owner to the next over the index, however many runs each has.
 _WAITING_OWNERS = text(
     "WITH RECURSIVE waiting(owner) AS ("
@@ -269,18 +273,19 @@ def nodes_with_leases(connection: Connection) -> list[str]:
 
 
 def claimable(
-    connection: Connection,
-    node: str,
-    organization: str,
-    collaborations: Iterable[str],
-    free: int,
-    owner: str | None = None,
+    connection: Connection, node: str, organization: str, collaborations: Iterable[str], free: int
 ) -> Sequence[Row[tuple[object, ...]]]:
-    """Queued runs that a node may take, oldest first, with all that it needs to know; all, or those of one owner."""
+    """Queued runs that a node may take, oldest first, with all that it needs to know."""
     wanted = {"node": node, "organization": organization, "collaborations": sorted(collaborations), "free": free}
-    if owner is None:
-        return connection.execute(_CLAIMABLE, wanted).all()
-    return connection.execute(_CLAIMABLE_OF, wanted | {"owner": owner}).all()
+    return connection.execute(_CLAIMABLE, wanted).all()
+
+
+def claimable_of(
+    connection: Connection, owner: str, node: str, organization: str, collaborations: Iterable[str], free: int
+) -> Sequence[str]:
+    """Names of those of one owner."""
+    wanted = {"node": node, "organization": organization, "collaborations": sorted(collaborations), "free": free}
+    return connection.execute(_CLAIMABLE_OF, wanted | {"owner": owner}).scalars().all()
 
 
 def waiting_owners(connection: Connection, organization: str) -> list[str]:
