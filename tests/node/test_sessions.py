@@ -85,6 +85,34 @@ async def test_an_assignment_that_comes_twice_runs_once(station: Station) -> Non
         assert inprocess.gates["a"].count == 1
 
 
+async def test_a_cancel_that_comes_with_its_assignment_ends_the_run(station: Station, server: ScriptedServer) -> None:
+    """In unary calls both are in one answer, and the node has done nothing yet when it is cancelled."""
+    agent = station.agent()
+    task = asyncio.create_task(agent.run())
+    session = await server.accept()
+    session.welcome(COLLABORATION)
+    lease = send(session, assign("hold", '{"gate": "a"}'))
+    session.send(pb.ConnectResponse(cancel_run=pb.CancelRun(lease=lease, reason="TASK_CANCELLED")))
+    while not (message := await session.receive("accepted", "started", "completed")).HasField("completed"):
+        pass  # over a stream it may have begun
+    assert message.completed.cancelled.reason == "TASK_CANCELLED"
+    session.acknowledge(message.sequence)
+    agent.stop.ask()
+    await asyncio.wait_for(task, 20)  # nothing is held any more
+
+
+async def test_what_is_revoked_with_its_assignment_is_held_no_more(station: Station) -> None:
+    async with station.running():
+        session = await station.session()
+        lease = send(session, assign("hold", '{"gate": "a"}'))
+        session.send(pb.ConnectResponse(heartbeat_reply=pb.HeartbeatReply(revoked=[lease])))
+        send(session, assign())
+        while not (await session.receive("accepted", "started", "completed")).HasField("completed"):
+            pass  # then what came before was dealt with
+        session.end()
+        assert lease not in (await station.session()).hello.leases
+
+
 async def test_a_run_goes_on_while_the_server_is_away(station: Station, server: ScriptedServer) -> None:
     async with station.running():
         session = await station.session()

@@ -174,7 +174,9 @@ class Runner:
         active.stopping, active.stop = True, reason
         active.enter("stopped")
         if active.task is not None:
-            active.task.cancel()
+            # Not at once: assignment and cancel may come in one answer. Cancelled before its first step, a task does
+            # nothing at all: the run would be held for ever, and the server told nothing.
+            asyncio.get_running_loop().call_soon(active.task.cancel)
 
     async def _guard(self, assign: pb.Assign, active: Active, work: _Step) -> None:
         lease = assign.lease
@@ -183,6 +185,8 @@ class Runner:
         except asyncio.CancelledError:
             if active.stop is not None:
                 await self._attempts.stopped(assign, active.stop)
+            elif not active.left:
+                self._journal.drop(lease.lease_id)  # revoked: perhaps before it was written down
             if not active.stopping:
                 raise
         except Exception:
