@@ -178,6 +178,20 @@ async def test_more_runs_than_slots_wait_for_their_turn(station: Station) -> Non
         await inprocess.gates["c"].entered.wait()
 
 
+async def test_a_server_that_sends_more_than_was_offered_is_not_obeyed(station: Station) -> None:
+    station.settings |= {"slots": 1, "queue": 0}
+    async with station.running():
+        session = await station.session()
+        leases = [send(session, assign("hold", json.dumps({"gate": gate}))) for gate in "ab"]
+        for _ in range(3):
+            await session.receive("accepted", "started")
+        send(session, assign("hold", '{"gate": "c"}'))
+        session.send(pb.ConnectResponse(cancel_run=pb.CancelRun(lease=leases[1])))
+        await session.receive("completed")  # what came before was dealt with
+        session.end()
+        assert list((await station.session()).hello.leases) == leases
+
+
 async def test_a_large_result_is_uploaded_and_the_upload_goes_on_after_a_break(
     station: Station, server: ScriptedServer
 ) -> None:

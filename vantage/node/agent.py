@@ -26,6 +26,7 @@ from vantage.node.attempts import Tools
 from vantage.node.audit import FILE as AUDIT_FILE
 from vantage.node.audit import NodeAudit
 from vantage.node.boxes import Boxes
+from vantage.node.capacity import places_of
 from vantage.node.config import NodeConfig
 from vantage.node.connection import Connection, FatalError
 from vantage.node.datasets.catalogue import catalogue
@@ -35,7 +36,7 @@ from vantage.node.journal import Journal
 from vantage.node.keeper import SessionKeeper
 from vantage.node.payloads import Payloads
 from vantage.node.questions import Questions
-from vantage.node.release.approvals import MAX_WAITING, Approvals
+from vantage.node.release.approvals import Approvals
 from vantage.node.release.consent import Consent
 from vantage.node.release.examiner import Examiner
 from vantage.node.reporting import News, Reporter
@@ -54,8 +55,6 @@ from vantage.node.tunnels.build import build_tunnels
 
 log = logging.getLogger(__name__)
 
-MAX_SLOTS = 1_000
-"""What the server takes of a node."""
 _FAREWELL_SECONDS = 10.0
 """How long the node waits at the end for the server to acknowledge what it said."""
 
@@ -290,11 +289,7 @@ class Agent:
             instance_id=self._instance,
             datasets=self._catalogue,
             leases=journal.leases(),
-            # What waits for a person needs no slot.
-            slots=min(
-                self._config.slots + self._config.queue + (MAX_WAITING if self._config.policy.asks_people else 0),
-                MAX_SLOTS,
-            ),
+            slots=places_of(self._config),
             transport=transport.kind,
             executor=self._config.executor,
         )

@@ -20,8 +20,11 @@ from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field, replace
 
 from vantage.node.config import NodeConfig
+from vantage.node.release.approvals import MAX_WAITING
 
 MAX_OVERTAKEN = 8
+MAX_PLACES = 1_000
+"""What the server takes of a node."""
 
 
 @dataclass(frozen=True)
@@ -173,3 +176,8 @@ def capacity_of(config: NodeConfig) -> Capacity:
     cpus = said.cpus if said.cpus is not None else float(os.cpu_count() or 1)
     memory = said.memory if said.memory is not None else os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     return Capacity(Figures(config.slots, cpus, memory, len(config.docker.gpus)))
+
+
+def places_of(config: NodeConfig) -> int:
+    """How many runs a node takes on at a time: those that have room, that wait for it, or for a person."""
+    return min(config.slots + config.queue + (MAX_WAITING if config.policy.asks_people else 0), MAX_PLACES)

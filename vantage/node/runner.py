@@ -11,6 +11,7 @@ from vantage.common.clock import Clock
 from vantage.common.errors import Reason, error
 from vantage.node.active import Active
 from vantage.node.attempts import Attempts, Tools
+from vantage.node.capacity import places_of
 from vantage.node.config import NodeConfig
 from vantage.node.executor.base import Found
 from vantage.node.journal import Entry, Journal
@@ -45,6 +46,7 @@ class Runner:
         self._idle = asyncio.Event()
         self._idle.set()
         self._draining = False
+        self._places = places_of(config)
         tools.consent.waits = self._waits
 
     # Work
@@ -61,6 +63,11 @@ class Runner:
         if self._draining:
             # Not refused, which would be final: the lease ends, and another node or the next process gets the run.
             log.info("assignment left alone while stopping", extra={"run": assign.lease.run})
+            return
+        if sum(not each.stopping for each in self._active.values()) >= 2 * self._places:
+            # More than any misunderstanding makes of what was offered. Each may bring gigabytes that are fetched before
+            # its order is found to have been taken: how many are at it is not for the server to say.
+            log.warning("assignment beyond all that was offered left alone", extra={"run": assign.lease.run})
             return
         self._begin(assign, self._attempts.take_on)
 
