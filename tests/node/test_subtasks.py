@@ -259,9 +259,25 @@ async def test_what_was_refused_takes_no_room(
         await collect(subtasks, run, question())
     assert caught.value.reason is Reason.TOO_MANY_SUBTASKS
     assert len(server.calls["RunTask"]) == 3
-    subtasks.forget(run.run)
+    subtasks.forget(run.run, run.attempt)
     server.script("RunTask", run_events((1, "snapshot"), (2, "task_finished")))
     await collect(subtasks, run, question())
+
+
+async def test_an_attempt_that_ends_leaves_the_questions_of_the_next_alone(
+    subtasks: Subtasks, server: ScriptedServer
+) -> None:
+    """A server that took a run away may give it back before the attempt before has ended."""
+    request = question()
+    old, new = (dataclasses.replace(context(), run="tasks/t/runs/r", attempt=each) for each in (1, 2))
+    for run in (old, new):
+        server.script("RunTask", run_events((1, "snapshot"), (2, "task_finished")))
+        await collect(subtasks, run, request)
+    first, second = (cast(task_service_pb2.RunTaskRequest, call) for call in server.calls["RunTask"])
+    assert first.request_id != second.request_id
+    subtasks.forget(old.run, old.attempt)
+    server.script("WatchTask", [task_service_pb2.WatchTaskResponse(event=ended_snapshot(2))])
+    assert await collect(subtasks, new, request) == [(2, "snapshot")]
 
 
 async def test_an_unclear_end_is_followed_by_the_same_question(subtasks: Subtasks, server: ScriptedServer) -> None:

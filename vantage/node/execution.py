@@ -196,7 +196,7 @@ class Execution:
 
     async def tidy(self, lease: pb.Lease) -> None:
         """Nothing of an attempt is left at the node when this returns. May be called again."""
-        self._subtasks.forget(lease.run)
+        self._subtasks.forget(lease.run, lease.attempt)
         self._consent.forget(lease.run, lease.attempt)
         self._boxes.forget(lease.lease_id)
         directory = self.directory(lease)

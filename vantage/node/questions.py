@@ -1,4 +1,4 @@
-"""What runs have asked other organizations: in the journal's file, so that the next process attaches again."""
+"""What runs have asked other organizations, by attempt: in the journal's file, so that the next process attaches."""
 
 from __future__ import annotations
 
@@ -11,11 +11,12 @@ from vantage.api.task.v1 import task_pb2, task_service_pb2
 from vantage.common.errors import Reason, error
 from vantage.common.sealing import create_identity
 from vantage.node.journal import Journal, Unit
+from vantage.node.release.approvals import attempt_of
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS question (
-  run TEXT NOT NULL, id TEXT NOT NULL, creation BLOB NOT NULL, name TEXT NOT NULL, answer_key TEXT NOT NULL,
-  PRIMARY KEY (run, id)
+  attempt TEXT NOT NULL, id TEXT NOT NULL, creation BLOB NOT NULL, name TEXT NOT NULL, answer_key TEXT NOT NULL,
+  PRIMARY KEY (attempt, id)
 ) STRICT
 """
 
@@ -56,7 +57,10 @@ class Question:
 
 
 class Questions:
-    """The questions of runs that are under way. Call from one event loop; only ``open`` builds it."""
+    """The questions of attempts that are under way. Call from one event loop; only ``open`` builds it.
+
+    Not of runs: when the server takes a run from this node and gives it back, the attempt before may still be ending.
+    """
 
     def __init__(self, journal: Journal, asked: dict[str, dict[str, Question]]) -> None:
         self._journal = journal
@@ -64,7 +68,7 @@ class Questions:
 
     @classmethod
     async def open(cls, journal: Journal, path: Path) -> Questions:
-        """Read what a former process asked, and forget what was asked by runs that have ended.
+        """Read what a former process asked, and forget what was asked by attempts that have ended.
 
         Raises:
             ConfigurationError: the journal is not usable.
@@ -76,22 +80,23 @@ class Questions:
             raise error(
                 Reason.CONFIGURATION_INVALID, f"the subtasks in the journal {path} cannot be read: {problem}"
             ) from problem
-        under_way = {entry.assign.lease.run for entry in journal.unfinished()}
-        for run in [each for each in questions._asked if each not in under_way]:
-            questions.forget(run)
+        leases = [entry.assign.lease for entry in journal.unfinished()]
+        under_way = {attempt_of(lease.run, lease.attempt) for lease in leases}
+        for attempt in [each for each in questions._asked if each not in under_way]:
+            questions.forget(attempt)
         return questions
 
-    def of(self, run: str) -> dict[str, Question]:
-        """What a run has asked, by its own ids."""
-        return self._asked.setdefault(run, {})
+    def of(self, attempt: str) -> dict[str, Question]:
+        """What an attempt has asked, by its own ids."""
+        return self._asked.setdefault(attempt, {})
 
-    async def keep(self, run: str, own: str) -> None:
-        """Write a question down, unless its run has ended; durable when this returns.
+    async def keep(self, attempt: str, own: str) -> None:
+        """Write a question down, unless its attempt has ended; durable when this returns.
 
         Raises:
             RunError: SCRATCH_UNAVAILABLE.
         """
-        if (entry := self._entry(run, own)) is None:
+        if (entry := self._entry(attempt, own)) is None:
             return
         try:
             await self._journal.write(entry)
@@ -100,37 +105,37 @@ class Questions:
                 Reason.SCRATCH_UNAVAILABLE, "the node cannot write its journal, its disk may be full: ask its admin"
             ) from problem
 
-    def keep_soon(self, run: str, own: str) -> None:
+    def keep_soon(self, attempt: str, own: str) -> None:
         """Write a question down with one of the next commits."""
-        if (entry := self._entry(run, own)) is not None:
+        if (entry := self._entry(attempt, own)) is not None:
             self._journal.later(entry)
 
-    def drop(self, run: str, own: str) -> None:
+    def drop(self, attempt: str, own: str) -> None:
         """A question was not asked after all."""
-        self._asked.get(run, {}).pop(own, None)
+        self._asked.get(attempt, {}).pop(own, None)
         self._journal.later(
-            lambda database: database.execute("DELETE FROM question WHERE run = ? AND id = ?", (run, own))
+            lambda database: database.execute("DELETE FROM question WHERE attempt = ? AND id = ?", (attempt, own))
         )
 
-    def forget(self, run: str) -> None:
-        """A run has ended."""
-        if self._asked.pop(run, None):
-            self._journal.later(lambda database: database.execute("DELETE FROM question WHERE run = ?", (run,)))
+    def forget(self, attempt: str) -> None:
+        """An attempt has ended."""
+        if self._asked.pop(attempt, None):
+            self._journal.later(lambda database: database.execute("DELETE FROM question WHERE attempt = ?", (attempt,)))
 
-    def _entry(self, run: str, own: str) -> Unit | None:
-        question = self._asked.get(run, {}).get(own)
+    def _entry(self, attempt: str, own: str) -> Unit | None:
+        question = self._asked.get(attempt, {}).get(own)
         if question is None or question.creation is None:
             return None
-        values = (run, own, question.creation.SerializeToString(), question.name, question.answer_key)
+        values = (attempt, own, question.creation.SerializeToString(), question.name, question.answer_key)
         return lambda database: database.execute("INSERT OR REPLACE INTO question VALUES (?, ?, ?, ?, ?)", values)
 
 
 def _load(path: Path) -> dict[str, dict[str, Question]]:
     with sqlite3.connect(path) as database:
-        rows = database.execute("SELECT run, id, creation, name, answer_key FROM question").fetchall()
+        rows = database.execute("SELECT attempt, id, creation, name, answer_key FROM question").fetchall()
     database.close()
     asked: dict[str, dict[str, Question]] = {}
-    for run, own, creation, name, answer_key in rows:
+    for attempt, own, creation, name, answer_key in rows:
         request = task_service_pb2.RunTaskRequest.FromString(creation)
-        asked.setdefault(run, {})[own] = Question(request, name, answer_key=answer_key)
+        asked.setdefault(attempt, {})[own] = Question(request, name, answer_key=answer_key)
     return asked

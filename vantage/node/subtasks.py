@@ -24,6 +24,7 @@ from vantage.node.audit import NodeAudit
 from vantage.node.connection import Connection
 from vantage.node.door import RunContext
 from vantage.node.questions import Question, Questions
+from vantage.node.release.approvals import attempt_of
 from vantage.node.release.consent import Consent
 from vantage.node.subtask_orders import SubtaskOrders, set_course
 
@@ -62,9 +63,9 @@ class Subtasks:
         self._clock = clock
         self._questions = questions
 
-    def forget(self, run: str) -> None:
-        """The run has ended: it asks no more."""
-        self._questions.forget(run)
+    def forget(self, run: str, attempt: int) -> None:
+        """An attempt has its end: it asks no more."""
+        self._questions.forget(attempt_of(run, attempt))
 
     async def run(
         self, context: RunContext, request: algorithm_pb.RunSubtaskRequest
@@ -76,7 +77,8 @@ class Subtasks:
                 the audit log cannot be written.
         """
         own = names.parse_request_id(request.request_id)
-        asked = self._questions.of(context.run)
+        attempt = attempt_of(context.run, context.attempt)
+        asked = self._questions.of(attempt)
         if own not in asked and len(asked) >= MAX_SUBTASKS:
             raise error(
                 Reason.TOO_MANY_SUBTASKS,
@@ -97,7 +99,7 @@ class Subtasks:
         finally:
             question.followers -= 1
             if not (question.followers or question.name) and (refused or question.creation is None):
-                self._questions.drop(context.run, own)  # there is nothing to attach to
+                self._questions.drop(attempt, own)  # there is nothing to attach to
 
     async def _follow(
         self, context: RunContext, request: algorithm_pb.RunSubtaskRequest, own: str, question: Question
@@ -175,16 +177,17 @@ class Subtasks:
         Args:
             stale: what the server did not take any more; made anew unless another call has done so.
         """
+        attempt = attempt_of(context.run, context.attempt)
         async with question.making:
             if question.creation is None or question.creation is stale:
                 question.creation = await self._make(context, request, own, question.answer_key)
                 # Before the server hears of it: the process after this one must send the same, and open the answers.
-                await self._questions.keep(context.run, own)
+                await self._questions.keep(attempt, own)
             return question.creation
 
     def _created(self, context: RunContext, own: str, question: Question, name: str) -> None:
         if question.created(name):
-            self._questions.keep_soon(context.run, own)
+            self._questions.keep_soon(attempt_of(context.run, context.attempt), own)
 
     async def _make(
         self, context: RunContext, request: algorithm_pb.RunSubtaskRequest, own: str, answer_key: str
