@@ -264,6 +264,19 @@ async def test_what_was_refused_takes_no_room(
     await collect(subtasks, run, question())
 
 
+async def test_what_is_refused_cannot_be_asked_for_ever(
+    subtasks: Subtasks, server: ScriptedServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(subtasks_module, "MAX_ASKED", 2)
+    run = context()
+    server.script("RunTask", *[error(Reason.ORGANIZATION_NOT_MEMBER, "organizations/dora is no member")] * 2)
+    for reason in (Reason.ORGANIZATION_NOT_MEMBER, Reason.ORGANIZATION_NOT_MEMBER, Reason.TOO_MANY_SUBTASKS):
+        with pytest.raises(VantageError) as caught:
+            await collect(subtasks, run, question())
+        assert caught.value.reason is reason
+    assert len(server.calls["RunTask"]) == 2
+
+
 async def test_an_attempt_that_ends_leaves_the_questions_of_the_next_alone(
     subtasks: Subtasks, server: ScriptedServer
 ) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import uuid
+from collections import Counter
 from collections.abc import AsyncGenerator, Iterable
 from contextlib import aclosing
 from functools import partial
@@ -32,6 +33,8 @@ log = logging.getLogger(__name__)
 
 MAX_SUBTASKS = 1_000
 """Subtasks of one run; the server allows no more either."""
+MAX_ASKED = 10_000
+"""Questions that one attempt may ask, refused ones included: each leaves lines in the audit log."""
 _GOING_ON = (task_pb2.TASK_STATE_UNSPECIFIED, task_pb2.TASK_STATE_ACTIVE)
 
 
@@ -62,10 +65,12 @@ class Subtasks:
         self._audit = audit
         self._clock = clock
         self._questions = questions
+        self._asked = Counter[str]()
 
     def forget(self, run: str, attempt: int) -> None:
         """An attempt has its end: it asks no more."""
         self._questions.forget(attempt_of(run, attempt))
+        self._asked.pop(attempt_of(run, attempt), None)
 
     async def run(
         self, context: RunContext, request: algorithm_pb.RunSubtaskRequest
@@ -180,6 +185,13 @@ class Subtasks:
         attempt = attempt_of(context.run, context.attempt)
         async with question.making:
             if question.creation is None or question.creation is stale:
+                self._asked[attempt] += 1
+                if self._asked[attempt] > MAX_ASKED:
+                    raise error(
+                        Reason.TOO_MANY_SUBTASKS,
+                        f"a run may ask {MAX_ASKED} times, refused questions included: look at why they are refused",
+                        limit=str(MAX_ASKED),
+                    )
                 question.creation = await self._make(context, request, own, question.answer_key)
                 # Before the server hears of it: the process after this one must send the same, and open the answers.
                 await self._questions.keep(attempt, own)
