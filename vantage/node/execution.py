@@ -174,8 +174,9 @@ class Execution:
 
     def directory(self, lease: pb.Lease) -> Path:
         """Where an attempt has its files, while it has any."""
-        # Not the id itself: it is the server's text, and the path of a socket may have 107 characters only.
-        return self._scratch / hashlib.sha256(lease.lease_id.encode()).hexdigest()[:16]
+        # Not the id itself: it is the server's text. And all of the digest: a server that finds two ids with one
+        # directory would have what was sealed for one run told to another.
+        return self._scratch / hashlib.sha256(lease.lease_id.encode()).hexdigest()
 
     def make_directory(self, lease: pb.Lease) -> Path:
         """The directory of an attempt, made if it is not there.
