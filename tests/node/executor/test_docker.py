@@ -346,6 +346,29 @@ async def test_an_engine_that_goes_away_is_said_and_its_container_is_removed_whe
         await made.close()
 
 
+async def test_a_container_that_somebody_removes_is_no_missing_image(
+    executor: DockerExecutor, image: VerifiedImage, box: Box
+) -> None:
+    task = asyncio.create_task(run(executor, image, box, "import time\ntime.sleep(600)"))
+    await box.running.wait()
+    client = docker.DockerClient(base_url=HOST)
+    try:
+        await asyncio.to_thread(client.api.remove_container, box.made[0], force=True)
+    finally:
+        client.close()
+    with pytest.raises(VantageError) as caught:
+        await task
+    assert caught.value.reason is Reason.NODE_LOST
+
+
+async def test_what_is_known_of_an_engine_names_its_runtime(executor: DockerExecutor) -> None:
+    client = docker.DockerClient(base_url=HOST)
+    try:
+        assert str(client.info()["DefaultRuntime"]) in (await executor.engine()).settings.split("; ")
+    finally:
+        client.close()
+
+
 async def test_what_a_dead_process_left_is_removed_and_that_of_others_is_not(
     executor: DockerExecutor, image: VerifiedImage, tmp_path: Path
 ) -> None:

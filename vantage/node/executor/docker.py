@@ -35,6 +35,8 @@ LABEL_RUN = "org.vantage.run"
 LABEL_LEASE = "org.vantage.lease"
 _KILLED = frozenset({137, 143, 255})
 """Statuses of a container that somebody ended: SIGKILL, SIGTERM, and the engine's own after the machine went down."""
+_GOING = frozenset({"removing", "dead"})
+"""What the engine calls a container that is being removed; it may still be asked about it."""
 _LAST_OUTPUT = 1.0
 """Seconds that the last lines of a container may take after its end."""
 _API_TIMEOUT = 60
@@ -51,7 +53,7 @@ class EngineFacts:
     Attributes:
         name: it gives itself.
         version: of its program.
-        settings: kernel and security options, for people.
+        settings: kernel, runtime and security options, for people.
     """
 
     name: str
@@ -191,8 +193,15 @@ class DockerExecutor:
         self._leaving = True
 
     async def _conclude(self, container: Container, door: Door) -> Exit:
-        await self._call(container.reload)
+        try:
+            await self._in_thread(container.reload)
+        except NotFound:
+            raise _removed_by_others() from None
+        except (DockerException, requests.RequestException) as problem:
+            raise _unavailable(self._host, problem) from problem
         state = container.attrs["State"]
+        if state["Status"] in _GOING:
+            raise _removed_by_others()
         ended = Exit(int(state["ExitCode"]), out_of_memory=bool(state.get("OOMKilled")))
         await door.ended(ended)
         return ended
@@ -242,7 +251,12 @@ class DockerExecutor:
             UnavailableError: EXECUTOR_UNAVAILABLE.
         """
         told: dict[str, Any] = await self._call(self._client.info)
-        settings = (told.get("KernelVersion"), *sorted(told.get("SecurityOptions") or ()), told.get("CgroupVersion"))
+        settings = (
+            told.get("KernelVersion"),
+            told.get("DefaultRuntime"),
+            *sorted(told.get("SecurityOptions") or ()),
+            told.get("CgroupVersion"),
+        )
         return EngineFacts(
             str(told.get("ID", "")), str(told.get("ServerVersion", "")), "; ".join(str(each) for each in settings)
         )
@@ -364,6 +378,8 @@ class DockerExecutor:
     async def _wait(self, container: Container) -> None:
         try:
             await _alone(container.wait)
+        except NotFound:
+            raise _removed_by_others() from None
         except (DockerException, requests.RequestException) as problem:
             raise _unavailable(self._host, problem) from problem
 
@@ -436,6 +452,10 @@ def _probe(host: str, path: str) -> None:
             trial.connect(path)
         except OSError as problem:
             raise _unavailable(host, problem) from problem
+
+
+def _removed_by_others() -> VantageError:
+    return error(Reason.NODE_LOST, "somebody at the node removed the container while it ran: ask again")
 
 
 def _unavailable(host: str, problem: Exception) -> VantageError:
