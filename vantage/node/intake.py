@@ -32,6 +32,7 @@ from vantage.node.policy import JSON, decide_call, decide_request, decide_root
 from vantage.node.release.terms import terms_of
 from vantage.node.sealed import Sealer
 from vantage.node.sources import CodeRequest, CodeSource, TrustedCode
+from vantage.node.threads import to_its_end
 
 log = logging.getLogger(__name__)
 
@@ -235,7 +236,7 @@ class Intake:
             )
         requester = None if given is None else given.verified.order.requester
         if payload.media_type == argument_files.MEDIA_TYPE:
-            return await self._unpack(payload, requester, await asyncio.to_thread(make_room))
+            return await self._unpack(payload, requester, await to_its_end(make_room))
         content = await self._payloads.read(payload)
         if requester is not None:
             content = arguments_of(await self._sealer.open(content), requester)
@@ -250,16 +251,16 @@ class Intake:
         # The archive is a little larger than what is in it.
         await self._payloads.read_to(payload, sent, limit + limit // 64 + MAX_ARGUMENT_BYTES)
         try:
-            await asyncio.to_thread(files.mkdir, parents=True)
+            await to_its_end(files.mkdir, parents=True)
             if requester is None:
-                unpacked = await asyncio.to_thread(_unpack_plain, sent, files, limit)
+                unpacked = await to_its_end(_unpack_plain, sent, files, limit)
             else:
                 unpacked = await self._sealer.unpack(sent, requester, files, limit)
             await asyncio.to_thread(sent.unlink)
             for each in unpacked.files:
                 each.path.chmod(0o444)  # containers run as somebody else; nobody gets through the directory above
             arguments = _Arguments(unpacked.arguments, JSON, unpacked.files)
-            await asyncio.to_thread(_write_opened, opened, arguments)
+            await to_its_end(_write_opened, opened, arguments)
         except OSError as problem:
             raise error(
                 Reason.SCRATCH_UNAVAILABLE,

@@ -15,6 +15,7 @@ from vantage.common.bound_arguments import skip_line
 from vantage.common.errors import Reason, VantageError, error
 from vantage.common.sealing import SealedPayload
 from vantage.node.door import StoredResult
+from vantage.node.threads import to_its_end
 
 _SMALL = 256 * 1024
 """Bytes that are sealed without a thread: it takes less than handing them over."""
@@ -59,7 +60,7 @@ class Sealer:
             VantageError: as ``argument_files.unpack``.
             OSError: of sealed or directory.
         """
-        return await asyncio.to_thread(_unpack, sealed, self._identities(), requester, directory, max_bytes)
+        return await to_its_end(_unpack, sealed, self._identities(), requester, directory, max_bytes)
 
     async def seal(self, content: bytes, recipients: Sequence[str]) -> bytes:
         """Bytes for recipients.
@@ -82,7 +83,7 @@ class Sealer:
             sealed = await self.seal(result.content, recipients)
             return StoredResult(result.media_type, sealed, len(sealed), f"sha256:{hashlib.sha256(sealed).hexdigest()}")
         try:
-            return await asyncio.to_thread(_seal_file, result.media_type, result.content, tuple(recipients))
+            return await to_its_end(_seal_file, result.media_type, result.content, tuple(recipients))
         except OSError as problem:
             raise error(
                 Reason.SCRATCH_UNAVAILABLE,
