@@ -21,8 +21,9 @@ from vantage.api.task.v1 import task_pb2
 from vantage.common.errors import Reason, VantageError, error
 from vantage.common.rpc import bearer, error_from_rpc, open_channel
 from vantage.node.door import SOCKET_NAME, BoundDataset, ByteStream, RunContext, StoredResult
-from vantage.node.local_api import serve
+from vantage.node.local_api import serve, server
 from vantage.node.outside import NoOutside, Outside
+from vantage.node.sockets import short_address
 
 CONTEXT = RunContext(
     run="tasks/t/runs/r",
@@ -220,6 +221,22 @@ async def test_any_user_may_open_the_socket_and_it_is_gone_afterwards(tmp_path: 
         assert served.socket.stat().st_mode & 0o777 == 0o666
         assert served.socket.parent.stat().st_mode & 0o777 == 0o755
     assert not served.socket.exists()
+
+
+async def test_connections_of_a_run_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, "_MAX_CONNECTIONS", 2)
+    async with serving(tmp_path) as served:
+        await served.stub.GetContext(pb.GetContextRequest(), metadata=TOKEN)
+        with short_address(served.socket) as (address, _descriptors):
+            kept, kept_writer = await asyncio.open_unix_connection(address)
+            kept_writer.write(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes((0, 0, 0, 4, 0, 0, 0, 0, 0)))
+            assert await kept.read(9)  # the server's settings
+            more, more_writer = await asyncio.open_unix_connection(address)
+        async with asyncio.timeout(20):
+            assert await more.read() == b""
+        kept_writer.close()
+        more_writer.close()
+        await served.stub.GetContext(pb.GetContextRequest(), metadata=TOKEN)
 
 
 async def test_a_long_path_is_no_obstacle(tmp_path: Path) -> None:

@@ -18,6 +18,8 @@ from vantage.node.sockets import short_address
 
 _MAX_MESSAGE = 16 * 1024 * 1024
 _MAX_STREAMS = 128
+_MAX_CONNECTIONS = 128
+"""Of one run, which may have several processes: descriptors of the node are not the run's to use up."""
 
 
 @asynccontextmanager
@@ -44,6 +46,7 @@ async def serve(context: RunContext, callbacks: RunCallbacks, directory: Path) -
             ("grpc.max_receive_message_length", _MAX_MESSAGE),
             ("grpc.max_send_message_length", _MAX_MESSAGE),
             ("grpc.max_concurrent_streams", _MAX_STREAMS),
+            ("grpc.max_allowed_incoming_connections", _MAX_CONNECTIONS),
         ]
     )
     servicer = AlgorithmServicer(context, callbacks, directory)
