@@ -14,6 +14,8 @@ from vantage.common.errors import VantageError
 
 log = logging.getLogger(__name__)
 
+MAX_DUE = 1_000
+"""Keys that fire together: after a long rest very many may be due, and none is to wait for all others."""
 _COMPACT_ABOVE = 64
 _RETRY = timedelta(seconds=5)
 
@@ -23,7 +25,7 @@ class Timers:
 
     Args:
         clock: tells how time passes.
-        fire: called with the keys whose moment has come; they are no longer set then.
+        fire: called with the keys whose moment has come, at most ``MAX_DUE``; they are no longer set then.
     """
 
     def __init__(self, clock: Clock, fire: Callable[[Sequence[str]], Awaitable[None]]) -> None:
@@ -89,8 +91,8 @@ class Timers:
 
     def _due(self) -> list[str]:
         now = self._clock.monotonic()
-        due = []
-        while self._heap:
+        due: list[str] = []
+        while self._heap and len(due) < MAX_DUE:
             moment, key = self._heap[0]
             if self._moments.get(key) != moment:
                 heapq.heappop(self._heap)  # cancelled or moved

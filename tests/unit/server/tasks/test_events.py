@@ -14,7 +14,7 @@ from vantage.server.domain.tasks import TaskState
 from vantage.server.events.bus import Bus
 from vantage.server.events.follower import Follower
 from vantage.server.events.mailbox import MAX_EVENTS, MAX_WEIGHT, Mailbox
-from vantage.server.events.timers import Timers
+from vantage.server.events.timers import MAX_DUE, Timers
 
 NOW = datetime(2026, 11, 1, tzinfo=UTC)
 TASK = "tasks/t"
@@ -122,6 +122,27 @@ async def test_timers_fire_in_time_once_and_survive_a_failure() -> None:
     finally:
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)
+
+
+async def test_timers_that_are_all_due_fire_in_parts() -> None:
+    parts, done = list[int](), asyncio.Event()
+
+    async def fire(due: Sequence[str]) -> None:
+        parts.append(len(due))
+        if sum(parts) == 2 * MAX_DUE + 1:
+            done.set()
+
+    timers = Timers(ManualClock(NOW), fire)
+    for number in range(2 * MAX_DUE + 1):
+        timers.set(str(number), timedelta(0))
+    running = asyncio.create_task(timers.run())
+    try:
+        async with asyncio.timeout(30):
+            await done.wait()
+    finally:
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+    assert parts == [MAX_DUE, MAX_DUE, 1]
 
 
 def test_timers_forget_what_was_cancelled() -> None:
