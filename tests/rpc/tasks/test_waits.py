@@ -98,6 +98,12 @@ async def test_nor_may_a_node_take_it_whose_organization_takes_no_part_for_a_whi
     suspended = update(schema.member).values(state=int(Standing.SUSPENDED))
     await network.database.write(lambda connection: connection.execute(suspended))
     assert (await _get(network, name)).runs[0].wait == task_pb2.Wait(cause=task_pb2.WAIT_CAUSE_NO_NODE)
+    events = _watch(network, name)
+    await anext(events)
+    network.advance(timedelta(seconds=61))
+    failure = (await anext(events)).run_finished.run.failure
+    assert (failure.reason, failure.metadata["cause"]) == ("NODE_UNAVAILABLE", "NO_NODE")
+    assert "suspended its membership" in failure.message
 
 
 async def test_a_run_that_never_met_its_node_says_which(network: Network) -> None:

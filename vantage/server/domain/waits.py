@@ -42,7 +42,8 @@ def never_met(run: Run, wait: Wait) -> Failure:
     whom = ", ".join(wait.nodes) or f"a node of {run.organization}"
     match wait.cause:
         case WaitCause.NO_NODE:
-            why = f"{run.wanted_node or run.organization} serves {run.collaboration} with no node: ask its admin"
+            what = f"{run.wanted_node} does not serve" if run.wanted_node else f"no node of {run.organization} serves"
+            why = f"{what} {run.collaboration}, or the organization has suspended its membership: ask its admin"
         case WaitCause.NODE_OFFLINE if wait.last_seen is None:
             why = f"{whom} has never connected: ask its admin"
         case WaitCause.NODE_OFFLINE:
