@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
+import sqlite3
+from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -87,6 +88,47 @@ async def test_a_decision_is_about_these_bytes_of_this_attempt(tmp_path: Path) -
             asking.cancel()
             await asyncio.gather(asking, return_exceptions=True)
         assert approvals.waiting() == []
+
+
+async def test_all_who_wait_for_a_decision_hear_of_it_also_when_one_has_gone(tmp_path: Path) -> None:
+    said = asyncio.Queue[str]()
+    async with opened(tmp_path, said) as approvals:
+        first, second, third = (asyncio.create_task(approvals.wait(item("question"), b"the same")) for _ in range(3))
+        for _ in range(3):
+            await said.get()
+        first.cancel()
+        await asyncio.gather(first, return_exceptions=True)
+        assert [each.id for each in approvals.waiting()] == [item("question").id]
+        await approvals.decide(item("question").id, allow=True, told="", who="one")
+        async with asyncio.timeout(10):
+            await asyncio.gather(second, third)
+        assert approvals.waiting() == []
+
+
+async def test_who_asks_again_while_somebody_decides_does_not_undo_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said = asyncio.Queue[str]()
+    async with opened(tmp_path, said) as approvals:
+        asking = asyncio.create_task(approvals.wait(item()))
+        await said.get()
+        asking.cancel()
+        await asyncio.gather(asking, return_exceptions=True)
+    async with opened(tmp_path, said) as approvals:  # restarted: the run is about to ask again
+        write, begun = approvals._journal.write, asyncio.Event()
+
+        async def telling(unit: Callable[[sqlite3.Connection], object]) -> None:
+            begun.set()
+            await write(unit)
+
+        monkeypatch.setattr(approvals._journal, "write", telling)
+        deciding = asyncio.create_task(approvals.decide(item().id, allow=True, told="", who="one"))
+        await begun.wait()
+        async with asyncio.timeout(10):
+            await asyncio.gather(deciding, approvals.wait(item()))
+    async with opened(tmp_path, said) as approvals:
+        async with asyncio.timeout(10):
+            await approvals.wait(item())
 
 
 async def test_what_belongs_to_no_run_is_forgotten_and_never_taken_for_allowed(tmp_path: Path) -> None:

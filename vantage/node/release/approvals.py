@@ -123,7 +123,8 @@ class Approvals:
         self._audit = audit
         self._clock = clock
         self._say = say
-        self._decided: dict[str, asyncio.Event] = {}
+        # Several may wait for one decision: the same question, asked twice.
+        self._waiters: dict[str, set[asyncio.Event]] = {}
         self._deciding = asyncio.Lock()
 
     @classmethod
@@ -167,29 +168,36 @@ class Approvals:
             RefusedError: APPROVAL_DENIED.
             RunError: SCRATCH_UNAVAILABLE, it cannot be written down.
         """
-        known = self._items.get(item.id, item)
-        if known.decision is None:
-            if content is not None:
-                item = item.model_copy(update={"file": str(await self._hold(item.id, content))})
-            known = item  # after a restart the bytes may lie elsewhere
-            await self._keep(item)
-        if known.decision is None:
-            self._audit.note(
-                "run.waits", run=item.run, approval=item.id, kind=item.kind, digest=item.digest, bytes=item.size
-            )
-            self._say(
-                f"{_NOUNS[item.kind]} of {item.requester} waits for your approval until "
-                f"{item.deadline:%Y-%m-%d %H:%M} UTC: vantage node approvals show {item.id}"
-            )
-            decided = self._decided.setdefault(item.id, asyncio.Event())
-            try:
-                await decided.wait()
-            finally:
-                self._decided.pop(item.id, None)
+        async with self._deciding:  # what is written down here must not undo a decision that is being made
             known = self._items.get(item.id, item)
+            if known.decision is None:
+                if content is not None:
+                    item = item.model_copy(update={"file": str(await self._hold(item.id, content))})
+                await self._keep(item)  # after a restart the bytes may lie elsewhere
+        if known.decision is None:
+            known = await self._decision(item)
         if known.decision != "allowed":  # also when the attempt has ended meanwhile
             told = f": {known.told}" if known.told else ""
             raise error(Reason.APPROVAL_DENIED, f"the admin of the node did not approve of the {item.kind}{told}")
+
+    async def _decision(self, item: Item) -> Item:
+        decided = asyncio.Event()
+        self._waiters.setdefault(item.id, set()).add(decided)
+        self._audit.note(
+            "run.waits", run=item.run, approval=item.id, kind=item.kind, digest=item.digest, bytes=item.size
+        )
+        self._say(
+            f"{_NOUNS[item.kind]} of {item.requester} waits for your approval until "
+            f"{item.deadline:%Y-%m-%d %H:%M} UTC: vantage node approvals show {item.id}"
+        )
+        try:
+            await decided.wait()
+        finally:
+            waiters = self._waiters[item.id]
+            waiters.discard(decided)
+            if not waiters:
+                del self._waiters[item.id]
+        return self._items.get(item.id, item)
 
     async def decide(self, name: str, *, allow: bool, told: str, who: str) -> Item:
         """Write down what somebody has decided, and let it take effect.
@@ -235,7 +243,7 @@ class Approvals:
 
     def waiting(self) -> list[Item]:
         """What waits now, the oldest first."""
-        found = [each for name in self._decided if (each := self._items.get(name)) and each.decision is None]
+        found = [each for name in self._waiters if (each := self._items.get(name)) and each.decision is None]
         return sorted(found, key=lambda each: each.since)
 
     def forget(self, attempt: str) -> None:
@@ -275,7 +283,7 @@ class Approvals:
         return item.model_dump(mode="json")
 
     def _wake(self, name: str) -> None:
-        if (decided := self._decided.get(name)) is not None:
+        for decided in self._waiters.get(name, ()):
             decided.set()
 
     async def _hold(self, name: str, content: bytes) -> Path:
