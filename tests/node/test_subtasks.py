@@ -350,13 +350,14 @@ async def test_arguments_wait_for_a_person_where_everything_that_leaves_does(
     said = asyncio.Queue[str]()
     async with opened(station, said.put_nowait) as (subtasks, approvals):
         run = dataclasses.replace(context(), terms=Terms(every_result=True))
-        asked = question()
+        asked = question(title="of Jansen")
         asked.targets[0].arguments.inline = b'{"secret": 1}'
+        asked.targets[0].arguments.media_type = "application/json; of=Visser"
         waiting = asyncio.create_task(collect(subtasks, run, asked))
         name = (await said.get()).split()[-1]
         shown = await approvals.commands()["approvals.show"]({"id": name}, "me")
-        assert "secret" in shown["preview"]
-        assert "organizations/dora" in shown["preview"]
+        for each in ("secret", "organizations/dora", "of Jansen", "of=Visser"):
+            assert each in shown["preview"]
         file = Path(shown["file"])
         assert file.stat().st_mode & 0o777 == 0o600  # noqa: ASYNC240
         assert "RunTask" not in server.calls

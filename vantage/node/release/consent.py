@@ -134,11 +134,13 @@ def _readable(result: StoredResult, make_room: Callable[[], Path]) -> Path:
 
 
 def _question(request: algorithm_pb.RunSubtaskRequest) -> bytes:
-    """What a question says, for people; the same question gives the same bytes."""
+    """What a question says to others, for people; the same question gives the same bytes."""
     targets = []
     for each in request.targets:
         told = MessageToDict(each, preserving_proto_field_name=True)
         if each.HasField("arguments"):
             told["arguments"] = each.arguments.inline.decode(errors="backslashreplace")
+            told["arguments_media_type"] = each.arguments.media_type
         targets.append(told)
-    return json.dumps({"function": request.function, "targets": targets}, indent=1, sort_keys=True).encode()
+    question = {"function": request.function, "title": request.title, "targets": targets}
+    return json.dumps(question, indent=1, sort_keys=True).encode()
