@@ -18,7 +18,10 @@ from vantage.common.repository_patterns import matches
 from vantage.node.config import PolicySection
 from vantage.node.egress.sections import EgressRule
 
-_NAT64 = ipaddress.ip_network("64:ff9b::/96")
+# The last four bytes are an IPv4 address: NAT64 (RFC 6052), and "IPv4-compatible" ones (RFC 4291, 2.5.5.1).
+_EMBEDDING = (ipaddress.ip_network("64:ff9b::/96"), ipaddress.ip_network("::/96"))
+# Local, but not to every version of Python: NAT64 of one's own (RFC 8215), and site-local addresses (RFC 3879).
+_LOCAL = (ipaddress.ip_network("64:ff9b:1::/48"), ipaddress.ip_network("fec0::/10"))
 # Public by its number, and answers every virtual machine of its cloud.
 _METADATA = frozenset({ipaddress.ip_address("168.63.129.16")})
 
@@ -89,10 +92,12 @@ def is_public(address: Address) -> bool:
     """Whether an address belongs to the public internet: not private, loopback, link-local, multicast or metadata."""
     if isinstance(address, ipaddress.IPv6Address):
         inner = address.ipv4_mapped or address.sixtofour
-        if inner is None and address in _NAT64:
+        if inner is None and any(address in each for each in _EMBEDDING):
             inner = ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
         if inner is not None:
             return is_public(inner)
+        if any(address in each for each in _LOCAL):
+            return False
     return address.is_global and not address.is_multicast and address not in _METADATA
 
 
