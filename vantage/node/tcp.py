@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 import struct
 from collections.abc import Sequence
@@ -74,6 +75,7 @@ class TcpStream:
 
     async def write(self, data: bytes) -> None:
         """See ``ByteStream``."""
+        self._check()
         try:
             self._writer.write(data)
             await self._writer.drain()
@@ -83,6 +85,7 @@ class TcpStream:
 
     async def finish(self) -> None:
         """See ``ByteStream``."""
+        self._check()
         self._finished = True
         try:
             self._writer.write_eof()
@@ -101,8 +104,14 @@ class TcpStream:
         # The other side must see a connection that broke, not one that ended.
         connection = self._writer.get_extra_info("socket")
         if connection is not None:
-            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            with contextlib.suppress(OSError):  # it is broken already
+                connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self._writer.transport.abort()
+
+    def _check(self) -> None:
+        # Of a transport that is closed uvloop says RuntimeError, and the standard loop nothing at first.
+        if self._writer.is_closing():
+            raise _lost(ConnectionResetError("it is closed"))
 
 
 def _lost(problem: OSError) -> VantageError:
