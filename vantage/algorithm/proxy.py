@@ -29,6 +29,7 @@ async def serve_proxy(dial: Dial, reader: asyncio.StreamReader, writer: asyncio.
     try:
         request = await _next(client, reader)
         if not isinstance(request, h11.Request):
+            writer.close()  # it has gone without a word
             return
         host, port, path = _target(request)
         stream = await dial(pb.DialTarget(host=pb.HostTarget(host=host, port=port)))
