@@ -72,8 +72,8 @@ def _typed(section: ParameterSection, value: object) -> Value | None:
 
 def _within(section: ParameterSection, value: Value) -> bool:
     if isinstance(value, str):
-        # NUL ends a text for some databases, and is none for others.
-        if "\0" in value:
+        # NUL ends a text for some databases, and is none for others; half a surrogate pair is no text at all.
+        if "\0" in value or any("\ud800" <= each <= "\udfff" for each in value):
             return False
         return value in section.values if section.values is not None else len(value) <= (section.max_length or 0)
     if isinstance(value, bool):

@@ -112,6 +112,7 @@ def test_values_are_of_their_type_and_within_bounds() -> None:
         {"age": 40, "site": "oost"},
         {"age": 40, "text": "longer"},
         {"age": 40, "text": "a\0"},
+        {"age": 40, "text": "a\ud800"},
         {"age": 40, "old": "yes"},
         {"age": 40, "since": "2019-12-31"},
         {"age": 40, "since": "yesterday"},
