@@ -23,8 +23,17 @@ MAX_ANSWER = 256 * 1024 * 1024
 _RESULTS = "application/sparql-results+json"
 _XSD = "http://www.w3.org/2001/XMLSchema#"
 _ESCAPES = {"\\": "\\\\", '"': '\\"', "\n": "\\n", "\r": "\\r", "\t": "\\t", "\b": "\\b", "\f": "\\f"}
+
+
+def _int64(text: str) -> int:
+    value = int(text)
+    if not -(2**63) <= value < 2**63:
+        raise ValueError
+    return value
+
+
 _KINDS: dict[str, tuple[pa.DataType, Any]] = {
-    **dict.fromkeys(("integer", "int", "long", "short", "nonNegativeInteger", "positiveInteger"), (pa.int64(), int)),
+    **dict.fromkeys(("integer", "int", "long", "short", "nonNegativeInteger", "positiveInteger"), (pa.int64(), _int64)),
     **dict.fromkeys(("decimal", "double", "float"), (pa.float64(), float)),
     "boolean": (pa.bool_(), lambda text: text in ("true", "1")),
     "date": (pa.date32(), date.fromisoformat),

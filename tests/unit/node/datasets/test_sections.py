@@ -9,7 +9,7 @@ from pydantic import ValidationError
 from vantage.common.data_questions import split_references, take_questions
 from vantage.common.errors import Reason, VantageError
 from vantage.node.datasets.sections import DatasetSection, QuerySection
-from vantage.node.datasets.sparql import fill
+from vantage.node.datasets.sparql import _column, fill
 from vantage.node.datasets.values import check_values
 
 CONNECTION = {"name": "r", "format": "postgresql", "url": "postgresql://reader@db/registry", "access": "connection"}
@@ -156,3 +156,10 @@ def test_values_in_sparql_stay_literals() -> None:
         'SELECT $x { ?s <p> "a\\" . } #\\\\\\n" ; <q> 4 . FILTER("0.1"^^<http://www.w3.org/2001/XMLSchema#double> = '
         '"2020-01-02"^^<http://www.w3.org/2001/XMLSchema#date> || true) }'
     )
+
+
+def test_an_integer_that_arrow_does_not_hold_is_text() -> None:
+    kind = "http://www.w3.org/2001/XMLSchema#integer"
+    for value, expected in ((2**63 - 1, ("int64", 2**63 - 1)), (2**63, ("string", str(2**63)))):
+        found, values = _column([{"value": str(value), "datatype": kind}])
+        assert (str(found), values[0]) == expected
