@@ -17,6 +17,7 @@ from vantage.node.door import Question
 
 if TYPE_CHECKING:
     from vantage.node.datasets.sql import Sql
+    from vantage.node.datasets.tables import TableFile
 
 log = logging.getLogger(__name__)
 
@@ -54,20 +55,12 @@ class Asker:
         query = dataset.queries[question.query]
         if dataset.format == "sparql":
             from vantage.node.datasets import sparql
-            from vantage.node.datasets.tables import TableFile
 
-            with TableFile(path, dataset.name, dataset.max_rows, dataset.max_bytes) as file:
-                await sparql.ask(dataset, query, question.values, file)
-                return Written(file.rows, file.close())
-
-        def write(sql: Sql) -> Written:
-            from vantage.node.datasets.tables import TableFile
-
-            with TableFile(path, dataset.name, dataset.max_rows, dataset.max_bytes) as file:
-                sql.ask(query, question.values, file)
-                return Written(file.rows, file.close())
-
-        return await self._sql(dataset, write)
+            content = await sparql.ask(dataset, query, question.values)
+            return await asyncio.to_thread(_written, dataset, path, lambda file: sparql.write(dataset, content, file))
+        return await self._sql(
+            dataset, lambda sql: _written(dataset, path, lambda file: sql.ask(query, question.values, file))
+        )
 
     async def rights(self, dataset: DatasetSection) -> Rights:
         """What the role of a database may do beyond reading.
@@ -91,17 +84,19 @@ class Asker:
 
     async def _sql(self, dataset: DatasetSection, work: Callable[[Sql], T]) -> T:
         sql = _open(dataset)
-        task = asyncio.ensure_future(asyncio.get_running_loop().run_in_executor(self._threads, lambda: work(sql)))
+        asking = self._threads.submit(work, sql)
+        task = asyncio.wrap_future(asking)
         try:
             async with asyncio.timeout(dataset.timeout + GRACE_SECONDS):
                 return await asyncio.shield(task)
         except (TimeoutError, asyncio.CancelledError) as ended:
-            await asyncio.to_thread(sql.cancel)
-            await asyncio.wait({task}, timeout=GRACE_SECONDS)
-            if task.done() and not task.cancelled():
-                task.exception()  # it failed because it was told to
-            else:
-                log.warning("database goes on although it was told to stop", extra={"dataset": dataset.name})
+            if not asking.cancel():  # it has begun
+                await asyncio.to_thread(sql.cancel, GRACE_SECONDS)
+                await asyncio.wait({task}, timeout=GRACE_SECONDS)
+                if task.done():
+                    task.exception()  # it failed because it was told to
+                else:
+                    log.warning("database goes on although it was told to stop", extra={"dataset": dataset.name})
             if isinstance(ended, asyncio.CancelledError):
                 raise
             raise error(
@@ -109,6 +104,15 @@ class Asker:
                 f"the dataset {dataset.name} took longer than its {dataset.timeout} s: ask for less",
                 dataset=dataset.name,
             ) from None
+
+
+def _written(dataset: DatasetSection, path: Path, fill: Callable[[TableFile], None]) -> Written:
+    """Opened, written and closed by one thread: Arrow's writers are for one at a time."""
+    from vantage.node.datasets.tables import TableFile
+
+    with TableFile(path, dataset.name, dataset.max_rows, dataset.max_bytes) as file:
+        fill(file)
+        return Written(file.rows, file.close())
 
 
 def problems_of(datasets: Iterable[DatasetSection]) -> list[str]:

@@ -40,16 +40,6 @@ _KINDS: dict[str, tuple[pa.DataType, Any]] = {
 }
 
 
-async def ask(dataset: DatasetSection, query: QuerySection, values: Mapping[str, Value], file: TableFile) -> None:
-    """Write the answer of an endpoint, within the time and size that the dataset allows.
-
-    Raises:
-        VantageError: DATASET_UNAVAILABLE, DATASET_TOO_LARGE, DATASET_UNREADABLE.
-    """
-    content = await _post(dataset, fill(query.query, values))
-    await asyncio.to_thread(_write, dataset, content, file)
-
-
 def fill(text: str, values: Mapping[str, Value]) -> str:
     """A query with literals in place of ``$parameter``; other variables are left as they are."""
     return re.sub(r"\$(\w+)", lambda found: literal(values[found[1]]) if found[1] in values else found[0], text)
@@ -70,19 +60,25 @@ def literal(value: Value) -> str:
             return '"' + "".join(_ESCAPES.get(each, each) for each in value) + '"'
 
 
-async def _post(dataset: DatasetSection, query: str) -> bytes:
+async def ask(dataset: DatasetSection, query: QuerySection, values: Mapping[str, Value]) -> bytes:
+    """The answer of an endpoint as it is sent, within the time and size that the dataset allows; see ``write``.
+
+    Raises:
+        VantageError: DATASET_UNAVAILABLE, DATASET_TOO_LARGE.
+    """
     limit = min(dataset.max_bytes, MAX_ANSWER)
     password = password_of(dataset)
     parts = dataset.parts
     # The role is named by the url, and sent as HTTP has it.
     url = parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
     auth = httpx.BasicAuth(username_of(dataset), password) if password is not None else None
+    text = fill(query.query, values)
     content = bytearray()
     try:
         async with (
             asyncio.timeout(dataset.timeout),
             httpx.AsyncClient(timeout=dataset.timeout, trust_env=False, auth=auth) as client,
-            client.stream("POST", url, data={"query": query}, headers={"Accept": _RESULTS}) as answer,
+            client.stream("POST", url, data={"query": text}, headers={"Accept": _RESULTS}) as answer,
         ):
             if answer.status_code != httpx.codes.OK:
                 raise _unavailable(dataset, f"HTTP {answer.status_code}")
@@ -98,7 +94,12 @@ async def _post(dataset: DatasetSection, query: str) -> bytes:
     return bytes(content)
 
 
-def _write(dataset: DatasetSection, content: bytes, file: TableFile) -> None:
+def write(dataset: DatasetSection, content: bytes, file: TableFile) -> None:
+    """Write an answer as a table; blocks.
+
+    Raises:
+        VantageError: DATASET_UNAVAILABLE, DATASET_TOO_LARGE, DATASET_UNREADABLE.
+    """
     try:
         document = json.loads(content)
         names = [str(each) for each in document["head"]["vars"]]

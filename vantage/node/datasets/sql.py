@@ -152,11 +152,10 @@ class Sql:
         """
         with self._connected() as connection:
             found = self._postgresql_tables(connection) if self._postgresql else _other_tables(connection)
-            quote = connection.dialect.identifier_preparer.quote
 
             def rows(name: _Name) -> int:
-                where = ".".join(map(quote, name))
-                return int(connection.execute(sa.text(f"SELECT count(*) FROM {where}")).scalar_one())  # noqa: S608
+                table = sa.table(name[-1], schema=name[0] if len(name) > 1 else None)
+                return int(connection.execute(sa.select(sa.func.count()).select_from(table)).scalar_one())
 
             return tuple(
                 Table(".".join(name), columns[:MAX_COLUMNS], rows(name) if count else None)
@@ -175,13 +174,16 @@ class Sql:
                 )
         return problems
 
-    def cancel(self) -> None:
-        """End what is under way; from another thread."""
+    def cancel(self, seconds: float) -> None:
+        """End what is under way; from another thread. A database that does not answer is given up after so long."""
         self._stopped.set()
-        for name in ("cancel", "interrupt"):  # psycopg's and sqlite3's
-            if (stop := getattr(self._connection, name, None)) is not None:
-                with contextlib.suppress(Exception):  # it may have ended meanwhile
-                    stop()
+        if (connection := self._connection) is None:
+            return
+        with contextlib.suppress(Exception):  # it may have ended meanwhile, or not answer
+            if hasattr(connection, "cancel_safe"):  # psycopg's; encrypted as the connection is, unlike its ``cancel``
+                connection.cancel_safe(timeout=seconds)
+            elif (stop := getattr(connection, "cancel", getattr(connection, "interrupt", None))) is not None:
+                stop()  # ``interrupt`` is sqlite3's
 
     @contextlib.contextmanager
     def _connected(self, *, limited: bool = True) -> Iterator[sa.Connection]:
