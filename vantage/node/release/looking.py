@@ -162,7 +162,9 @@ def _read_csv(content: bytes) -> tuple[list[str], list[list[str]]]:
 
 def _write_csv(header: list[str], rows: Iterable[list[str]]) -> bytes:
     text = io.StringIO(newline="")
-    writer = csv.writer(text, lineterminator="\n")
+    # A value with a line break of any kind must be quoted, or it is another row for whoever reads it; the writer of
+    # Python 3.11 looks only for those that its own line breaks consist of.
+    writer = csv.writer(text, lineterminator="\r\n")
     writer.writerow(header)
     writer.writerows(rows)
     return text.getvalue().encode()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import io
 import json
 from collections.abc import Callable
@@ -134,11 +135,17 @@ def test_json_is_written_anew() -> None:
     assert look(JSON + "; charset=utf-8", b' {"n"  :\t100.0}\n', [SMALL]) == (b'{"n":100.0}', 0)
 
 
+def test_csv_has_the_same_rows_for_whoever_reads_it() -> None:
+    content = b'n,group,m\n100,"a\r3",b\n'  # unquoted, "3,b" would be a row of its own
+    written, _blanked = look(CSV, content, [SMALL])
+    assert list(csv.reader(io.StringIO(written.decode(), newline=""))) == [["n", "group", "m"], ["100", "a\r3", "b"]]
+
+
 def test_csv() -> None:
     content = b"group,n,mean\r\na,3,7.5\r\nb,30,1.5\r\n"
     with pytest.raises(WithheldError):
         look(CSV, content, [SMALL])
-    assert look(CSV, content, [BLANK]) == (b"group,n,mean\n,,\nb,30,1.5\n", 1)
+    assert look(CSV, content, [BLANK]) == (b"group,n,mean\r\n,,\r\nb,30,1.5\r\n", 1)
     assert look(CSV, content, [Look(columns=("group", "n", "mean"))])[1] == 0
     with pytest.raises(WithheldError, match="column"):
         look(CSV, content, [Look(columns=("group", "n"))])
