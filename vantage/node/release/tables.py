@@ -56,7 +56,8 @@ def _enough(table: Any, rule: Look) -> Any:
 def _write(kind: str, table: Any, shown: Any) -> bytes:
     """The table with these rows shown and the others blank, and nothing besides its values.
 
-    Entries of dictionaries that no value refers to, values that lie below missing ones, and metadata stay here.
+    Entries of dictionaries that no value refers to, values that lie below missing ones, and metadata stay here, also
+    the metadata that types carry.
     """
     clean = pa.table([_clean(column, shown) for column in table.columns], names=table.column_names)
     sink = pa.BufferOutputStream()
@@ -69,12 +70,46 @@ def _write(kind: str, table: Any, shown: Any) -> bytes:
 
 
 def _clean(column: Any, shown: Any) -> Any:
-    if pa.types.is_dictionary(column.type):
-        column = pc.cast(column, column.type.value_type)
+    if isinstance(column.type, pa.BaseExtensionType):
+        return _clean(pa.chunked_array([each.storage for each in column.chunks], column.type.storage_type), shown)
+    if pa.types.is_run_end_encoded(column.type):
+        return _clean(pc.run_end_decode(column), shown)
+    kind = _bare(column.type)
     present = pc.and_(shown, pc.is_valid(column))
-    if pa.types.is_nested(column.type):
+    if pa.types.is_nested(kind):
         values = zip(column.to_pylist(), present.to_pylist(), strict=True)
-        return pa.array([value if there else None for value, there in values], column.type)
+        return pa.array([value if there else None for value, there in values], kind)
+    if column.type != kind:
+        column = pc.cast(column, kind)
     # Values that are there are copied, and taken to their places: no kernel of Arrow promises to clear the others.
     number = pc.subtract(pc.cumulative_sum(pc.cast(present, pa.int64())), 1)
     return column.filter(present).take(pc.if_else(present, number, pa.scalar(None, pa.int64())))
+
+
+def _bare(kind: Any) -> Any:
+    """The type of the same values without metadata, and without what keeps them in a place that others share."""
+    if isinstance(kind, pa.BaseExtensionType):
+        return _bare(kind.storage_type)
+    if pa.types.is_dictionary(kind) or pa.types.is_run_end_encoded(kind):
+        return _bare(kind.value_type)
+    if pa.types.is_string_view(kind):
+        return pa.string()
+    if pa.types.is_binary_view(kind):
+        return pa.binary()
+    if not pa.types.is_nested(kind):
+        return kind
+    if pa.types.is_struct(kind):
+        return pa.struct([_bare_field(each) for each in kind])
+    if pa.types.is_map(kind):
+        return pa.map_(_bare_field(kind.key_field), _bare_field(kind.item_field))
+    if pa.types.is_fixed_size_list(kind):
+        return pa.list_(_bare_field(kind.value_field), kind.list_size)
+    if pa.types.is_list(kind) or pa.types.is_list_view(kind):
+        return pa.list_(_bare_field(kind.value_field))
+    if pa.types.is_large_list(kind) or pa.types.is_large_list_view(kind):
+        return pa.large_list(_bare_field(kind.value_field))
+    raise WithheldError("it has a column of a type that cannot be looked into")
+
+
+def _bare_field(field: Any) -> Any:
+    return pa.field(field.name, _bare(field.type), field.nullable)

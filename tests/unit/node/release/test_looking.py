@@ -211,6 +211,45 @@ def test_nothing_hides_in_a_table_beside_its_values() -> None:
     assert b"Jansen" not in look(ARROW, arrow(table), [BLANK])[0]
 
 
+METADATA = {"d": "Jansen-in-type"}
+INNER = pa.field("y", pa.int64(), metadata=METADATA)
+
+
+@pytest.mark.parametrize(
+    "column",
+    [
+        pa.array([{"y": 1}, {"y": 2}], pa.struct([INNER])),
+        pa.array([[1], [2]], pa.list_(INNER)),
+        pa.array([[1], [2]], pa.large_list(INNER)),
+        pa.array([[1], [2]], pa.list_(INNER, 1)),
+        pa.array([[1], [2]], pa.list_view(INNER)),
+        pa.array([[1], [2]], pa.large_list_view(INNER)),
+        pa.array([[("a", 1)], []], pa.map_(pa.string(), INNER)),
+        pa.array([[{"y": 1}], [None]], pa.list_(pa.struct([INNER]))),
+        pa.ExtensionArray.from_storage(pa.opaque(pa.int64(), "Jansen-in-name", "Jansen-too"), pa.array([1, 2])),
+    ],
+    ids=lambda each: str(each.type)[:20],
+)
+@pytest.mark.parametrize(("kind", "encode"), [(ARROW, arrow), (PARQUET, parquet)], ids=["arrow", "parquet"])
+def test_nothing_hides_in_the_type_of_a_column(
+    kind: str, encode: Callable[[pa.Table], bytes], column: pa.Array
+) -> None:
+    content = encode(pa.table({"n": [50, 60], "z": column}))
+    written, _blanked = look(kind, content, [SMALL])
+    assert b"Jansen" not in written
+    read = pa.ipc.open_stream(written).read_all() if kind == ARROW else pq.read_table(pa.BufferReader(written))
+    assert read["z"].to_pylist() == column.to_pylist()
+
+
+@pytest.mark.parametrize("view", [pa.string_view(), pa.binary_view()], ids=str)
+def test_what_is_blanked_is_not_in_the_buffers_that_values_share(view: pa.DataType) -> None:
+    names = pa.array(["Jansen, who is one of three", "many, who are more than nine"]).cast(view)
+    written, blanked = look(ARROW, arrow(pa.table({"n": [3, 50], "name": names})), [BLANK])
+    assert blanked == 1
+    assert b"Jansen" not in written
+    assert pa.ipc.open_stream(written).read_all()["name"].to_pylist() == [None, names[1].as_py()]
+
+
 def test_other_formats_cannot_be_looked_into() -> None:
     with pytest.raises(WithheldError, match="application/octet-stream"):
         look("application/octet-stream", b"", [SMALL])
