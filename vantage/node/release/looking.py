@@ -13,7 +13,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
-from vantage.node.release.paths import Path, fits, leaves, steps
+from vantage.node.release.paths import Path, fits, leaves, steps, uncounted
 
 JSON = "application/json"
 CSV = "text/csv"
@@ -114,14 +114,14 @@ def _small_places(document: Any, rule: Look) -> list[Path]:
         found = [(path, value) for path, value in leaves(document) if fits(pattern, path)]
         if not found:
             _withhold(f"it has no count {text}, which the node looks at")
-        for path, value in found:
-            if is_enough(value, rule.minimum):
-                continue
-            # A count with a name speaks for the object that holds it; one of many counts for itself.
-            place = path if pattern[-1:] == ("*",) else path[:-1]
-            if not rule.suppress or not place:
-                _withhold(f"the count {text} is below {rule.minimum}, or is not a number")
-            places.append(place)
+        # A count with a name speaks for the object that holds it; one of many counts for itself.
+        small = [
+            path if pattern[-1:] == ("*",) else path[:-1] for path, value in found if not is_enough(value, rule.minimum)
+        ]
+        small += uncounted(document, pattern)
+        if not all(place and rule.suppress for place in small):
+            _withhold(f"the count {text} is below {rule.minimum}, missing, or not a number")
+        places += small
     return places
 
 

@@ -47,12 +47,36 @@ def leaves(document: object, path: Path = ()) -> Iterator[tuple[Path, object]]:
     waiting: list[tuple[Path, object]] = [(path, document)]
     while waiting:
         path, value = waiting.pop()
-        children: Sequence[tuple[str, object]] = ()
-        if isinstance(value, dict):
-            children = [(str(key), each) for key, each in value.items()]
-        elif isinstance(value, list):
-            children = [(str(index), each) for index, each in enumerate(value)]
+        children = _children(value)
         if children:
             waiting.extend(((*path, step), each) for step, each in reversed(children))
         else:
             yield path, value
+
+
+def uncounted(document: object, pattern: Path) -> list[Path]:
+    """Paths of what should have a number where a pattern says, and has nothing there, or something that holds others.
+
+    What is null or empty tells nothing, and needs no number. What follows ``**`` may be anywhere, so nothing misses it.
+    """
+    found: list[Path] = []
+    reached: list[tuple[Path, object]] = [((), document)]
+    for step in pattern:
+        if step == "**":
+            return found
+        following: list[tuple[Path, object]] = []
+        for path, value in reached:
+            children = [(key, each) for key, each in _children(value) if step in ("*", key)]
+            following += [((*path, key), each) for key, each in children]
+            if not children and value not in (None, {}, []):
+                found.append(path)
+        reached = following
+    return found + [path if pattern[-1:] == ("*",) else path[:-1] for path, value in reached if _children(value)]
+
+
+def _children(value: object) -> Sequence[tuple[str, object]]:
+    if isinstance(value, dict):
+        return [(str(key), each) for key, each in value.items()]
+    if isinstance(value, list):
+        return [(str(index), each) for index, each in enumerate(value)]
+    return ()

@@ -104,6 +104,30 @@ def test_what_is_about_too_few_is_blanked_as_a_whole() -> None:
     )[0] == {"groups": {"a": None}}
 
 
+@pytest.mark.parametrize(
+    ("value", "kept"),
+    [
+        ({"groups": {"a": {"n": 30}, "b": {"mean": 7.5}}}, {"groups": {"a": {"n": 30}, "b": None}}),
+        ({"groups": {"a": {"n": 30}, "b": {"n": {"x": 100}}}}, {"groups": {"a": {"n": 30}, "b": None}}),
+        ({"groups": [{"n": 30}, {"n": [100]}, [7.5], 7.5]}, {"groups": [{"n": 30}, None, None, None]}),
+        ({"groups": [{"n": 30}, None, {}]}, {"groups": [{"n": 30}, None, {}]}),
+    ],
+)
+def test_what_has_no_count_beside_others_that_have_one_is_about_too_few(value: Any, kept: Any) -> None:
+    assert document(value, Look(counts=("groups.*.n",), minimum=10, suppress=True))[0] == kept
+    if value != kept:
+        with pytest.raises(WithheldError, match=r"count groups\.\*\.n is below"):
+            document(value, Look(counts=("groups.*.n",), minimum=10))
+
+
+def test_a_place_of_many_counts_holds_numbers_alone() -> None:
+    cells = Look(counts=("cells.*",), minimum=10, suppress=True)
+    assert document({"cells": [30, {"name": "Jansen"}]}, cells) == ({"cells": [30, None]}, 1)
+    deep = Look(counts=("groups.*.all.n",), minimum=10, suppress=True)
+    value = {"groups": {"a": {"all": {"n": 30}}, "b": {"name": "Jansen"}}}
+    assert document(value, deep) == ({"groups": {"a": {"all": {"n": 30}}, "b": None}}, 1)
+
+
 def test_only_allowed_fields_leave() -> None:
     allowed = Look(columns=("groups.*.n", "groups.*.mean", "total"))
     value = {"groups": {"a": {"n": 30, "mean": 1.5}}, "total": 33}
