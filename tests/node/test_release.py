@@ -104,6 +104,27 @@ async def test_what_an_algorithm_prints_or_says_stays_where_its_results_are_look
         assert not any(each.progress.message for each in session.received)
 
 
+TYPED = "Application/JSON; patient=Jansen"
+
+
+@pytest.mark.parametrize(
+    ("demands", "expected"),
+    [
+        ({"columns": ["$"]}, "application/json"),
+        ({"media_types": ["application/json"]}, "application/json"),
+        ({"max_result_bytes": "1KiB"}, TYPED),
+    ],
+)
+async def test_nothing_is_said_beside_the_type_of_a_result_that_is_looked_at(
+    station: Station, demands: dict[str, Any], expected: str
+) -> None:
+    rule(station, **demands)
+    async with station.running():
+        completed = await finish(await station.session(), assign("typed", json.dumps({"media_type": TYPED})))
+        assert (completed.result.media_type, completed.result.inline) == (expected, b"1")
+    assert ("Jansen" in expected) == ("Jansen" in (station.directory / "data" / "audit.log").read_text())
+
+
 async def test_where_results_are_looked_at_peers_and_hosts_are_told_nothing(station: Station) -> None:
     station.settings["policy"] = {"peers": True, "pin_peer_authorities": True, "release": [{"columns": ["**"]}]}
     async with station.running():

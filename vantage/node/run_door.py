@@ -8,6 +8,7 @@ import time
 from collections import deque
 from collections.abc import AsyncGenerator, Callable
 from contextlib import AbstractAsyncContextManager
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from vantage.node.door import ByteStream, RunCallbacks, RunContext, StoredResult
 from vantage.node.executor.base import Exit
 from vantage.node.outcomes import author_failure
 from vantage.node.outside import Outside
+from vantage.node.release.looking import bare_type
 from vantage.node.reporting import MAX_LINE, Reporter
 from vantage.node.subtasks import Subtasks
 
@@ -147,6 +149,9 @@ class RunDoor:
 
     async def result(self, result: StoredResult) -> None:
         """See ``RunCallbacks``."""
+        if self._context.terms.guarded:
+            # What may follow the type is free text that nobody looks at.
+            result = replace(result, media_type=bare_type(result.media_type))
         if result.size > self._context.max_result_bytes:
             problem = error(
                 Reason.RESULT_TOO_LARGE,

@@ -35,6 +35,7 @@ DECLARATION = {
         "hold": {"arguments": _arguments(gate=_TEXT)},
         "large": {"arguments": _arguments(size=_NUMBER)},
         "nested": {"arguments": _arguments(depth=_NUMBER)},
+        "typed": {"arguments": _arguments(media_type=_TEXT)},
         "whisper": {"arguments": _arguments()},
         "talk": {"arguments": _arguments(lines=_NUMBER)},
         "nothing": {"arguments": _arguments()},
@@ -99,9 +100,17 @@ async def large(size: float) -> bytes:
 
 async def nested(depth: float, door: Door) -> None:
     """Lists in lists, that deep, which is more than a parser may bear."""
-    content = b"[" * int(depth) + b"]" * int(depth)
+    await _submit(door, "application/json", b"[" * int(depth) + b"]" * int(depth))
+
+
+async def typed(media_type: str, door: Door) -> None:
+    """A number, said to be of that type."""
+    await _submit(door, media_type, b"1")
+
+
+async def _submit(door: Door, media_type: str, content: bytes) -> None:
     digest = f"sha256:{hashlib.sha256(content).hexdigest()}"
-    await door.callbacks.result(StoredResult("application/json", content, len(content), digest))
+    await door.callbacks.result(StoredResult(media_type, content, len(content), digest))
 
 
 async def whisper(door: Door) -> dict[str, str]:

@@ -15,6 +15,7 @@ from pathlib import Path
 from vantage.common.errors import Reason, VantageError, error
 from vantage.common.names import new_id
 from vantage.node.door import StoredResult
+from vantage.node.release.looking import bare_type
 from vantage.node.release.terms import Terms
 from vantage.node.release.worker import MAX_SECONDS
 
@@ -50,7 +51,7 @@ class Examiner:
             LimitExceededError: RESULT_TOO_LARGE.
             RunError: SCRATCH_UNAVAILABLE.
         """
-        kind = result.media_type.partition(";")[0].strip().lower()
+        kind = bare_type(result.media_type)
         if terms.media_types is not None and kind not in terms.media_types:
             allowed = ", ".join(sorted(terms.media_types)) or "none"
             raise withheld(f"results of type {kind[:100]} do not leave; allowed are: {allowed}")

@@ -51,6 +51,11 @@ class WithheldError(Exception):
         self.why = why
 
 
+def bare_type(media_type: str) -> str:
+    """A media type without its parameters, in lower case."""
+    return media_type.partition(";")[0].strip().lower()
+
+
 def look(media_type: str, content: bytes, looks: Sequence[Look]) -> tuple[bytes, int]:
     """Check a result.
 
@@ -60,7 +65,7 @@ def look(media_type: str, content: bytes, looks: Sequence[Look]) -> tuple[bytes,
     Raises:
         WithheldError: a rule does not let it out, or it cannot be read.
     """
-    kind = media_type.partition(";")[0].strip().lower()
+    kind = bare_type(media_type)
     if kind == JSON:
         document = _read_json(content)
         # All look at what was there: what one blanks, the next would miss.
