@@ -73,6 +73,9 @@ class RepositoryHttp:
     ) -> AsyncIterator[httpx.Response]:
         """One request, authorized; its answer is a success, and its body is not read yet.
 
+        Credentials go to the registry alone, not to where it redirects to or wants uploads, and only it may ask for
+        them.
+
         Args:
             method: of HTTP.
             path: within the repository, or a whole address.
@@ -85,16 +88,17 @@ class RepositoryHttp:
             PassingError: another attempt may help.
             UnavailableError: REGISTRY_UNAVAILABLE, none will.
         """
-        url = path if "://" in path else f"{self._base}/{path}"
         # Never compressed for the way: digests are those of what is stored, and nothing unpacks beyond its size.
         timeout = httpx.Timeout(self._patience, read=answer_seconds or self._patience)
         given = {"accept-encoding": "identity", **(headers or {})}
         try:
+            url = httpx.URL(path if "://" in path else f"{self._base}/{path}")
             for challenged in (False, True):
                 body = content if content is None or isinstance(content, bytes) else content()
-                sent = {**given, **self._credentials.headers}
+                sent = {**given, **self._credentials.headers} if self._is_own(url) else given
                 async with self._client.stream(method, url, headers=sent, content=body, timeout=timeout) as response:
-                    if response.status_code == httpx.codes.UNAUTHORIZED and not challenged:
+                    asked = response.status_code == httpx.codes.UNAUTHORIZED and self._is_own(response.url)
+                    if asked and not challenged:
                         await self._credentials.answer(response)
                         continue
                     if not may_miss or response.status_code != httpx.codes.NOT_FOUND:
@@ -107,7 +111,7 @@ class RepositoryHttp:
             raise PassingError("it does not answer in time", timed_out=True) from problem
         except httpx.TransportError as problem:
             raise PassingError(_cause(problem)) from problem
-        except (httpx.HTTPError, httpx.InvalidURL) as problem:
+        except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamConsumed) as problem:
             raise self.unavailable(type(problem).__name__) from problem
 
     @asynccontextmanager
@@ -149,6 +153,10 @@ class RepositoryHttp:
             return str(location.copy_merge_params({"digest": digest}))
         except (KeyError, httpx.InvalidURL):
             raise self.unavailable("it does not say where uploads go") from None
+
+    def _is_own(self, url: httpx.URL) -> bool:
+        own = httpx.URL(self._base)
+        return (url.scheme, url.host, url.port) == (own.scheme, own.host, own.port)
 
     async def _check(self, response: httpx.Response) -> None:
         status = response.status_code

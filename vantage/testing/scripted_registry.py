@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -64,21 +65,26 @@ class ScriptedRegistry:
         task.add_done_callback(self._open.discard)
 
     async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        head = (await reader.readuntil(b"\r\n\r\n")).decode()
-        self.asked.append(head)
-        answer = self.answers[0] if len(self.answers) == 1 else self.answers.pop(0)
+        try:
+            head = (await reader.readuntil(b"\r\n\r\n")).decode()
+            self.asked.append(head)
+            if (sized := re.search(r"^content-length: (\d+)", head, re.IGNORECASE | re.MULTILINE)) is not None:
+                await reader.readexactly(int(sized[1]))  # whoever closes with something unread may take back the answer
+            await self._write(writer, self.answers[0] if len(self.answers) == 1 else self.answers.pop(0))
+        except (ConnectionError, asyncio.IncompleteReadError):
+            pass
+        finally:
+            writer.close()
+
+    @staticmethod
+    async def _write(writer: asyncio.StreamWriter, answer: Answer) -> None:
         length = len(answer.body) if answer.length is None else answer.length
         lines = [f"HTTP/1.1 {answer.status} X", "connection: close", f"content-length: {length}", *answer.headers]
         writer.write(("\r\n".join(lines) + "\r\n\r\n").encode())
         step = 1 if answer.pause else max(1, len(answer.body))
-        try:
-            for start in range(0, len(answer.body), step):
-                writer.write(answer.body[start : start + step])
-                await writer.drain()
-                if answer.pause:
-                    await asyncio.sleep(answer.pause)
+        for start in range(0, len(answer.body), step):
+            writer.write(answer.body[start : start + step])
             await writer.drain()
-        except ConnectionError:
-            pass
-        finally:
-            writer.close()
+            if answer.pause:
+                await asyncio.sleep(answer.pause)
+        await writer.drain()

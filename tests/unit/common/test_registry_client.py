@@ -150,6 +150,42 @@ async def test_credentials_do_not_follow_to_another_place() -> None:
             assert "authorization" not in elsewhere.asked[0].lower()
 
 
+async def test_credentials_do_not_follow_to_where_uploads_go() -> None:
+    async with ScriptedRegistry.answering(Answer(201)) as elsewhere:
+        answers = (
+            Answer(401, headers=['www-authenticate: Basic realm="x"']),
+            Answer(202, headers=[f"location: http://{elsewhere.address}/storage?state=1"]),
+        )
+        async with ScriptedRegistry.answering(*answers) as server:
+            async with oci.connect(server.address, "a/b", RegistryAccess("clara", "secret")) as registry:
+                await registry.put_blob(b"content")
+            assert "authorization" in server.asked[1].lower()
+        assert elsewhere.asked[0].startswith("PUT /storage?state=1&digest=sha256")
+        assert "authorization" not in elsewhere.asked[0].lower()
+
+
+async def test_an_upload_that_is_redirected_once_it_was_sent_is_a_failure_of_the_registry() -> None:
+    begun, redirect = Answer(202, headers=["location: /upload"]), Answer(307, headers=["location: /elsewhere"])
+    async with ScriptedRegistry.answering(begun, redirect) as server:
+        async with oci.connect(server.address, "a/b", RegistryAccess()) as registry:
+            with pytest.raises(VantageError) as caught:
+                await blobs.upload(registry, blobs.Descriptor("x", oci.digest_of(b"x"), 1), io.BytesIO(b"x"))
+        assert caught.value.reason is Reason.REGISTRY_UNAVAILABLE
+
+
+async def test_where_a_registry_redirects_to_gets_no_credentials_by_asking_for_them() -> None:
+    async with ScriptedRegistry.answering(Answer()) as elsewhere:
+        challenge = f'www-authenticate: Bearer realm="http://{elsewhere.address}/token"'
+        elsewhere.answers = [Answer(401, headers=[challenge])]
+        redirect = Answer(307, headers=[f"location: http://{elsewhere.address}/storage"])
+        async with ScriptedRegistry.answering(redirect) as server:
+            with pytest.raises(VantageError) as caught:
+                async with oci.connect(server.address, "a/b", RegistryAccess("clara", "secret")) as registry:
+                    await registry.manifest("latest")
+        assert caught.value.reason is Reason.REGISTRY_UNAVAILABLE
+        assert [each.split()[1] for each in elsewhere.asked] == ["/storage"]
+
+
 async def test_a_token_service_at_an_open_address_gets_no_password() -> None:
     challenge = 'www-authenticate: Bearer realm="http://tokens.example.org/token",service="x"'
     async with ScriptedRegistry.answering(Answer(401, headers=[challenge])) as server:
