@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 
 SIGNATURE = "https://sigstore.dev/cosign/sign/v1"
@@ -15,7 +16,11 @@ ATTESTATIONS = {
 }
 """Short names of the types of attestations that nodes can be told to ask for."""
 
+_VERSION = re.compile(r"/v[0-9]+(?:\.[0-9]+)*")
+
 
 def is_of(predicate: str, kinds: Iterable[str]) -> bool:
     """Whether a statement's type is one of these, in any version of it (``.../v1.5``) that has no type of its own."""
-    return any(predicate == each or predicate.startswith(f"{each}/v") for each in kinds)
+    return any(
+        predicate == each or (predicate.startswith(each) and _VERSION.fullmatch(predicate, len(each))) for each in kinds
+    )

@@ -133,10 +133,13 @@ def test_who_asks_is_who_signed_the_order_at_the_top(tmp_path: Path) -> None:
             facts(proven("author"), proven("author", SPDX)),
             Reason.IMAGE_ATTESTATION_MISSING,
         ),
-        (
-            {"attestations": [{"type": "https://example.org/test"}]},
-            facts(proven("author"), proven("author", "https://example.org/testimony")),
-            Reason.IMAGE_ATTESTATION_MISSING,
+        *(
+            (
+                {"attestations": [{"type": "https://example.org/test"}]},
+                facts(proven("author"), proven("author", f"https://example.org/test{more}")),
+                Reason.IMAGE_ATTESTATION_MISSING,
+            )
+            for more in ("imony", "/vuln/v1", "/v", "/v1x")
         ),
     ],
 )
