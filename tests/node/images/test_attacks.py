@@ -454,6 +454,7 @@ async def test_the_files_of_evidence_are_changed(station: Station) -> None:
         {"image": f"{image.repository}@sha256:{'0' * 64}"},
         {"schema": 2},
         {"config": "%"},
+        {"statements": [{**genuine["statements"][0], "signature": 1}]},
         {"statements": [{"layout": "other", "content": "", "signature": ""}]},
     )
     for junk in (*(json.dumps(genuine | each) for each in forgeries), "", "[]", "[" * 10_000, "{}"):

@@ -53,7 +53,7 @@ class EvidenceStore:
             statements = [
                 one
                 for each in document["statements"]
-                for one in parse(Layout(each["layout"]), _bytes(each["content"]), each["signature"])
+                for one in parse(Layout(each["layout"]), _bytes(each["content"]), str(each["signature"]))
                 if one.signature == each["signature"]
             ]
             return Evidence(reference, _bytes(document["manifest"]), _bytes(document["config"]), tuple(statements))
