@@ -113,6 +113,20 @@ def test_an_image_and_its_signatures_travel_in_a_file(places: Places, run: Run) 
         assert set(second.entries) == {each for each in first.entries if each.repository == one.repository}
 
 
+def test_a_password_goes_to_one_registry_only(places: Places, run: Run) -> None:
+    """Whoever names an image of another registry does not hand that one the password."""
+    one = places.push()
+    other = ImageReference(places.target.address, one.path, one.digest)
+    login = ("--registry-user", "clara", "--registry-password-stdin")
+    for asked in (("export", one, other, "--out", places.file), ("review", one, "--against", other)):
+        done = run("image", *asked, *login, stdin="secret\n")
+        assert (done.exit_code, "that of one registry" in done.stderr) == (2, True), done.stderr
+    # A mirror stands in for all of them, and is asked for its password once.
+    mirrored = ("--registry-mirror", places.source.address)
+    done = run("image", "export", one, other, "--out", places.file, *mirrored, *login, stdin="secret\n")
+    assert done.exit_code == 0, done.stderr
+
+
 def test_signatures_that_the_target_has_stay(places: Places, run: Run) -> None:
     image = places.push()
     assert run("image", "export", image, "--out", places.file).exit_code == 0

@@ -14,7 +14,7 @@ from vantage.client.cli import terminal
 from vantage.client.cli.command import Call, command
 from vantage.client.cli.images import describe_function, image, key_password
 from vantage.client.cli.progress import Transfers
-from vantage.client.cli.registries import access, registry_options, require_registry
+from vantage.client.cli.registries import accesses, registry_options, require_registry
 from vantage.common.text import printable
 
 if TYPE_CHECKING:
@@ -102,7 +102,7 @@ def review(
         require_registry(options)
     parsed = oci.ImageReference.parse(reference)
     earlier = None if against is None else _earlier(parsed, against)
-    reach = {each.registry: access(each.registry, **options) for each in (parsed, earlier) if each is not None}
+    reach = accesses((each.registry for each in (parsed, earlier) if each is not None), **options)
     keys = {str(each): cosign.load_public_key(each.read_bytes(), str(each)) for each in known}
     transfers = Transfers(enabled=not quiet)
     with transfers.shown():

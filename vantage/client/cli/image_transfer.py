@@ -12,7 +12,7 @@ import click
 from vantage.client.cli.command import Call, command
 from vantage.client.cli.images import image
 from vantage.client.cli.progress import Transfers
-from vantage.client.cli.registries import access, login_options, registry_options
+from vantage.client.cli.registries import access, accesses, login_options, registry_options
 
 if TYPE_CHECKING:
     from vantage.common.image_archive import Entry
@@ -49,7 +49,7 @@ def export(call: Call, references: tuple[str, ...], out: Path, quiet: bool, **op
     from vantage.common import oci
 
     images = [oci.ImageReference.parse(each) for each in references]
-    reach = {registry: access(registry, **options) for registry in dict.fromkeys(each.registry for each in images)}
+    reach = accesses((each.registry for each in images), **options)
     transfers = Transfers(enabled=not quiet)
 
     def connect(registry: str, path: str) -> AbstractAsyncContextManager[Registry]:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import base64
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -88,6 +88,22 @@ def access(
     elif (stored := _docker_login((registry_mirror or registry).partition("/")[0])) is not None:
         user, password = stored
     return RegistryAccess(user, password, registry_insecure, registry_ca, mirror=registry_mirror, archive=archive)
+
+
+def accesses(registries: Iterable[str], **options: Any) -> dict[str, RegistryAccess]:
+    """How to reach several registries. A password that is given goes to one of them, never to another.
+
+    Raises:
+        UsageError: it is not said to which.
+    """
+    different = list(dict.fromkeys(registries))
+    if options["registry_mirror"] is not None:
+        return dict.fromkeys(different, access(different[0], **options))
+    if options["registry_user"] is not None and len(different) > 1:
+        raise click.UsageError(
+            f"--registry-user is that of one registry, the images are in {' and '.join(different)}: use 'docker login'"
+        )
+    return {each: access(each, **options) for each in different}
 
 
 def _docker_login(registry: str) -> tuple[str, str] | None:
