@@ -68,7 +68,7 @@ def test_we_verify_a_bundle_of_sigstore() -> None:
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["mediaType"] == BUNDLE_MEDIA_TYPE
     (found,) = parse(Layout.BUNDLE, done.stdout.encode())
-    assert (found.predicate, found.repositories) == (SIGNATURE, frozenset())
+    assert (found.predicate, found.names) == (SIGNATURE, frozenset())
     assert found.is_about(REFERENCE)
     assert found.is_by(KEY.public_key())
     assert not found.is_by(pki.create_key().public_key())

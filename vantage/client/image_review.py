@@ -156,7 +156,7 @@ async def review(
             "signature" if each.predicate == SIGNATURE else each.predicate,
             next((name for name, key in keys.items() if each.is_by(key)), ""),
             each.layout.value,
-            () if counts_for(each.repositories, reference.repository) else sorted(each.repositories),
+            () if counts_for(named := each.repositories(reference), reference.repository) else sorted(named),
         )
         for each in found.statements
         if each.is_about(reference)

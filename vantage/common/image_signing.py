@@ -241,7 +241,7 @@ async def verify_image(
     signers: dict[str, str] = {}
     elsewhere: set[str] = set()
     for name, key in keys.items():
-        theirs = [each.repositories for each in signatures if each.is_by(key)]
+        theirs = [each.repositories(reference) for each in signatures if each.is_by(key)]
         if any(counts_for(each, reference.repository, signed_as) for each in theirs):
             signers[cosign.key_fingerprint(key)] = name
         else:

@@ -58,7 +58,7 @@ class ImageStatement:
         signature: ASN.1 ECDSA P-256 with SHA-256, in base64.
         predicate: what kind of statement it is: ``SIGNATURE``, or the predicate type of an attestation.
         digests: images that it is about, ``sha256:HEX``.
-        repositories: names of repositories that the signer wrote; empty when they wrote none.
+        names: repositories that the signer wrote, each with the digest of the image that is called so.
     """
 
     layout: Layout
@@ -67,7 +67,7 @@ class ImageStatement:
     signature: str
     predicate: str
     digests: frozenset[str]
-    repositories: frozenset[str]
+    names: frozenset[tuple[str, str]]
 
     def is_by(self, key: ec.EllipticCurvePublicKey) -> bool:
         """Whether a key has signed it."""
@@ -76,6 +76,12 @@ class ImageStatement:
     def is_about(self, reference: ImageReference) -> bool:
         """Whether it is about this very image: a statement about another is none."""
         return reference.digest in self.digests
+
+    def repositories(self, reference: ImageReference) -> frozenset[str]:
+        """Names that the signer wrote for an image, or, when they named only others, for those; empty without names."""
+        return frozenset(name for name, digest in self.names if digest == reference.digest) or frozenset(
+            name for name, _digest in self.names
+        )
 
 
 def parse(layout: Layout, content: bytes, signature: str = "") -> list[ImageStatement]:
@@ -95,7 +101,7 @@ def parse(layout: Layout, content: bytes, signature: str = "") -> list[ImageStat
     match layout:
         case Layout.CLASSIC:
             payload = cosign.parse_payload(content)
-            named = {_repository(payload.repository)} if payload.repository else set()
+            named = {(_repository(payload.repository), payload.digest)} if payload.repository else set()
             return [
                 ImageStatement(
                     layout, content, content, signature, SIGNATURE, frozenset({payload.digest}), frozenset(named)
@@ -155,19 +161,19 @@ def _from_envelope(layout: Layout, content: bytes, envelope: dict[str, Any], mos
         raise _invalid("its envelope is malformed") from None
     if not 1 <= len(signatures) <= most or not all(isinstance(each, str) for each in signatures):
         raise _invalid(f"its envelope must have {'one signature' if most == 1 else f'1 to {most} signatures'}")
-    predicate, digests, repositories = _read_statement(payload)
+    predicate, digests, names = _read_statement(payload)
     signed = pre_authentication_encoding(PAYLOAD_TYPE, payload)
-    return [ImageStatement(layout, content, signed, each, predicate, digests, repositories) for each in signatures]
+    return [ImageStatement(layout, content, signed, each, predicate, digests, names) for each in signatures]
 
 
-def _read_statement(payload: bytes) -> tuple[str, frozenset[str], frozenset[str]]:
+def _read_statement(payload: bytes) -> tuple[str, frozenset[str], frozenset[tuple[str, str]]]:
     statement = _json(payload)
     subjects, predicate = statement.get("subject"), statement.get("predicateType")
     if statement.get("_type") not in STATEMENT_TYPES or not isinstance(predicate, str):
         raise _invalid("it is not an in-toto statement")
     if not isinstance(subjects, list) or not 1 <= len(subjects) <= _MAX_SUBJECTS:
         raise _invalid(f"its statement must be about 1 to {_MAX_SUBJECTS} subjects")
-    digests, repositories = set(), set()
+    digests, names = set(), set()
     for each in subjects:
         digest = each.get("digest") if isinstance(each, dict) else None
         value = digest.get("sha256") if isinstance(digest, dict) else None
@@ -175,8 +181,8 @@ def _read_statement(payload: bytes) -> tuple[str, frozenset[str], frozenset[str]
             raise _invalid("its statement has a subject without a digest")
         digests.add(f"sha256:{value.lower()}")
         if isinstance(name := each.get("name"), str) and name:
-            repositories.add(_repository(name))
-    return predicate, frozenset(digests), frozenset(repositories)
+            names.add((_repository(name), f"sha256:{value.lower()}"))
+    return predicate, frozenset(digests), frozenset(names)
 
 
 def _repository(text: str) -> str:

@@ -44,7 +44,7 @@ def enveloped(statement: object, signatures: int = 1, kind: str = PAYLOAD_TYPE) 
 def test_a_bundle_says_who_signed_what_about_which_image() -> None:
     (found,) = parse(Layout.BUNDLE, BUNDLE)
     assert (found.predicate, found.digests) == (SIGNATURE, frozenset({REFERENCE.digest}))
-    assert found.repositories == {REFERENCE.repository}
+    assert found.repositories(REFERENCE) == {REFERENCE.repository}
     assert found.is_about(REFERENCE)
     assert found.is_by(KEY.public_key())
     assert not found.is_by(OTHER.public_key())
@@ -135,13 +135,27 @@ def test_an_envelope_of_cosign_attest_may_have_several_signatures() -> None:
 def test_repositories_are_recognised_as_signers_write_them(written: str, meant: str) -> None:
     payload = cosign.build_payload(written, REFERENCE.digest)
     (found,) = parse(Layout.CLASSIC, payload, cosign.sign(KEY, payload))
-    assert found.repositories == {meant}
+    named = found.repositories(REFERENCE)
+    assert named == {meant}
     assert found.is_by(KEY.public_key())
-    assert counts_for(found.repositories, meant)
-    assert counts_for(found.repositories, "registry.example.org/other", [meant])
-    assert not counts_for(found.repositories, "registry.example.org/other", ["registry.example.org/other/*"])
+    assert counts_for(named, meant)
+    assert counts_for(named, "registry.example.org/other", [meant])
+    assert not counts_for(named, "registry.example.org/other", ["registry.example.org/other/*"])
     (unnamed,) = parse(Layout.CLASSIC, cosign.build_payload("", REFERENCE.digest), "")
-    assert counts_for(unnamed.repositories, "registry.example.org/other")
+    assert counts_for(unnamed.repositories(REFERENCE), "registry.example.org/other")
+
+
+def test_of_several_images_in_one_statement_each_has_its_own_name() -> None:
+    """Otherwise what was signed for one repository could be copied to that of another image of the same statement."""
+    other = ImageReference("registry.example.org", "lax", f"sha256:{'cd' * 32}")
+    unnamed = ImageReference("registry.example.org", "any", f"sha256:{'ef' * 32}")
+    subjects = [*STATEMENT["subject"], *json.loads(build_statement(other))["subject"]]
+    subjects.append({"digest": {"sha256": unnamed.digest.removeprefix("sha256:")}})
+    (found,) = parse(Layout.BUNDLE, enveloped(STATEMENT | {"subject": subjects}))
+    assert found.is_about(REFERENCE)
+    assert found.repositories(REFERENCE) == {REFERENCE.repository}
+    assert found.repositories(other) == {other.repository}
+    assert found.repositories(unnamed) == {REFERENCE.repository, other.repository}
 
 
 def test_the_media_type_is_that_of_version_0_3() -> None:

@@ -89,7 +89,7 @@ def examine(evidence: Evidence, keys: Iterable[TrustedKey]) -> tuple[ImageFacts,
     kept: list[ImageStatement] = []
     for each in about[: MAX_VERIFICATIONS // max(1, len(different))]:
         if signers := [key.fingerprint for key in different if each.is_by(key.key)]:
-            proven.update(Proven(signer, each.predicate, each.repositories) for signer in signers)
+            proven.update(Proven(signer, each.predicate, each.repositories(reference)) for signer in signers)
             kept.append(each)
     signatures = sum(each.predicate == SIGNATURE for each in about)
     foreign = len(evidence.statements) - len(about) + evidence.unusable
