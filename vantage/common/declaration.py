@@ -7,12 +7,15 @@ imported only where something is checked: an algorithm that starts in a containe
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from vantage.common.errors import Reason, VantageError, error
 from vantage.common.hosts import join_host, split_host
+
+if TYPE_CHECKING:
+    from jsonschema import ValidationError
 
 SCHEMA_VERSION = 1
 LABEL = "org.vantage.declaration"
@@ -123,17 +126,35 @@ class Declaration:
         return found
 
 
+def argument_problems(function: Function, arguments: Mapping[str, Any]) -> Iterator[ValidationError]:
+    """What is wrong with arguments by a function's schema.
+
+    Nothing that the schema refers to is fetched: it is a stranger's, and this is a node or a researcher's computer.
+
+    Raises:
+        RefusedError: IMAGE_DECLARATION_INVALID, the schema refers to what is not in it, or to itself for ever.
+    """
+    import jsonschema
+    from referencing import Registry
+    from referencing.exceptions import Unresolvable
+
+    validator = jsonschema.Draft202012Validator(function.arguments, registry=Registry())
+    try:
+        yield from validator.iter_errors(dict(arguments))
+    except (Unresolvable, RecursionError):
+        raise _invalid(
+            f"the arguments of {function.name!r} refer ($ref) to something that is not in their schema, or in circles"
+        ) from None
+
+
 def validate_arguments(function: Function, arguments: Mapping[str, Any]) -> list[str]:
     """Check arguments against a function's schema.
 
     Returns:
         One line per problem that names the argument and the rule, never the value; empty when all is well.
     """
-    import jsonschema
-
-    validator = jsonschema.Draft202012Validator(function.arguments)
     problems = []
-    for problem in validator.iter_errors(dict(arguments)):
+    for problem in argument_problems(function, arguments):
         path = ".".join(str(step) for step in problem.absolute_path)
         match problem.validator:
             # These speak of names in the schema and the request, not of values.

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import json
 
-import jsonschema
 from jsonschema.exceptions import best_match
 
-from vantage.common.declaration import Function
+from vantage.common.declaration import Function, argument_problems
 from vantage.common.errors import Reason, error
 
 
@@ -16,6 +15,7 @@ def check_arguments(function: Function, content: bytes) -> None:
 
     Raises:
         InvalidArgumentError: ARGUMENTS_INVALID; the message says which argument and why, without its value.
+        RefusedError: IMAGE_DECLARATION_INVALID, see ``argument_problems``.
     """
     try:
         arguments = json.loads(content or b"{}")
@@ -23,7 +23,7 @@ def check_arguments(function: Function, content: bytes) -> None:
         raise error(Reason.ARGUMENTS_INVALID, "the arguments are not JSON") from None
     if not isinstance(arguments, dict):
         raise error(Reason.ARGUMENTS_INVALID, "the arguments must be a JSON object: parameter -> value")
-    problem = best_match(jsonschema.Draft202012Validator(function.arguments).iter_errors(arguments))
+    problem = best_match(argument_problems(function, arguments))
     if problem is None:
         return
     path = ".".join(str(step) for step in problem.absolute_path)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -60,6 +62,28 @@ def test_unknown_function_names_the_known() -> None:
     with pytest.raises(VantageError, match="count") as caught:
         Declaration.of([COUNT]).function("other")
     assert caught.value.reason is Reason.FUNCTION_UNKNOWN
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"properties": {"n": {"$ref": "FILE"}}},
+        {"$id": "FILE.other", "properties": {"n": {"$ref": "schema.json"}}},
+        {"properties": {"n": {"$dynamicRef": "FILE"}}},
+        {"$ref": "#/nowhere"},
+        {"$ref": "#"},
+    ],
+)
+def test_nothing_is_fetched_that_a_schema_refers_to(tmp_path: Path, schema: Any) -> None:
+    """A file of the node, or an address in its network, is no part of an image."""
+    (tmp_path / "schema.json").write_text('{"const": "secret"}')
+    written = json.dumps(schema).replace("FILE", (tmp_path / "schema.json").as_uri())
+    function = Function("f", arguments=json.loads(written))
+    with pytest.raises(VantageError) as caught:
+        validate_arguments(function, {"n": 1})
+    assert caught.value.reason is Reason.IMAGE_DECLARATION_INVALID
+    local = Function("f", arguments={"$defs": {"x": {"type": "string"}}, "properties": {"n": {"$ref": "#/$defs/x"}}})
+    assert validate_arguments(local, {"n": 1}) == ["argument n: does not meet type 'string'"]
 
 
 def test_problems_name_the_argument_never_the_value() -> None:
