@@ -108,13 +108,13 @@ def show_relay_keys(data: Path) -> None:
     """Print the public keys with which stand-alone relays check tickets (JSON Web Key Set)."""
     from vantage.common.clock import SystemClock
     from vantage.common.errors import VantageError
+    from vantage.server.config import load_config
     from vantage.server.relaying import ticket_issuer
 
     try:
+        load_config(data)  # elsewhere keys would be made that no server has
         click.echo(ticket_issuer(data, SystemClock()).key_set(), nl=False)
-    except OSError:
-        raise click.ClickException(f"{data} holds no server: run 'vantage server init' first") from None
-    except VantageError as problem:
+    except (VantageError, OSError) as problem:
         raise click.ClickException(str(problem)) from None
 
 
@@ -128,13 +128,13 @@ def show_registry_certificate(data: Path) -> None:
     from vantage.common import pki
     from vantage.common.clock import SystemClock
     from vantage.common.errors import VantageError
+    from vantage.server.config import load_config
     from vantage.server.registry_certificate import pull_tokens
 
     try:
+        load_config(data)  # elsewhere a key would be made that no server has
         click.echo(pki.to_pem(pull_tokens(data, SystemClock()).certificate), nl=False)
-    except OSError:
-        raise click.ClickException(f"{data} holds no server: run 'vantage server init' first") from None
-    except VantageError as problem:
+    except (VantageError, OSError) as problem:
         raise click.ClickException(str(problem)) from None
 
 
