@@ -79,11 +79,13 @@ class Archive:
         for each in files:
             suffix = each.path.suffix.lower()
             name = f"files/{each.parameter}{suffix}"
-            if _MEMBER.fullmatch(name) is None:
+            # A longer name would need an extended header, which is refused where the archive is read.
+            if _MEMBER.fullmatch(name) is None or len(name) > tarfile.LENGTH_NAME:
                 raise error(
                     Reason.INVALID_ARGUMENT,
                     f"{each.path!s:.200} cannot be given for {each.parameter[:100]!r}: a parameter is an identifier, "
-                    "and a file's suffix has at most 16 letters and digits",
+                    "and a file's suffix has at most 16 letters and digits; both together have at most "
+                    f"{tarfile.LENGTH_NAME - len('files/')} characters",
                     field="files",
                 )
             self._parts.append((name, each.path, _size(each.path)))

@@ -107,3 +107,13 @@ def test_a_file_that_changes_while_it_is_read_is_noticed(tmp_path: Path) -> None
     path.write_bytes(b"longer than before")
     with made.open() as stream, pytest.raises(OSError, match="longer"):
         stream.read()
+
+
+def test_names_are_as_long_as_the_reader_takes_them(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_bytes(b"x\n")
+    with Archive(b"{}", [ArgumentFile("p" * 90, path)]).open() as stream:
+        (found,) = unpack(stream, target(tmp_path), 1_000).files
+    assert found.parameter == "p" * 90
+    with pytest.raises(InvalidArgumentError, match="at most 94 characters"):
+        Archive(b"{}", [ArgumentFile("p" * 91, path)])
