@@ -14,13 +14,7 @@ import pytest
 import pytest_asyncio
 
 from vantage.client import AsyncClient, Result
-from vantage.client.codec import Identity
-from vantage.client.keyring import KeyFiles
-from vantage.common import pki
-from vantage.common.trust import TrustStore
 from vantage.testing.peer_network import PATIENCE, PeerNetwork
-from vantage.testing.processes import HOME, RESEARCHER
-from vantage.testing.server import PASSWORD
 from vantage.testing.station import COLLABORATION, IMAGE, REPOSITORY
 
 LIMIT = 48 * 1024 * 1024
@@ -69,14 +63,7 @@ async def network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncItera
 
 @pytest_asyncio.fixture
 async def client(network: PeerNetwork, tmp_path: Path) -> AsyncIterator[AsyncClient]:
-    address, mark = network.server.address, network.server.fingerprint
-    authority = network.installation.authority
-    files = KeyFiles(tmp_path / "keys")
-    request = pki.load_request(files.create(f"{HOME}/users/{RESEARCHER}").read_bytes())
-    files.install(pki.to_pem(authority.issue(request.name, request.public_key)).encode())
-    identity = Identity(files.open(), TrustStore(tmp_path / "trust", first_use=True))
-    async with AsyncClient.connect(address, fingerprint=mark, identity=identity) as made:
-        await made.auth.login(RESEARCHER, PASSWORD)
+    async with network.signing_client(tmp_path) as made:
         yield made
 
 

@@ -17,11 +17,7 @@ from vantage.api.algorithm.v1 import algorithm_service_pb2 as algorithm_pb
 from vantage.api.task.v1 import task_pb2
 from vantage.api.types.v1 import types_pb2
 from vantage.client import AsyncClient
-from vantage.client.codec import Identity
-from vantage.client.keyring import KeyFiles
-from vantage.common import pki
 from vantage.common.errors import Reason, RefusedError
-from vantage.common.trust import TrustStore
 from vantage.node import admin
 from vantage.node.door import RunCallbacks
 from vantage.node.secrecy import SEEN_FILE
@@ -50,14 +46,7 @@ async def network(tmp_path: Path, release: list[dict[str, Any]]) -> AsyncIterato
 
 @pytest_asyncio.fixture
 async def client(network: PeerNetwork, tmp_path: Path) -> AsyncIterator[AsyncClient]:
-    address, mark = network.server.address, network.server.fingerprint
-    authority = network.installation.authority
-    files = KeyFiles(tmp_path / "keys")
-    request = pki.load_request(files.create(f"{HOME}/users/{RESEARCHER}").read_bytes())
-    files.install(pki.to_pem(authority.issue(request.name, request.public_key)).encode())
-    identity = Identity(files.open(), TrustStore(tmp_path / "trust", first_use=True))
-    async with AsyncClient.connect(address, fingerprint=mark, identity=identity) as made:
-        await made.auth.login(RESEARCHER, PASSWORD)
+    async with network.signing_client(tmp_path) as made:
         yield made
 
 

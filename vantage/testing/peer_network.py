@@ -11,15 +11,19 @@ from typing import Any
 
 from vantage.api.task.v1 import task_pb2, task_service_pb2, task_service_pb2_grpc
 from vantage.api.types.v1 import types_pb2
+from vantage.client import AsyncClient, Identity
+from vantage.client.keyring import KeyFiles
+from vantage.common import pki
 from vantage.common.backoff import Backoff
+from vantage.common.trust import TrustStore
 from vantage.node import config as node_config
 from vantage.node.agent import Agent
 from vantage.node.assembly import assemble
 from vantage.node.door import RunCallbacks
 from vantage.server.config import ServerConfig
 from vantage.testing import doors
-from vantage.testing.processes import Installation
-from vantage.testing.server import RunningServer, running_server
+from vantage.testing.processes import HOME, RESEARCHER, Installation
+from vantage.testing.server import PASSWORD, RunningServer, running_server
 from vantage.testing.station import COLLABORATION, IMAGE, REPOSITORY
 
 PATIENCE = 30.0
@@ -85,6 +89,23 @@ class PeerNetwork:
                 for agent in network.agents.values():
                     await agent.connected.wait()
             yield network
+
+    @asynccontextmanager
+    async def signing_client(self, directory: Path) -> AsyncIterator[AsyncClient]:
+        """The researcher's, logged in, with keys that her organization certifies; it trusts whom it sees first.
+
+        Args:
+            directory: for keys and trust.
+        """
+        files = KeyFiles(directory / "keys")
+        request = pki.load_request(files.create(f"{HOME}/users/{RESEARCHER}").read_bytes())
+        files.install(pki.to_pem(self.installation.authority.issue(request.name, request.public_key)).encode())
+        identity = Identity(files.open(), TrustStore(directory / "trust", first_use=True))
+        async with AsyncClient.connect(
+            self.server.address, fingerprint=self.server.fingerprint, identity=identity
+        ) as client:
+            await client.auth.login(RESEARCHER, PASSWORD)
+            yield client
 
     async def ask(self, *organizations: str, key: str = "") -> dict[str, RunCallbacks]:
         """Create a task and return the doors of its runs by organization, once all have begun."""
