@@ -101,7 +101,7 @@ class Kept:
 
     @property
     def label(self) -> str:
-        return f"{LABEL_NODE}={owner_of(self.station.directory / 'data')}"
+        return self.station.label
 
     def assign(self, function: str = "steady", arguments: str = "{}", **changes: Any) -> pb.Assign:
         return assign(function, arguments, datasets={"table": "lung"}, image=self.image, **changes)

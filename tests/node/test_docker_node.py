@@ -139,7 +139,7 @@ async def test_a_signed_image_answers_and_an_unsigned_one_is_refused(
             assert (await session.receive("completed")).completed.failure.reason == "OUT_OF_MEMORY"
             assert not any(each.HasField("log_lines") for each in session.received)
             assert station.runs == []
-        assert [each for each in leftovers(engine, "org.vantage.run") if "test" in each] == []
+        assert leftovers(engine, station.label) == []
 
 
 async def test_images_that_do_not_arrive_end_their_own_runs_and_no_others(

@@ -21,6 +21,7 @@ from vantage.common.names import new_id
 from vantage.node import config as node_config
 from vantage.node.agent import Agent
 from vantage.node.assembly import assemble
+from vantage.node.executor.docker import LABEL_NODE, owner_of
 from vantage.testing.scripted_server import TIMEOUT, ScriptedServer, ScriptedSession
 
 REPOSITORY = "registry.test/algorithms/inprocess"
@@ -73,6 +74,11 @@ class Station:
         """What runs have left on disk."""
         directory = self.directory / "data" / "runs"
         return list(directory.iterdir()) if directory.is_dir() else []
+
+    @property
+    def label(self) -> str:
+        """What its containers carry in the engine."""
+        return f"{LABEL_NODE}={owner_of(self.directory / 'data')}"
 
     async def heard(self, text: str, times: int = 1) -> None:
         """Wait until the node's console has said something, so many times."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import io
 import tarfile
+import uuid
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
@@ -175,13 +176,14 @@ async def test_an_image_that_cannot_run_the_probe_is_said_to_be_that(executor: D
         await examine(executor, config(tmp_path), "vantage/none:latest")
     assert caught.value.reason is Reason.IMAGE_NOT_FOUND
     with docker_client() as engine:
-        engine.api.import_image_from_data(_empty_archive(), repository="vantage-test/empty", tag="1")
+        empty = f"vantage-test/{uuid.uuid4()}"
+        engine.api.import_image_from_data(_empty_archive(), repository=empty, tag="1")
         try:
             with pytest.raises(VantageError, match="python3"):
-                await examine(executor, config(tmp_path), "vantage-test/empty:1")
+                await examine(executor, config(tmp_path), f"{empty}:1")
             assert leftovers(engine, f"org.vantage.node={executor.owner}") == []
         finally:
-            engine.images.remove("vantage-test/empty:1", force=True)
+            engine.images.remove(f"{empty}:1", force=True)
 
 
 def _empty_archive() -> bytes:
