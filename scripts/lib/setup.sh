@@ -56,6 +56,16 @@ need_postgresql() {
   command -v initdb >/dev/null || compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null || need_apt postgresql
 }
 
+# need_other_engines: what tests start beside the engine that they share: a second Docker with a bridge of its own, and Podman
+# with the runtime and the init process of its containers. Nothing is started.
+need_other_engines() {
+  need_command dockerd docker.io
+  need_command ip iproute2
+  need_command podman podman
+  need_command runc runc
+  need_command catatonit catatonit
+}
+
 # need_proxies: the reverse proxies that stand in front of the server in tests.
 need_proxies() {
   need_command nginx nginx-light

@@ -22,7 +22,7 @@ from tests.node.test_adoption import AUTHOR, Kept, begun
 from vantage.api.node.v1 import node_session_service_pb2 as pb
 from vantage.testing import images, scripted_server
 from vantage.testing.engine import docker_client, remove_leftovers
-from vantage.testing.engines import second_docker
+from vantage.testing.engines import lacks, second_docker
 from vantage.testing.program import Program
 from vantage.testing.registry import Registry
 from vantage.testing.scripted_server import ScriptedServer
@@ -89,12 +89,11 @@ def place() -> Iterator[Path]:
 
 @pytest.mark.slow
 @pytest.mark.timeout(300)
+@pytest.mark.skipif(lacks("dockerd", "ip"), reason="needs root, dockerd and ip")
 async def test_an_engine_that_is_killed_leaves_nothing_when_it_is_back(
     station: Station, registry: Registry, image: str, place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(scripted_server, "TIMEOUT", 120.0)  # the new engine has to be given the whole image
-    if os.geteuid() != 0:
-        pytest.skip("an engine of one's own needs root")
     with second_docker(place) as host, closing(docker.DockerClient(base_url=host, version="1.41")) as own:
         station.settings["docker"] = {"host": host}
         kept = Kept(station, registry, own, image)

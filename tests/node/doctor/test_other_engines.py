@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,13 +12,9 @@ from vantage.node.config import NodeConfig
 from vantage.node.doctor.examination import examine
 from vantage.node.doctor.findings import Finding
 from vantage.node.executor.docker import DockerExecutor
-from vantage.testing.engines import copy_image, has, podman, second_docker
+from vantage.testing.engines import copy_image, lacks, podman, second_docker
 
-pytestmark = [
-    pytest.mark.docker,
-    pytest.mark.slow,
-    pytest.mark.skipif(os.geteuid() != 0, reason="starts an engine, which needs root"),
-]
+pytestmark = [pytest.mark.docker, pytest.mark.slow, pytest.mark.timeout(300)]
 
 PODMAN = {"files.root", "files.mounts", "isolation.namespaces", "isolation.host-name"}
 """What Podman 4 leaves open through its API (docs/node.md): /run and /var/tmp are temporary files without a bound of
@@ -48,15 +43,13 @@ async def findings(host: str, directory: Path) -> dict[str, Finding]:
         await executor.close()
 
 
-@pytest.mark.timeout(300)
-@pytest.mark.skipif(not has("dockerd", "ip"), reason="needs dockerd and ip")
+@pytest.mark.skipif(lacks("dockerd", "ip"), reason="needs root, dockerd and ip")
 async def test_the_box_holds_in_an_engine_with_user_namespaces(place: Path, tmp_path: Path) -> None:
     with second_docker(place, userns_remap="default") as host:
         assert await findings(host, tmp_path) == {}
 
 
-@pytest.mark.timeout(300)
-@pytest.mark.skipif(not has("podman", "runc"), reason="needs podman and runc")
+@pytest.mark.skipif(lacks("podman", "runc"), reason="needs root, podman and runc")
 async def test_in_podman_all_holds_but_what_is_known(place: Path, tmp_path: Path) -> None:
     with podman(place) as host:
         missed = await findings(host, tmp_path)

@@ -29,7 +29,7 @@ from vantage.node.images.verifier import VerifiedImage
 from vantage.node.registry_section import RegistrySection
 from vantage.node.sources import CodeRequest
 from vantage.testing.engine import docker_client, remove_images
-from vantage.testing.engines import has, podman
+from vantage.testing.engines import lacks, podman
 from vantage.testing.layered_images import Build, Layer, push_build
 from vantage.testing.proxy import Proxy
 from vantage.testing.registry import Registry
@@ -150,7 +150,7 @@ async def test_only_layers_that_the_engine_lacks_are_fetched_and_images_have_a_n
     assert place.left == []
 
 
-@pytest.mark.skipif(os.geteuid() != 0 or not has("podman", "runc"), reason="starts podman, which needs root and runc")
+@pytest.mark.skipif(lacks("podman", "runc"), reason="needs root, podman and runc")
 async def test_an_engine_that_wants_all_layers_gets_them(place: Place) -> None:
     base = Layer.of({"base": os.urandom(1000)})
     images = [await verified(await place.push(base, Layer.of({"top": os.urandom(1000)}))) for _ in range(2)]
