@@ -116,3 +116,4 @@ async def test_node_and_client_go_on_where_an_upload_was_when_the_server_was_kil
             assert way.up.carried - before < SIZE + BUFFERED
             (run,) = (await task.refresh()).runs
             assert run.attempt == 1
+    assert network.nodes["clara"].status == 0  # the one that was started last, too

@@ -9,7 +9,7 @@ import signal
 import socket
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
@@ -201,8 +201,7 @@ class Installation:
         """
         token = initialize(directory / "server", config or ServerConfig(stop_grace_seconds=1, trial=True))
         network = cls(directory, tls, f"127.0.0.1:{_lasting_port()}" if faulty else "", faulty=faulty)
-        async with AsyncExitStack() as stack:
-            stack.push_async_callback(lambda: network.server.stop())
+        try:
             await network.start_server()
             async with network.channel() as channel:
                 await network._found(channel, token, organizations)
@@ -212,9 +211,17 @@ class Installation:
                     if way is not None:
                         chosen["server"] = {"address": await way(name, network.address), "tls": False}
                     node = network.nodes[name] = network._node(name, chosen)
-                    stack.push_async_callback(node.stop)
                     starting.create_task(node.start("ready: "))
             yield network
+        finally:
+            await network._stop()
+
+    async def _stop(self) -> None:
+        """Those that are there in the end; the server last, so that nodes can say their last words."""
+        try:
+            await asyncio.gather(*(node.stop() for node in self.nodes.values()))
+        finally:
+            await self.server.stop()
 
     async def reconfigure(self, organization: str, **settings: Any) -> None:
         """Restart a node with other settings."""
