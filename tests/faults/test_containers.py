@@ -6,9 +6,7 @@ import asyncio
 import json
 import os
 import signal
-import subprocess
 import sys
-import tempfile
 from collections.abc import AsyncIterator, Iterator
 from contextlib import closing
 from pathlib import Path
@@ -22,7 +20,7 @@ from tests.node.test_adoption import AUTHOR, Kept, begun
 from vantage.api.node.v1 import node_session_service_pb2 as pb
 from vantage.testing import images, scripted_server
 from vantage.testing.engine import docker_client, remove_leftovers
-from vantage.testing.engines import lacks, second_docker
+from vantage.testing.engines import engine_place, lacks, second_docker
 from vantage.testing.program import Program
 from vantage.testing.registry import Registry
 from vantage.testing.scripted_server import ScriptedServer
@@ -79,12 +77,8 @@ async def test_a_container_that_is_killed_has_failed_once(
 
 @pytest.fixture
 def place() -> Iterator[Path]:
-    with tempfile.TemporaryDirectory(prefix="vantage-") as name:  # short: it holds sockets
-        yield Path(name)
-        # What an engine has mounted that had no time to take it away.
-        mounted = [line.split()[1] for line in Path("/proc/mounts").read_text().splitlines()]
-        for each in reversed([path for path in mounted if path.startswith(f"{name}/")]):
-            subprocess.run(["umount", "--lazy", each], check=False)
+    with engine_place() as directory:
+        yield directory
 
 
 @pytest.mark.slow

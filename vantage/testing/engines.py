@@ -7,12 +7,14 @@ import os
 import secrets
 import shutil
 import subprocess
+import tempfile
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import docker
+import psutil
 from docker.errors import ImageNotFound
 
 from vantage.testing.engine import BASE_IMAGE, docker_client
@@ -23,13 +25,36 @@ _SMALL_IMAGES = ("vantage/debian-python:3.11", "python:3.11-slim", BASE_IMAGE)
 
 
 @contextmanager
+def engine_place() -> Iterator[Path]:
+    """A directory for an engine of its own, short since it holds sockets; removed with what the engine left running and
+    mounted."""
+    with tempfile.TemporaryDirectory(prefix="vantage-", ignore_cleanup_errors=True) as name:
+        try:
+            yield Path(name)
+        finally:
+            # Podman's monitors of containers end with a command that would mount its storage once more.
+            for each in _processes(name):
+                with suppress(psutil.NoSuchProcess):
+                    each.kill()
+            mounted = [line.split()[1] for line in Path("/proc/mounts").read_text().splitlines()]
+            for path in reversed([path for path in mounted if path.startswith(f"{name}/")]):
+                subprocess.run(["umount", "--lazy", path], check=False)
+
+
+def _processes(directory: str) -> list[psutil.Process]:
+    """Those that were told to work in a directory."""
+    started = psutil.process_iter(["cmdline"])
+    return [each for each in started if any(f"{directory}/" in word for word in each.info["cmdline"] or ())]
+
+
+@contextmanager
 def second_docker(directory: Path, **settings: Any) -> Iterator[str]:
     """A Docker engine of its own, with a bridge of its own; yields its socket. Needs root, and ``ip``.
 
     One without any bridge would take the default one away from the engine that tests share.
 
     Args:
-        directory: short, since it holds sockets.
+        directory: from ``engine_place``.
         settings: as in ``daemon.json``, underscores for hyphens.
     """
     host = f"unix://{directory}/d.sock"
@@ -68,7 +93,7 @@ def _ip(*arguments: str) -> None:
 
 @contextmanager
 def podman(directory: Path) -> Iterator[str]:
-    """Podman's API; yields its socket. Needs root, and podman (``shutil.which``)."""
+    """Podman's API, in a directory from ``engine_place``; yields its socket. Needs root, podman and runc."""
     host = f"unix://{directory}/p.sock"
     storage = ["--root", f"{directory}/root", "--runroot", f"{directory}/run"]
     engine = ["--runtime", "runc", "--cgroup-manager", "cgroupfs", "--log-level", "info"]
@@ -77,8 +102,6 @@ def podman(directory: Path) -> Iterator[str]:
     with Program([*start, *storage, *engine, "system", "service", "--time", "0", host], directory / "log") as program:
         program.wait_for("API service listening on")
         yield host
-    # It leaves its own mount behind, and processes that are about to end.
-    subprocess.run(["umount", "--lazy", "--recursive", f"{directory}/root/overlay"], check=False)
 
 
 def lacks(*programs: str) -> bool:

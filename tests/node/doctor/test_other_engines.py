@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,7 +11,7 @@ from vantage.node.config import NodeConfig
 from vantage.node.doctor.examination import examine
 from vantage.node.doctor.findings import Finding
 from vantage.node.executor.docker import DockerExecutor
-from vantage.testing.engines import copy_image, lacks, podman, second_docker
+from vantage.testing.engines import copy_image, engine_place, lacks, podman, second_docker
 
 pytestmark = [pytest.mark.docker, pytest.mark.slow, pytest.mark.timeout(300)]
 
@@ -23,8 +22,8 @@ their own, resolvers and host name are told, and control groups of version 1 are
 
 @pytest.fixture
 def place() -> Iterator[Path]:
-    with tempfile.TemporaryDirectory(prefix="vantage-", ignore_cleanup_errors=True) as name:  # short: it holds sockets
-        yield Path(name)
+    with engine_place() as directory:
+        yield directory
 
 
 async def findings(host: str, directory: Path) -> dict[str, Finding]:

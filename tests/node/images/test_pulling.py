@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import tempfile
 from collections.abc import AsyncIterator, Iterator
 from contextlib import closing
 from dataclasses import dataclass
@@ -29,7 +28,7 @@ from vantage.node.images.verifier import VerifiedImage
 from vantage.node.registry_section import RegistrySection
 from vantage.node.sources import CodeRequest
 from vantage.testing.engine import docker_client, remove_images
-from vantage.testing.engines import lacks, podman
+from vantage.testing.engines import engine_place, lacks, podman
 from vantage.testing.layered_images import Build, Layer, push_build
 from vantage.testing.proxy import Proxy
 from vantage.testing.registry import Registry
@@ -154,7 +153,7 @@ async def test_only_layers_that_the_engine_lacks_are_fetched_and_images_have_a_n
 async def test_an_engine_that_wants_all_layers_gets_them(place: Place) -> None:
     base = Layer.of({"base": os.urandom(1000)})
     images = [await verified(await place.push(base, Layer.of({"top": os.urandom(1000)}))) for _ in range(2)]
-    with tempfile.TemporaryDirectory(prefix="vantage-") as name, podman(Path(name)) as host:  # short: it holds sockets
+    with engine_place() as directory, podman(directory) as host:
         puller = ImagePuller(host, lambda _registry: OPEN, place.directory / "pulls", MEBIBYTE)
         for image in images:
             await puller.fetch(image, quiet)
