@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -22,6 +21,7 @@ from vantage.node.door import BoundDataset, ByteStream, RunContext
 from vantage.node.egress import rules
 from vantage.node.egress.tls import NamedTls
 from vantage.node.outside import Outside
+from vantage.node.threads import to_its_end
 
 log = logging.getLogger(__name__)
 
@@ -92,7 +92,7 @@ class Services:
     async def _give(self, lease: node_pb.Lease, dataset: DatasetSection, bound: BoundDataset) -> None:
         if bound.connection is not None:
             await self._check_role(dataset)
-            await asyncio.to_thread(hand_over, dataset, bound.source)
+            await to_its_end(hand_over, dataset, bound.source)
         elif bound.question is not None:
             answer = await self.asker.answer(dataset, bound.question, bound.source)
             self.audit.queried(lease, dataset.name, bound.question.query, answer.rows, answer.size)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+import threading
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
@@ -17,6 +18,7 @@ from vantage.common.clock import SystemClock
 from vantage.common.errors import Reason, VantageError
 from vantage.node.audit import NodeAudit
 from vantage.node.journal import Journal
+from vantage.node.release import approvals as module
 from vantage.node.release.approvals import Approvals, Item, Kind, attempt_of
 from vantage.testing.station import assign
 
@@ -129,6 +131,37 @@ async def test_who_asks_again_while_somebody_decides_does_not_undo_it(
     async with opened(tmp_path, said) as approvals:
         async with asyncio.timeout(10):
             await approvals.wait(item())
+
+
+async def test_bytes_that_nobody_asks_about_any_more_are_not_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said, held = asyncio.Queue[str](), tmp_path / module.DIRECTORY
+    begun, let_go = threading.Event(), threading.Event()
+    write = module._write_private
+
+    def slow(path: Path, content: bytes) -> Path:
+        begun.set()
+        let_go.wait(10)
+        return write(path, content)
+
+    monkeypatch.setattr(module, "_write_private", slow)
+    async with opened(tmp_path, said) as approvals:
+        asking = asyncio.create_task(approvals.wait(item("question"), b"secret"))
+        await asyncio.to_thread(begun.wait, 10)
+        asking.cancel()
+        await asyncio.wait({asking}, timeout=0.05)
+        let_go.set()
+        await asyncio.gather(asking, return_exceptions=True)
+        approvals.forget(ATTEMPT)
+        assert [*held.iterdir()] == []
+        asking = asyncio.create_task(approvals.wait(item("question"), b"secret"))
+        await said.get()
+        asking.cancel()
+        await asyncio.gather(asking, return_exceptions=True)
+    (held / "other").write_text("secret")  # the process died before it knew of it
+    async with opened(tmp_path, said):
+        assert [each.name for each in held.iterdir()] == [item("question").id]
 
 
 async def test_what_belongs_to_no_run_is_forgotten_and_never_taken_for_allowed(tmp_path: Path) -> None:

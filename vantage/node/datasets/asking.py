@@ -14,6 +14,7 @@ from vantage.common.errors import Reason, VantageError, error
 from vantage.node.datasets.contents import Rights, Table
 from vantage.node.datasets.sections import DatasetSection
 from vantage.node.door import Question
+from vantage.node.threads import to_its_end
 
 if TYPE_CHECKING:
     from vantage.node.datasets.sql import Sql
@@ -57,7 +58,7 @@ class Asker:
             from vantage.node.datasets import sparql
 
             content = await sparql.ask(dataset, query, question.values)
-            return await asyncio.to_thread(_written, dataset, path, lambda file: sparql.write(dataset, content, file))
+            return await to_its_end(_written, dataset, path, lambda file: sparql.write(dataset, content, file))
         return await self._sql(
             dataset, lambda sql: _written(dataset, path, lambda file: sql.ask(query, question.values, file))
         )

@@ -24,6 +24,7 @@ from vantage.common.errors import Reason, error
 from vantage.common.text import printable
 from vantage.node.audit import NodeAudit
 from vantage.node.journal import Journal
+from vantage.node.threads import to_its_end
 
 log = logging.getLogger(__name__)
 
@@ -151,6 +152,7 @@ class Approvals:
         under_way = {attempt_of(entry.assign.lease.run, entry.assign.lease.attempt) for entry in journal.unfinished()}
         for attempt in {each.attempt for each in state.items.values()} - under_way:
             approvals.forget(attempt)
+        await asyncio.to_thread(approvals._sweep)
         return approvals
 
     def knows_image(self, image: str, function: str) -> bool:
@@ -171,9 +173,14 @@ class Approvals:
         async with self._deciding:  # what is written down here must not undo a decision that is being made
             known = self._items.get(item.id, item)
             if known.decision is None:
-                if content is not None:
-                    item = item.model_copy(update={"file": str(await self._hold(item.id, content))})
-                await self._keep(item)  # after a restart the bytes may lie elsewhere
+                try:
+                    if content is not None:
+                        item = item.model_copy(update={"file": str(await self._hold(item.id, content))})
+                    await self._keep(item)  # after a restart the bytes may lie elsewhere
+                except BaseException:
+                    if item.id not in self._items:  # else its end removes the file
+                        (self._directory / item.id).unlink(missing_ok=True)
+                    raise
         if known.decision is None:
             known = await self._decision(item)
         if known.decision != "allowed":  # also when the attempt has ended meanwhile
@@ -286,9 +293,15 @@ class Approvals:
         for decided in self._waiters.get(name, ()):
             decided.set()
 
+    def _sweep(self) -> None:
+        """Remove files that a former process wrote, and ended before it knew of them."""
+        for file in self._directory.glob("*"):
+            if file.name not in self._items:
+                file.unlink(missing_ok=True)
+
     async def _hold(self, name: str, content: bytes) -> Path:
         try:
-            return await asyncio.to_thread(_write_private, self._directory / name, content)
+            return await to_its_end(_write_private, self._directory / name, content)
         except OSError as problem:
             raise error(
                 Reason.SCRATCH_UNAVAILABLE,

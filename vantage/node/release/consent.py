@@ -17,6 +17,7 @@ from vantage.common.names import new_id
 from vantage.node.door import RunContext, StoredResult
 from vantage.node.intake import Order
 from vantage.node.release.approvals import Approvals, Item, Kind, attempt_of
+from vantage.node.threads import to_its_end
 
 Tell = Callable[[str], None]
 """Tells the researcher what the run waits for."""
@@ -66,7 +67,7 @@ class Consent:
         if not context.terms.every_result:
             return
         try:
-            file = await asyncio.to_thread(_readable, result, make_room)
+            file = await to_its_end(_readable, result, make_room)
         except OSError as problem:
             raise error(
                 Reason.SCRATCH_UNAVAILABLE,

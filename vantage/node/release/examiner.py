@@ -18,6 +18,7 @@ from vantage.node.door import StoredResult
 from vantage.node.release.looking import bare_type
 from vantage.node.release.terms import Terms
 from vantage.node.release.worker import MAX_SECONDS
+from vantage.node.threads import to_its_end
 
 log = logging.getLogger(__name__)
 
@@ -58,7 +59,7 @@ class Examiner:
         if not terms.looks:
             return result, 0
         try:
-            source = await asyncio.to_thread(_file_of, result, make_room)
+            source = await to_its_end(_file_of, result, make_room)
             target = source.with_name(f"released-{new_id()}")
             async with self._turn:
                 blanked = await self._look(terms, result.media_type, source, target)
