@@ -77,6 +77,15 @@ async def test_a_result_waits_is_shown_and_leaves_when_it_is_allowed(station: St
     assert waits["seq"] < decided["seq"] < left["seq"]
 
 
+async def test_what_an_algorithm_says_of_its_result_does_not_steer_the_terminal(station: Station) -> None:
+    demand(station, "every_result")
+    async with station.running():
+        session = await station.session()
+        send(session, assign("typed", json.dumps({"media_type": "text/x\x1b[2J\nfile:      other"})))
+        status, shown = await command(station, "show", await asked(station))
+        assert (status, shown.count("\nfile:"), "text/x" in shown, "\x1b" in shown) == (0, 1, True, False)
+
+
 async def test_what_is_denied_stays_and_the_researcher_is_told_why(station: Station) -> None:
     demand(station, "every_result")
     async with station.running():
