@@ -30,8 +30,9 @@ class Offer:
     dataset: Dataset
 
 
-def _rows(item: Offer) -> list[str]:
-    return [str(each.row_count) for each in item.dataset.tables if each.row_count is not None][:1]
+def _rows(item: Offer) -> int | None:
+    """Of the only table; those of several are told with each."""
+    return item.dataset.tables[0].row_count if len(item.dataset.tables) == 1 else None
 
 
 def _tables(item: Offer) -> str:
