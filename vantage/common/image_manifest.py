@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from vantage.common.blobs import Descriptor
 from vantage.common.errors import Reason, VantageError, error
-from vantage.common.oci import INDEX_TYPES, ImageReference, Registry, is_digest, json_object
+from vantage.common.oci import INDEX_TYPES, ImageReference, Registry, is_digest
 
 MAX_LAYERS = 500
 """Engines take 127."""
+_SPELLINGS = {
+    each.casefold(): each
+    for each in ("config", "rootfs", "history", "diff_ids", "User", "Env", "Entrypoint", "Cmd", "WorkingDir", "Labels")
+}
+"""Keys that are read, or that a reviewer looks for."""
 
 
 @dataclass(frozen=True)
@@ -80,11 +86,11 @@ async def read_config(registry: Registry, reference: ImageReference, manifest: I
     """The config of an image.
 
     Raises:
-        RefusedError: IMAGE_TAMPERED, it is not there, has another digest or is malformed.
+        RefusedError: IMAGE_TAMPERED, it is not there, has another digest, is malformed or could be read in another way.
         UnavailableError: REGISTRY_UNAVAILABLE.
     """
     content = await registry.blob(manifest.config.digest)
-    document = None if content is None else json_object(content)
+    document = None if content is None else _plain_object(content)
     if content is None or document is None:
         raise _malformed(reference)
     rootfs, settings = document.get("rootfs"), document.get("config") or {}
@@ -99,6 +105,34 @@ async def read_config(registry: Registry, reference: ImageReference, manifest: I
     ):
         raise _malformed(reference)
     return ImageConfig(content, tuple(diff_ids), settings, document)
+
+
+def _plain_object(content: bytes) -> dict[str, Any] | None:
+    """A config that engines read as it is read here; None when it is none.
+
+    They take the last of two equal keys, and case makes no difference to them: what a reviewer is shown as the
+    entrypoint must not be followed by another ``ENTRYPOINT``, and no ``Config`` be overlooked.
+    """
+    try:
+        document = json.loads(content, object_pairs_hook=_without_doubles)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(document, dict):
+        return None
+    # Below these, keys are free: labels and volumes may differ in case alone.
+    for each in (document, document.get("config"), document.get("rootfs")):
+        keys = list(each) if isinstance(each, dict) else []
+        folded = {key.casefold(): key for key in keys}
+        if len(folded) < len(keys) or any(_SPELLINGS.get(fold, key) != key for fold, key in folded.items()):
+            return None
+    return document
+
+
+def _without_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise ValueError("a key is there twice")
+    return found
 
 
 def _malformed(reference: ImageReference) -> VantageError:
