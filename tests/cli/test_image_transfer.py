@@ -230,7 +230,7 @@ def link(name: str, kind: bytes) -> tarfile.TarInfo:
 @pytest.mark.parametrize(
     ("content", "hint"),
     [
-        pytest.param(b"", "not as image builders", id="empty"),
+        pytest.param(b"", "it has no oci-layout", id="empty"),
         pytest.param(b"x" * 5000, "not as image builders", id="no tar"),
         pytest.param(gzip.compress(layout({"manifests": []})), "not as image builders", id="compressed"),
         pytest.param(layout({"manifests": []}, ("../../etc/cron.d/x", b"")), "no image layout has", id="upwards"),

@@ -267,7 +267,7 @@ def _members(file: BinaryIO) -> Iterator[tuple[str, int, int]]:
     for member in BoundedArchive(file, budget, seekable=True):
         info = member.info
         name = info.name.removeprefix("./")
-        if name.startswith("/") or ".." in name.split("/") or not (info.isreg() or info.isdir()) or info.sparse:
+        if name.startswith("/") or ".." in name.split("/") or not (info.isreg() or info.isdir()):
             raise error(
                 Reason.IMAGE_TAMPERED, f"the archive holds {name[:100]!r}, which no image layout has: do not use it"
             )

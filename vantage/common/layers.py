@@ -1,35 +1,32 @@
 """Layers of images, read as a stream within bounds: whoever made them may want to harm their reader.
 
-A layer is a tar archive, usually compressed with gzip. A kilobyte can unpack to terabytes: by compression, by members
-that are mostly holes (sparse), by headers that are read into memory whole, by millions of empty members. Everything
-here counts against one ``Budget``, and what no image builder writes is refused.
+A layer is a tar archive, usually compressed with gzip. A kilobyte can unpack to terabytes: by compression, by headers
+that are read into memory whole, by millions of empty members. Everything here counts against one ``Budget``. What no
+image builder writes is refused (``tar_headers``), so that nothing is in a layer for its engine that is not seen here.
 """
 
 from __future__ import annotations
 
 import gzip
 import hashlib
-import io
 import tarfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import IO, Any, BinaryIO
+from typing import Any, BinaryIO
 
 from vantage.common.errors import Reason, VantageError, error
+from vantage.common.tar_headers import HeaderError, next_header
 
 PLAIN_TYPES = ("application/vnd.oci.image.layer.v1.tar", "application/vnd.docker.image.rootfs.diff.tar")
 GZIP_TYPES = (*(f"{each}+gzip" for each in PLAIN_TYPES[:1]), "application/vnd.docker.image.rootfs.diff.tar.gzip")
 MAX_MEMBERS = 1_000_000
 """Files, directories and links of one image: each costs its reader an inode, or memory."""
-MAX_HEADER = 1024 * 1024
-"""Bytes of the headers of one member; long names take a few kilobytes."""
 CHUNK = 1024 * 1024
-_READ_AHEAD = 128 * 1024
 
-_MALFORMED = (tarfile.TarError, OSError, EOFError, zlib.error, ValueError, OverflowError, IndexError)
-"""What the library raises for a stranger's bytes; reading a local file that was just written does not fail."""
+_UNREADABLE = (OSError, EOFError, zlib.error)
+"""What is raised for a stranger's bytes; reading a local file that was just written does not fail."""
 
 
 @dataclass
@@ -92,9 +89,10 @@ class Member:
         info: its header.
     """
 
-    def __init__(self, info: tarfile.TarInfo, content: IO[bytes] | None) -> None:
+    def __init__(self, info: tarfile.TarInfo, source: Callable[[int], bytes]) -> None:
         self.info = info
-        self._content = content
+        self._source = source
+        self._left = info.size if info.isreg() else 0
 
     def read(self, count: int = CHUNK) -> bytes:
         """The next bytes of a file; nothing at its end, and nothing of what is no file.
@@ -102,8 +100,10 @@ class Member:
         Raises:
             RefusedError: as ``BoundedArchive``.
         """
-        with _readable():
-            return b"" if self._content is None else self._content.read(count)
+        wanted = min(count, self._left)
+        content = self._source(wanted)
+        self._left -= wanted
+        return content
 
 
 class BoundedArchive:
@@ -111,14 +111,16 @@ class BoundedArchive:
 
     Args:
         source: the archive, uncompressed.
-        budget: counts what is read, and what sparse members would become.
-        seekable: whether contents that nobody reads are leapt over; otherwise the source is read to its end in order.
+        budget: counts what is read.
+        seekable: whether contents are leapt over, which are then for others to read; otherwise the source is read to
+            its end in order.
     """
 
     def __init__(self, source: BinaryIO, budget: Budget, *, seekable: bool = False) -> None:
-        self._source = _Metered(source, budget)
+        self._source = source
         self._budget = budget
         self._seekable = seekable
+        self._position = 0
 
     def __iter__(self) -> Iterator[Member]:
         """Each member once.
@@ -126,28 +128,36 @@ class BoundedArchive:
         Raises:
             RefusedError: IMAGE_TOO_LARGE, or IMAGE_TAMPERED when it is no archive that image builders write.
         """
+        while True:
+            with _readable():
+                info = next_header(self._read)
+            if info is None:
+                return
+            self._budget.take_member()
+            info.offset_data = self._position
+            member = Member(info, self._exactly)
+            yield member
+            following = info.offset_data + (info.size + -info.size % tarfile.BLOCKSIZE if info.isreg() else 0)
+            if self._seekable:
+                self._source.seek(following)
+                self._position = following
+                continue
+            while member.read():
+                pass
+            self._exactly(following - self._position)
+
+    def _exactly(self, count: int) -> bytes:
+        content = self._read(count)
+        if len(content) < count:
+            raise _malformed("it ends in the middle")
+        return content
+
+    def _read(self, count: int) -> bytes:
         with _readable():
-            self._source.header()
-            archive = tarfile.open(  # noqa: SIM115
-                fileobj=self._source, mode="r:" if self._seekable else "r|", bufsize=_READ_AHEAD
-            )
-        with archive:
-            while True:
-                with _readable():
-                    self._source.header()
-                    info = archive.next()
-                    if info is None:
-                        return
-                    # The library keeps every member that it has seen.
-                    archive.members = []  # type: ignore[attr-defined]
-                    if archive.pax_headers:
-                        raise _malformed("it has headers for all of its members")
-                    self._budget.take_member()
-                    if info.sparse is not None:
-                        self._budget.take(info.size)
-                    self._source.body()
-                    content = archive.extractfile(info) if info.isreg() else None
-                yield Member(info, content)
+            content = self._source.read(count)
+        self._position += len(content)
+        self._budget.take(len(content))
+        return content
 
 
 def read_layer(source: BinaryIO, media_type: str, budget: Budget, digest: str) -> Iterator[Member]:
@@ -187,7 +197,7 @@ def read_layer(source: BinaryIO, media_type: str, budget: Budget, digest: str) -
         )
 
 
-class _Hashed(io.RawIOBase):
+class _Hashed:
     """Takes the digest of what is read through it."""
 
     def __init__(self, source: BinaryIO) -> None:
@@ -203,47 +213,13 @@ class _Hashed(io.RawIOBase):
         return f"sha256:{self._hash.hexdigest()}"
 
 
-class _Metered(io.RawIOBase):
-    """Counts what is read through it: all of it against the budget, headers against their own bound."""
-
-    def __init__(self, source: BinaryIO, budget: Budget) -> None:
-        self._source = source
-        self._budget = budget
-        self._header: int | None = None
-
-    def header(self) -> None:
-        """From now on the headers of a member are read."""
-        self._header = MAX_HEADER
-
-    def body(self) -> None:
-        """From now on its content is read."""
-        self._header = None
-
-    def read(self, count: int = -1) -> bytes:
-        if count < 0 or (self._header is not None and count > MAX_HEADER):
-            raise _malformed("a header is too long")
-        content = self._source.read(count)
-        self._budget.take(len(content))
-        if self._header is not None:
-            self._header -= len(content)
-            if self._header < 0:
-                raise _malformed("a header is too long")
-        return content
-
-    def tell(self) -> int:
-        return self._source.tell()
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        return self._source.seek(offset, whence)
-
-
 @contextmanager
 def _readable() -> Iterator[None]:
     try:
         yield
-    except VantageError:
-        raise
-    except _MALFORMED as problem:
+    except HeaderError as problem:
+        raise _malformed(str(problem)) from problem
+    except _UNREADABLE as problem:
         raise _malformed(f"it cannot be read ({type(problem).__name__})") from problem
 
 
