@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vantage.common.blobs import Descriptor
+from vantage.common.errors import Reason, error
 from vantage.common.layers import Budget, Member, read_layer
 
 MAX_TEXT = 64 * 1024
@@ -65,7 +66,7 @@ class StoredLayer:
         """What is in it, by the path in the image."""
         with self.path.open("rb") as source:
             for member in read_layer(source, self.blob.media_type, budget, self.diff_id):
-                yield posixpath.normpath(f"/{member.info.name}"), member
+                yield posixpath.normpath(f"/{member.info.name.lstrip('/')}"), member
 
 
 @dataclass(frozen=True)
@@ -89,13 +90,20 @@ def scan(layer: StoredLayer, budget: Budget) -> LayerFiles:
     """Look at everything in a layer.
 
     Raises:
-        RefusedError: as ``read_layer``.
+        RefusedError: as ``read_layer``; IMAGE_TAMPERED too when something lies below what is no directory in the same
+            layer: engines follow links (also hard links to them), and the file would be shown at another path than it
+            has.
     """
     files: dict[str, File] = {}
     removed, emptied = set(), set()
     before = budget.used
     for path, member in layer.members(budget):
         directory, name = posixpath.split(path)
+        if any(each in files and files[each].kind != "directory" for each in _above(path)):
+            raise error(
+                Reason.IMAGE_TAMPERED,
+                f"a layer of the image has {path[:100]!r} below what is no directory, which no builder writes",
+            )
         if name == _OPAQUE:
             emptied.add(directory)
         elif name.startswith(_WHITEOUT):

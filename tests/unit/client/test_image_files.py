@@ -6,9 +6,12 @@ import io
 import tarfile
 from pathlib import Path
 
+import pytest
+
 from vantage.client.image_changes import changes, unified
 from vantage.client.image_files import StoredLayer, apply, scan, texts
 from vantage.common.blobs import Descriptor
+from vantage.common.errors import Reason, VantageError
 from vantage.common.layers import Budget
 from vantage.testing.layered_images import Layer, archive_of
 
@@ -36,7 +39,7 @@ def test_layers_are_applied_as_an_engine_does(tmp_path: Path) -> None:
     below = Layer.of({"etc/a": b"1", "etc/b": b"1", "opt/x/deep/file": b"1", "opt/y": b"1", "srv/old": b"1"})
     directories = special(("srv", tarfile.DIRTYPE, ""), ("tmp", tarfile.DIRTYPE, ""))
     above = Layer.of(
-        {"./etc/a": b"2", "etc/.wh.b": b"", "opt/.wh.x": b"", "opt/x2": b"2", "srv/.wh..wh..opq": b"", "srv/new": b"2"}
+        {"./etc/a": b"2", "/etc/.wh.b": b"", "opt/.wh.x": b"", "opt/x2": b"2", "srv/.wh..wh..opq": b"", "srv/new": b"2"}
     )
     replaced = special(("tmp", tarfile.SYMTYPE, "/srv"), ("hard", tarfile.LNKTYPE, "etc/a"))
     layers = [scan(stored(tmp_path, each), Budget(BUDGET)) for each in (below, directories, above, replaced)]
@@ -59,6 +62,15 @@ def test_a_directory_that_becomes_a_file_takes_along_what_was_in_it(tmp_path: Pa
     below = special(("app", tarfile.DIRTYPE, ""), ("app/sub", tarfile.DIRTYPE, ""))
     layers = [scan(stored(tmp_path, each), Budget(BUDGET)) for each in (below, Layer.of({"app": b"a file"}))]
     assert list(apply(layers)) == ["/app"]
+
+
+@pytest.mark.parametrize("above", ["opt", "hard"])
+def test_what_would_be_shown_at_another_path_than_it_has_is_refused(tmp_path: Path, above: str) -> None:
+    links = ("opt", tarfile.SYMTYPE, "/app"), ("hard", tarfile.LNKTYPE, "opt")
+    layer = special(*links, (f"{above}/deep/algorithm.py", tarfile.REGTYPE, ""))
+    with pytest.raises(VantageError, match=rf"'/{above}/deep/algorithm\.py' below what is no directory") as caught:
+        scan(stored(tmp_path, layer), Budget(BUDGET))
+    assert caught.value.reason is Reason.IMAGE_TAMPERED
 
 
 def test_what_differs_is_told(tmp_path: Path) -> None:
