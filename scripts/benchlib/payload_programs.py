@@ -30,20 +30,15 @@ _UP, _DOWN = "/bench.Ceiling/Up", "/bench.Ceiling/Down"
 async def ours(address: str, data: Path, user: str, password: str, source: Path, target: Path) -> None:
     """Upload a file and download it again, as it is and sealed; prints seconds, and peaks of memory before and after.
 
-    Files are sealed and opened as client and node do it: in a thread, before the transfer and after it.
+    Files are sealed as client and node do it, before the transfer, and opened as the client does it, while they arrive.
     """
     identity = sealing.create_identity()
-    sealed, opened = target.with_suffix(".sealed"), target.with_suffix(".opened")
+    sealed = target.with_suffix(".sealed")
 
     async def seal() -> Path:
         with source.open("rb") as plain, sealed.open("wb") as out:
             await asyncio.to_thread(sealing.seal_stream, plain, out, [sealing.recipient_of(identity)])
         return sealed
-
-    async def unseal(file: bytes | Path) -> None:
-        assert isinstance(file, Path)
-        with file.open("rb") as arrived, opened.open("wb") as plain:
-            await asyncio.to_thread(sealing.unseal_stream, arrived, plain, [identity])
 
     async with AsyncClient.connect(address, fingerprint=fingerprint(data)) as client:
         await client.auth.login(user, password)
@@ -55,12 +50,11 @@ async def ours(address: str, data: Path, user: str, password: str, source: Path,
             figures[f"up{way}"] = time.perf_counter() - began
             content = Content(packed.media_type, packed.size_bytes, packed.digest, None, packed.reference)
             began = time.perf_counter()
-            async with payloads.fetched(content, target.parent) as fetched:
-                if way:
-                    await unseal(fetched.content)
+            async with payloads.fetched(content, target.parent, [identity] if way else []) as fetched:
+                assert isinstance(fetched.content, Path)
+                assert fetched.problem is None
             figures[f"down{way}"] = time.perf_counter() - began
-    for each in (sealed, opened):
-        each.unlink()
+    sealed.unlink()
     print(json.dumps(figures | {"peak": peak_memory()}), flush=True)
 
 

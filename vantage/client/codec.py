@@ -1,4 +1,4 @@
-"""Questions into signed and sealed tasks, and runs into results that were verified before they were opened."""
+"""Questions into signed and sealed tasks, and runs into results that are verified."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from vantage.client.packing import Packer, given_of
 from vantage.client.payloads import Payloads
 from vantage.client.short_names import full, full_node, full_study
 from vantage.common import dsse, names
-from vantage.common.attestation import verify_result
+from vantage.common.attestation import verify_bytes, verify_statement
 from vantage.common.data_questions import split_references
 from vantage.common.errors import NotFoundError, PermissionDeniedError, Reason, VantageError, error
 from vantage.common.recipients import KeyDirectory, Recipients
@@ -197,22 +197,23 @@ class Codec:
         if not run.statement:
             return _servers_word(run)
         await bound.authorities.refresh()
+        signed = verify_statement(
+            run.statement,
+            bound.authorities.certify,
+            order=order.digest,
+            run=run.name,
+            organization=target.organization,
+            node=target.node,
+            asked=order.order.created,
+        )
+        identities = () if sealed else bound.keyring.identities
         async with AsyncExitStack() as stack:
             fetched = None
             if run.content is not None:
                 # The digest that the server tells proves nothing: that of the statement counts.
                 content = replace(run.content, digest="")
-                fetched = await stack.enter_async_context(self._payloads.fetched(content, into))
-            verified = verify_result(
-                run.statement,
-                bound.authorities.certify,
-                order=order.digest,
-                run=run.name,
-                organization=target.organization,
-                node=target.node,
-                digest=None if fetched is None else fetched.digest,
-                asked=order.order.created,
-            )
+                fetched = await stack.enter_async_context(self._payloads.fetched(content, into, identities))
+            verified = verify_bytes(signed, None if fetched is None else fetched.digest)
             statement = verified.statement
             if _OUTCOMES.get(run.state) != statement.outcome:
                 raise _unverified(f"the server calls the run {run.state.name}, its node {statement.outcome.upper()}")
@@ -226,7 +227,6 @@ class Codec:
             media_type = statement.result.media_type
             if fetched is None:
                 return replace(made, media_type=media_type)
-            identities = () if sealed else bound.keyring.identities
             value = await value_of(fetched, media_type, identities, name=_file_name(run), sealed=sealed)
             return replace(made, value=value, media_type=media_type)
 
@@ -243,7 +243,7 @@ class Codec:
                 )
             identities = bound.keyring.identities
         media_type = run.content.media_type
-        async with self._payloads.fetched(run.content, into) as fetched:
+        async with self._payloads.fetched(run.content, into, identities) as fetched:
             value = await value_of(fetched, media_type, identities, name=_file_name(run))
         return Result(run.organization, run.name, run.state, value, run.failure, run.node, media_type)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -22,9 +21,9 @@ async def value_of(
     """The value that was fetched; the path of its file, if it was fetched into one.
 
     Args:
-        fetched: what came from the server; verified, if it can be.
+        fetched: what came from the server; verified, if it can be. A file was opened when it came, if at all.
         media_type: of the opened bytes.
-        identities: keys that open it; none when it is not to be opened.
+        identities: keys that open what is in memory; none when it is not to be opened.
         name: of the file, without the suffix, which follows from the media type.
         sealed: whether it stays sealed.
 
@@ -33,8 +32,14 @@ async def value_of(
         InvalidArgumentError: RESULT_NOT_SERIALIZABLE; INVALID_ARGUMENT, the file cannot be written.
     """
     if isinstance(fetched.content, Path):
+        if fetched.problem is not None:
+            raise fetched.problem
         target = fetched.content.with_name(f"{name}{'.age' if sealed else suffix_of(media_type)}")
-        await asyncio.to_thread(_write, fetched.content, target, identities)
+        try:
+            # Complete or not at all; what was at the target before stays until then.
+            await asyncio.to_thread(fetched.content.replace, target)
+        except OSError as problem:
+            raise error(Reason.INVALID_ARGUMENT, f"cannot write {target!s:.200}: {problem.strerror}") from problem
         return target
     data = fetched.content
     if identities:
@@ -44,22 +49,3 @@ async def value_of(
         else:
             data = await asyncio.to_thread(sealing.unseal, payload, identities)
     return data if sealed else decode(media_type, data)
-
-
-def _write(source: Path, target: Path, identities: Sequence[str]) -> None:
-    """Complete or not at all; what was at the target before stays until then."""
-    try:
-        if not identities:
-            source.replace(target)
-            return
-        part = source.with_name(f"{source.name}.opened")  # of this call alone, like the source
-        try:
-            with source.open("rb") as sealed, part.open("xb") as opened:
-                sealing.unseal_stream(sealed, opened, identities)
-                opened.flush()
-                os.fsync(opened.fileno())
-            part.replace(target)
-        finally:
-            part.unlink(missing_ok=True)
-    except OSError as problem:
-        raise error(Reason.INVALID_ARGUMENT, f"cannot write {target!s:.200}: {problem.strerror}") from problem

@@ -6,7 +6,7 @@ import asyncio
 import hashlib
 import os
 import uuid
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 from io import BytesIO
@@ -20,7 +20,8 @@ from vantage.api.payload.v1 import payload_service_pb2 as pb
 from vantage.api.types.v1 import types_pb2
 from vantage.client.caller import Caller, Patience
 from vantage.client.models import Content
-from vantage.common.errors import Reason, UnauthenticatedError, VantageError, error
+from vantage.common.errors import Reason, RefusedError, UnauthenticatedError, VantageError, error
+from vantage.common.opening_sink import OpeningSink
 from vantage.common.payload_frames import upload
 from vantage.common.rpc import error_from_rpc
 from vantage.common.sink import Sink
@@ -39,10 +40,17 @@ def _ignore(_direction: str, _done: int, _total: int) -> None:
 
 @dataclass(frozen=True)
 class Fetched:
-    """What came from the server: the bytes, or the file that holds them, and the digest that they have."""
+    """What came from the server.
+
+    Attributes:
+        content: the bytes, or the file that holds them, opened if there were keys for that.
+        digest: of what came.
+        problem: why it did not open; the file is then worth nothing.
+    """
 
     content: bytes | Path
     digest: str
+    problem: RefusedError | None = None
 
 
 class Payloads:
@@ -94,13 +102,17 @@ class Payloads:
         )
 
     @asynccontextmanager
-    async def fetched(self, content: Content, into: Path | None = None) -> AsyncIterator[Fetched]:
+    async def fetched(
+        self, content: Content, into: Path | None = None, identities: Sequence[str] = ()
+    ) -> AsyncIterator[Fetched]:
         """The bytes of a result, as its digest says if it has one.
 
         Args:
             content: which result.
             into: directory for a file that holds them, so that memory stays bounded whatever their size; it goes away
                 with the context unless it was moved. In memory when None.
+            identities: secret keys with which what comes into a file is opened while it arrives. Nobody else must see
+                that file before the digest is found to be the one that was signed.
 
         Raises:
             InvalidArgumentError: PAYLOAD_DIGEST_MISMATCH, or the file cannot be written.
@@ -108,31 +120,30 @@ class Payloads:
         """
         if into is None:
             buffer = BytesIO()
-            digest = await self._fetch(content, buffer)
+            digest, _ = await self._fetch(content, buffer)
             yield Fetched(buffer.getvalue(), digest)
             return
         part = into / f".{uuid.uuid4()}.part"
         try:
             try:
                 with await asyncio.to_thread(part.open, "xb") as file:
-                    digest = await self._fetch(content, file)
+                    digest, problem_of_seal = await self._fetch(content, file, identities)
                     await asyncio.to_thread(_settle, file)
             except OSError as problem:
                 raise error(Reason.INVALID_ARGUMENT, f"cannot write to {into!s:.200}: {problem.strerror}") from problem
-            yield Fetched(part, digest)
+            yield Fetched(part, digest, problem_of_seal)
         finally:
             part.unlink(missing_ok=True)
 
-    async def _fetch(self, content: Content, file: BinaryIO) -> str:
+    async def _fetch(
+        self, content: Content, file: BinaryIO, identities: Sequence[str] = ()
+    ) -> tuple[str, RefusedError | None]:
+        """The digest of what came, and why it does not open."""
         for last in (content.inline is not None, True):
-            sink = Sink(file)
             try:
-                if content.inline is None:
-                    await self._download(content, sink)
-                else:
-                    await sink.take([content.inline])
-                _check(sink.digest, content.digest)
-                return sink.digest
+                if not identities:
+                    return await self._receive(content, Sink(file)), None
+                return await self._open(content, OpeningSink(file, identities))
             except VantageError as problem:
                 # Once more from the beginning when what came is not what was announced.
                 if last or problem.reason is not Reason.PAYLOAD_DIGEST_MISMATCH:
@@ -140,6 +151,25 @@ class Payloads:
                 file.seek(0)
                 file.truncate()
         raise AssertionError("the last attempt returns or raises")
+
+    async def _open(self, content: Content, sink: OpeningSink) -> tuple[str, RefusedError | None]:
+        try:
+            digest = await self._receive(content, sink)
+            try:
+                await sink.opened()
+            except RefusedError as problem:
+                return digest, problem
+            return digest, None
+        finally:
+            await sink.close()
+
+    async def _receive(self, content: Content, sink: Sink | OpeningSink) -> str:
+        if content.inline is None:
+            await self._download(content, sink)
+        else:
+            await sink.take([content.inline])
+        _check(sink.digest, content.digest)
+        return sink.digest
 
     async def _inline_limit(self) -> int:
         if self._limit is None:
@@ -152,7 +182,7 @@ class Payloads:
             self._limit = info.max_inline_payload_bytes
         return self._limit
 
-    async def _download(self, content: Content, sink: Sink) -> None:
+    async def _download(self, content: Content, sink: Sink | OpeningSink) -> None:
         patience = Patience()
         while True:
             behind = WriteBehind(sink.take)

@@ -57,7 +57,7 @@ class DamagedError(ValueError):
 class Source(Protocol):
     """What is read from."""
 
-    def read(self, size: int, /) -> bytes:
+    def read(self, size: int, /) -> bytes | memoryview:
         """Up to so many bytes; none at the end."""
         ...
 
@@ -141,7 +141,7 @@ def decrypt(source: Source, target: BinaryIO, identities: Sequence[X25519Private
         target.write(plain)
 
 
-def _chunks(source: Source, size: int) -> Iterator[tuple[int, bytes, bool]]:
+def _chunks(source: Source, size: int) -> Iterator[tuple[int, bytes | memoryview, bool]]:
     """Number, content, and whether it is the last one; at least one chunk, which may be empty."""
     counter, chunk = 0, _up_to(source, size)
     while True:
@@ -153,7 +153,7 @@ def _chunks(source: Source, size: int) -> Iterator[tuple[int, bytes, bool]]:
         counter, chunk = counter + 1, following
 
 
-def _up_to(source: Source, size: int) -> bytes:
+def _up_to(source: Source, size: int) -> bytes | memoryview:
     content = source.read(size)
     if len(content) in (0, size):
         return content
@@ -169,7 +169,7 @@ def _exactly(source: Source, size: int) -> bytes:
     content = _up_to(source, size)
     if len(content) != size:
         raise DamagedError("its end is missing")
-    return content
+    return bytes(content)
 
 
 def _chunk_nonce(counter: int, last: bool) -> bytes:

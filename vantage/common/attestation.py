@@ -19,8 +19,17 @@ LEEWAY = timedelta(minutes=2)
 
 
 @dataclass(frozen=True)
+class SignedResult:
+    """How a run ended, in the words of its node, before its bytes were seen; only ``verify_statement`` builds it."""
+
+    statement: ResultStatement
+    node: str
+    organization: str
+
+
+@dataclass(frozen=True)
 class VerifiedResult:
-    """How a run ended, in the words of its node; only ``verify_result`` builds it."""
+    """How a run ended, in the words of its node; only ``verify_result`` and ``verify_bytes`` build it."""
 
     statement: ResultStatement
     node: str
@@ -62,10 +71,41 @@ def verify_result(
 ) -> VerifiedResult:
     """Verify that a result is what the node that was asked has signed for this order.
 
+    Args:
+        envelope: see ``verify_statement``, as for the others.
+        certify: see there.
+        order: see there.
+        run: see there.
+        organization: see there.
+        node: see there.
+        digest: see ``verify_bytes``.
+        asked: see ``verify_statement``.
+
+    Raises:
+        TrustError: RESULT_UNVERIFIED, with the check that failed.
+    """
+    signed = verify_statement(
+        envelope, certify, order=order, run=run, organization=organization, node=node, asked=asked
+    )
+    return verify_bytes(signed, digest)
+
+
+def verify_statement(
+    envelope: bytes,
+    certify: Certify,
+    *,
+    order: str,
+    run: str,
+    organization: str,
+    node: str,
+    asked: datetime,
+) -> SignedResult:
+    """Verify what can be verified of a result before its bytes are there.
+
     The checks, in order: (1) type, form, signature, and a chain that was valid when the run finished, (2) the schema,
     (3) the signer is the node that the statement names, of the organization that was asked, and the node itself if one
     was chosen, (4) it answers this order, and was not signed before that one was, (5) for this run, (6) outcome,
-    result and failure fit together, (7) the digest of the bytes that arrived, if any, is the one that was signed.
+    result and failure fit together. ``verify_bytes`` is the last one.
 
     Args:
         envelope: what the server delivers.
@@ -74,7 +114,6 @@ def verify_result(
         run: resource name of the run.
         organization: whom the order asks.
         node: which node it asks, or "".
-        digest: of the bytes as transported; None when there are none.
         asked: when the order was signed. Who has the key of a certificate that ended long ago could otherwise name a
             moment at which it counted.
 
@@ -106,11 +145,23 @@ def verify_result(
     succeeded = statement.outcome == "succeeded"
     if (statement.result is not None) != succeeded or (statement.failure is not None) == succeeded:
         raise _unverified("its outcome contradicts its content")
-    # (7)
-    signed_digest = statement.result.digest if statement.result is not None else None
-    if digest != signed_digest:
+    return SignedResult(statement, statement.node, signed.signer.organization)
+
+
+def verify_bytes(signed: SignedResult, digest: str | None) -> VerifiedResult:
+    """Verify (7) that the bytes of a result are those that its node has signed.
+
+    Args:
+        signed: all else was verified.
+        digest: of the bytes as transported; None when there are none.
+
+    Raises:
+        TrustError: RESULT_UNVERIFIED.
+    """
+    result = signed.statement.result
+    if digest != (result.digest if result is not None else None):
         raise _unverified("the bytes that arrived are not those that the node has signed")
-    return VerifiedResult(statement, statement.node, signed.signer.organization)
+    return VerifiedResult(signed.statement, signed.node, signed.organization)
 
 
 def verify_keys(envelope: bytes, certify: Certify, holder: str, at: datetime, *, seen_version: int = 0) -> VerifiedKeys:

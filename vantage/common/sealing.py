@@ -105,7 +105,7 @@ def unseal(payload: SealedPayload, identities: Sequence[str]) -> bytes:
     return target.getvalue()
 
 
-def unseal_stream(source: BinaryIO, target: BinaryIO, identities: Sequence[str]) -> None:
+def unseal_stream(source: age.Source, target: BinaryIO, identities: Sequence[str]) -> None:
     """Decrypt a stream; blocks, so call it off the event loop. What was written before an error must be thrown away.
 
     Raises:
@@ -129,7 +129,7 @@ class _Led:
         self._lead = lead
         self._source = source
 
-    def read(self, size: int) -> bytes:
+    def read(self, size: int) -> bytes | memoryview:
         if not self._lead:
             return self._source.read(size)
         lead, self._lead = self._lead, b""

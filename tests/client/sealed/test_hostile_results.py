@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -124,6 +126,25 @@ async def test_results_that_are_changed_are_refused(answered: Answered) -> None:
 
     await answered.refused(truncate, "not those that the node has signed")
     await answered.refused(lambda task: task.runs[0].ClearField("result"), "not those that the node has signed")
+
+
+async def test_what_does_not_open_while_it_arrives_is_refused_for_what_it_is_and_leaves_no_file(
+    answered: Answered, tmp_path: Path
+) -> None:
+    def alter(task: task_pb2.Task) -> None:
+        task.runs[0].result.inline = task.runs[0].result.inline[:-1] + b"x"
+
+    def seal_another(task: task_pb2.Task) -> None:
+        recipients = [sealing.recipient_of(each) for each in answered.network.files().open().identities]
+        task.runs[0].result.inline = sealing.seal(b'{"clara": 7}', recipients).content
+
+    for change in (alter, seal_another):
+        first, second = await answered.first(change, into=tmp_path)
+        assert first.failure is not None
+        assert (first.failure.reason, first.value) == ("RESULT_UNVERIFIED", None)
+        assert "not those that the node has signed" in first.failure.message
+        assert second.value == tmp_path / "hilda.json"
+        assert os.listdir(tmp_path) == ["hilda.json"]  # noqa: PTH208
 
 
 async def test_results_in_the_clear_are_refused(answered: Answered) -> None:

@@ -29,13 +29,13 @@ WAIT = timedelta(seconds=90)
 MARKERS = (b"pancreas-marker-1", b"answer-marker-2")
 
 
-async def reopened(network: SealedNetwork, hostile: HostileServer, task: str) -> Any:
+async def reopened(network: SealedNetwork, hostile: HostileServer, task: str, into: Path | None = None) -> Any:
     """The only answer of a task, or the reason why there is none, for a program that is started now."""
     keyring = network.files().open()
     identity = Identity(keyring, network.trust(keyring))
     async with AsyncClient(GrpcTransport(ServerAddress(hostile.address, tls=False)), identity=identity) as client:
         await client.auth.login("rosa", PASSWORD)
-        (result,) = await (await client.tasks.attach(task)).results()
+        (result,) = await (await client.tasks.attach(task)).results(into=into)
         return result.value if result.failure is None else result.failure.reason
 
 
@@ -236,18 +236,21 @@ async def test_a_request_id_attaches_also_from_another_program(
 
 
 async def test_old_answers_open_after_a_rotation_and_not_after_a_revocation(
-    client: AsyncClient, network: SealedNetwork, hostile: HostileServer
+    client: AsyncClient, network: SealedNetwork, hostile: HostileServer, tmp_path: Path
 ) -> None:
     task = await client.tasks.run(**ASK, organizations=["clara"])
     clara = network.nodes["clara"]
     await clara.succeed(await clara.take(), 1)
     await task.results(timeout=30)
+    into = tmp_path / "into"
+    into.mkdir()
     files = network.files()
     files.rotate()
     assert await reopened(network, hostile, task.name) == 1
     files.revoke(files.seal_keys()[1].recipient)
-    failure = await reopened(network, hostile, task.name)
-    assert failure == "SEAL_INVALID"
+    for where in (None, into):
+        assert await reopened(network, hostile, task.name, where) == "SEAL_INVALID"
+    assert not os.listdir(into)  # noqa: PTH208
 
 
 async def test_without_keys_tasks_are_neither_signed_nor_sealed(network: SealedNetwork, hostile: HostileServer) -> None:
