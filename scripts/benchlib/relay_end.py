@@ -101,7 +101,7 @@ async def run(end: End) -> dict[str, float]:
         link.accept(stream)
     result = await work(end, stream)
     if end.opens:
-        await link.close()
+        await link.close(5.0)
     await asyncio.gather(carrying, return_exceptions=True)
     return result
 

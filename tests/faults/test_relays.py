@@ -32,6 +32,7 @@ from vantage.server.relay.program import RelayConfig, initialize
 from vantage.server.relaying import ticket_issuer
 from vantage.testing.peer_network import PeerNetwork
 from vantage.testing.processes import Program
+from vantage.testing.proxy import Proxy
 from vantage.testing.relay import running_relay
 
 MIB = 1024 * 1024
@@ -88,6 +89,21 @@ async def with_relay_processes(directory: Path, number: int) -> AsyncIterator[tu
         )
 
 
+@asynccontextmanager
+async def through_proxy(directory: Path) -> AsyncIterator[tuple[PeerNetwork, Proxy]]:
+    """Two nodes whose way to the server a test cuts."""
+    async with AsyncExitStack() as stack:
+        proxies = []
+
+        async def way(address: str) -> str:
+            proxies.append(await stack.enter_async_context(Proxy.to(address)))
+            return proxies[0].address
+
+        running = PeerNetwork.running(directory, ["clara", "hilda"], tls=False, way=way)
+        network = await stack.enter_async_context(running)
+        yield network, proxies[0]
+
+
 async def transfer(mine: ByteStream, theirs: ByteStream, size: int, half_way: asyncio.Event) -> None:
     """Send bytes and check that all arrive as they were sent; says when half of them have."""
     sent, received = hashlib.sha256(), hashlib.sha256()
@@ -125,6 +141,38 @@ async def test_a_transfer_goes_on_when_its_relay_is_killed(tmp_path: Path) -> No
             await relays[1].start()
             async with asyncio.timeout(60):
                 await transferring
+
+
+@pytest.mark.parametrize("last", ["clara", "hilda"])
+async def test_what_a_run_said_last_arrives_when_its_connection_is_lost_at_its_end(tmp_path: Path, last: str) -> None:
+    async with through_proxy(tmp_path) as (network, proxy):
+        runs = await network.ask("clara", "hilda")
+        async with connected(runs["clara"], runs["hilda"], "hilda") as (mine, theirs):
+            says, hears = (mine, theirs) if last == "clara" else (theirs, mine)
+            proxy.black_out()
+            await says.write(b"the last")
+            await says.finish()
+            network.end(last)
+            proxy.cut()
+            proxy.let_through()
+            async with asyncio.timeout(40):
+                assert await read_exactly(hears, 8) == b"the last"
+                assert await hears.read() == b""
+
+
+async def test_a_run_that_listens_learns_that_its_peer_has_ended_without_a_word(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def leave(self: link.Link, _seconds: float) -> None:
+        self.fail(error(Reason.CANCELLED, "without a word"))
+
+    monkeypatch.setattr(link.Link, "close", leave)
+    async with PeerNetwork.running(tmp_path, ["clara", "hilda"]) as network:
+        runs = await network.ask("clara", "hilda")
+        async with connected(runs["clara"], runs["hilda"], "hilda") as (_mine, theirs):
+            network.end("clara")
+            async with asyncio.timeout(40):  # of the minute that a connection is given
+                assert await reason_of(theirs.read()) is Reason.PEER_ENDED
 
 
 @pytest.mark.usefixtures("short_patience")

@@ -49,6 +49,7 @@ class Relaying:
         self.directory = RelayDirectory(config.relays, self.pairs, issuer, data)
         self.broker = RelayBroker(commits, sessions, self.directory, issuer)
         sessions.on_relay_answer = self.broker.answered
+        sessions.on_end = self.broker.gone
         key = pki.read_key(data / KEY_FILE).public_key()
         self._verifier = TicketVerifier(EMBEDDED, {thumbprint(key): key}, clock)
 

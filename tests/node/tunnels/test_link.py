@@ -162,7 +162,7 @@ async def test_a_connection_may_break_at_every_message() -> None:
         there, back = await asyncio.gather(read_all(theirs), read_all(mine))
         assert (there, back) == (content, content[::-1])
         await asyncio.gather(*talking)
-        await pair.left.close()
+        await pair.left.close(60.0)
         await keeping
         # The farewell may find no connection: then the server tells that the run has ended.
         assert pair.right.problem is None or pair.right.problem.reason is Reason.PEER_ENDED
@@ -226,12 +226,53 @@ async def test_refusals_resets_and_the_end_of_a_run_reach_the_other_side() -> No
         await theirs.write(b"result")
         await finished_there.write(b"all")
         await finished_there.finish()
-        await pair.right.close()
+        await pair.right.close(60.0)
         assert await mine.read() == b"result"
         assert await reason_of(mine.read()) is Reason.PEER_ENDED
         # What was ended in order is read to its end.
         assert await read_all(finished) == b"all"
         assert await reason_of(pair.left.open("x", 1.0).opened) is Reason.PEER_ENDED
+
+
+async def test_what_was_said_last_arrives_over_another_connection() -> None:
+    pair = Pair()
+    one, other = wires()
+    async with asyncio.timeout(30):
+        async with pair.connected(one, other):
+            mine, theirs = await pair.open()
+            one.outgoing.spoil = lambda data: []
+            await mine.write(b"the last")
+            await mine.finish()
+            closing = asyncio.create_task(pair.left.close(3600.0))
+        assert not closing.done()
+        await asyncio.gather(pair.carry(), closing)
+        assert await read_all(theirs) == b"the last"
+    assert pair.right.problem is not None
+    assert pair.right.problem.reason is Reason.PEER_ENDED
+
+
+async def test_nobody_waits_to_say_farewell_alone() -> None:
+    pair = Pair()
+    async with pair.connected():
+        pass
+    async with asyncio.timeout(30):
+        await pair.left.close(3600.0)
+    assert pair.left.ended.is_set()
+    unmet = Pair()
+    unmet.left.open("x", 1.0)
+    async with asyncio.timeout(30):
+        await unmet.left.close(3600.0)
+
+
+async def test_a_run_that_ends_waits_for_nobody_longer_than_it_is_told() -> None:
+    pair = Pair()
+    one, other = wires()
+    async with pair.connected(one, other):
+        mine, _theirs = await pair.open()
+        one.outgoing.spoil = lambda data: []
+        await mine.write(b"the last")
+        await pair.left.close(0.05)  # connected to somebody who does not confirm
+    assert pair.left.ended.is_set()
 
 
 @pytest.mark.parametrize("field", ["pair", "job", "order", "image", "run", "peer_run"])

@@ -24,6 +24,7 @@ from vantage.common.rpc import error_from_rpc
 from vantage.server.config import ServerConfig
 from vantage.server.relay.directory import RelayDirectory, RelayEntry
 from vantage.server.relaying import ticket_issuer
+from vantage.server.services import relay_broker
 from vantage.testing.relay import running_relay
 from vantage.testing.scripted_node import ScriptedNode
 from vantage.testing.task_server import ROSA, Network, as_, request_id, spec
@@ -128,6 +129,18 @@ async def test_a_refusal_reaches_who_asks(network: Network) -> None:
             await asking
         problem = error_from_rpc(caught.value)
         assert (problem.reason, problem.message) == (expected, "not with us")
+
+
+async def test_an_answer_that_is_lost_with_its_session_is_not_waited_for(
+    network: Network, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(relay_broker, "ANSWER_SECONDS", 3600.0)
+    alpha, beta = await parties(network, ALPHA, BETA)
+    asking = alpha.open(beta.run)
+    await beta.node.wanted()
+    await beta.node.disconnect()
+    async with asyncio.timeout(30):
+        assert await reason_of(asking) is Reason.PEER_LOST
 
 
 async def test_only_runs_of_one_job_meet_and_only_for_who_holds_them(network: Network) -> None:

@@ -61,7 +61,7 @@ class OpeningKeeper:
         backoff = Backoff(base=0.1, cap=2.0)
         deadline = loop.time() + self._first_seconds
         seconds = self._first_seconds
-        while not self.link.ended.is_set() and not self.link.closing:
+        while not self.link.ended.is_set():
             try:
                 async with asyncio.timeout_at(deadline):
                     wire = await self._connect()
@@ -82,7 +82,7 @@ class OpeningKeeper:
                     backoff.reset()
                 seconds = self._settings.resume_seconds
                 deadline = loop.time() + seconds
-            if self.link.ended.is_set() or self.link.closing:
+            if self.link.ended.is_set():
                 return
             if not may_pass(problem):
                 self.link.fail(problem)

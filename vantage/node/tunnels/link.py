@@ -35,6 +35,7 @@ _ACK_BYTES = 512 * 1024
 _ACK_FRAMES = 64
 HELLO_SECONDS = 15.0
 FAREWELL_SECONDS = 5.0
+"""How long whoever was told that the link ends waits for the other side to close the connection."""
 BEAT_SECONDS = 10.0
 """How often something is sent when there is nothing to say."""
 SILENCE_SECONDS = 35.0
@@ -90,7 +91,6 @@ class Link:
         self.ended = asyncio.Event()
         self.problem: VantageError | None = None
         self.attached = asyncio.Event()
-        self.closing = False
         self.met = False
         self._budget = budget
         self._opening = opening
@@ -110,8 +110,8 @@ class Link:
         self._wake = asyncio.Event()
         self._room = asyncio.Event()
         self._room.set()
-        self._detached = asyncio.Event()
-        self._peer_said_bye = False
+        self._said_bye = self._peer_said_bye = False
+        self._progress = asyncio.Event()
 
     # For whoever uses the link.
 
@@ -143,18 +143,31 @@ class Link:
         self.post(frames.encode_object(Kind.REFUSED, channel.number, content))
         channel.fail(problem)
 
-    async def close(self) -> None:
-        """End the link in order: what was written before is sent if there is a connection."""
+    async def close(self, seconds: float) -> None:
+        """End the link in order: returns when the other side has what was written before, or does not want it.
+
+        A connection that is lost meanwhile is resumed for that. The farewell alone is not worth another connection: the
+        server tells the other side that the run has ended.
+
+        Args:
+            seconds: how long that may take.
+        """
         if self.ended.is_set():
             return
+        owed = self._confirmed + len(self._unconfirmed) + len(self._unsent)
         self.post(frames.encode(Kind.BYE))
-        self.closing = True
-        # The other side closes the connection when it has everything: closing it here could overtake the last words.
+        self._said_bye = True
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(FAREWELL_SECONDS):
-                while self.attached.is_set():
-                    await self._detached.wait()
+            async with asyncio.timeout(seconds):
+                while not self.ended.is_set() and self._owes(owed):
+                    self._progress.clear()
+                    await self._progress.wait()
         self.fail(error(Reason.CANCELLED, "the run has ended"))
+
+    def _owes(self, frames_before: int) -> bool:
+        if self.attached.is_set():
+            return bool(self._unsent or self._unconfirmed)
+        return self.met and self._confirmed < frames_before
 
     def fail(self, problem: VantageError) -> None:
         """Break everything on the link."""
@@ -168,12 +181,13 @@ class Link:
         self._room.set()
         self.ended.set()
         self._wake.set()
+        self._progress.set()
 
     # Carrier.
 
     def post(self, frame: bytes) -> None:
         """See ``Carrier``."""
-        if self.ended.is_set():
+        if self.ended.is_set() or self._said_bye:
             return
         self._unsent.append(frame)
         self._held += len(frame)
@@ -209,7 +223,6 @@ class Link:
         except BaseException:
             await wire.close()
             raise
-        self._detached.clear()
         self.attached.set()
         self._wake.set()
         writer = asyncio.create_task(self._write(wire), name="link writer")
@@ -223,7 +236,7 @@ class Link:
                     task.result()
         finally:
             self.attached.clear()
-            self._detached.set()
+            self._progress.set()
             # Closing the wire ends both; a write is never cancelled by itself, which would look like a fault.
             await wire.close()
             for task in tasks:
@@ -326,7 +339,7 @@ class Link:
                 if not batch:
                     break
                 await wire.send(b"".join(batch))
-            if self.ended.is_set():
+            if self.ended.is_set() and not self._peer_said_bye:
                 return
 
     async def _read(self, wire: Wire, decoder: frames.Decoder, pending: list[tuple[Kind, int, bytes]]) -> None:
@@ -341,7 +354,13 @@ class Link:
                 self._take(kind, channel, payload)
             if self._unacknowledged[0] >= _ACK_FRAMES or self._unacknowledged[1] >= _ACK_BYTES:
                 self._wake.set()
+        self._beat_due = True
         self.fail(error(Reason.PEER_ENDED, f"the run at {self.parties.peer_node} has ended"))
+        # It waits to hear that everything is here, and closes the connection then: closing it here could overtake that.
+        with contextlib.suppress(TimeoutError, VantageError):
+            async with asyncio.timeout(FAREWELL_SECONDS):
+                while await wire.receive():
+                    pass
 
     def _take(self, kind: Kind, number: int, payload: bytes) -> None:
         if kind is Kind.ACK:
@@ -394,6 +413,7 @@ class Link:
         for _ in range(received - self._confirmed):
             self._held -= len(self._unconfirmed.popleft())
         self._confirmed = received
+        self._progress.set()
         if self._held < MAX_HELD:
             self._room.set()
 

@@ -21,7 +21,7 @@ from vantage.node.outside import not_offered
 from vantage.node.tunnels import rules
 from vantage.node.tunnels.channel import Budget, Channel
 from vantage.node.tunnels.keepers import AnsweringKeeper, KeeperSettings, OpeningKeeper
-from vantage.node.tunnels.link import Link, Opening, Parties
+from vantage.node.tunnels.link import FAREWELL_SECONDS, Link, Opening, Parties
 from vantage.node.tunnels.wire import Wire
 
 log = logging.getLogger(__name__)
@@ -95,6 +95,7 @@ class RunPeers:
         self._incoming: dict[str, AnsweringKeeper] = {}
         self._listeners: dict[str, _Listener] = {}
         self._pending: dict[str, list[_Pending]] = {}
+        self._closing = False
 
     # Outside
 
@@ -164,6 +165,8 @@ class RunPeers:
         self._incoming = {pair: each for pair, each in self._incoming.items() if not each.link.ended.is_set()}
         keeper = self._incoming.get(offer.pair)
         if keeper is None:
+            if self._closing:
+                raise error(Reason.PEER_ENDED, "the run has ended")
             link = Link(
                 self._parties(offer.pair, offer.job, offer.peer_run, offer.peer_node), self._budget, self._opened
             )
@@ -179,20 +182,36 @@ class RunPeers:
             await wire.close()
             raise error(Reason.PEER_LOST, "the peer was offered twice at once")
         await keeper.carry(wire)
+        if not keeper.link.ended.is_set():
+            # Whether the peer comes back, only the server can tell: a run that has ended does not.
+            self._watch_peers()
+            self._leave_ended()
 
-    async def close(self) -> None:
-        """The run has ended: say so to every peer, and keep nothing."""
-        links = [link for link, _keeper in self._outgoing.values()] + [each.link for each in self._incoming.values()]
-        await asyncio.gather(*(link.close() for link in links))
-        for waiting in self._pending.values():
-            for each in waiting:
-                each.timer.cancel()
-        tasks = [keeper for _link, keeper in self._outgoing.values()]
-        if self._watcher is not None:
-            tasks.append(self._watcher)
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+    async def close(self, *, in_order: bool) -> None:
+        """The run has ended: say so to every peer, and keep nothing.
+
+        Args:
+            in_order: what it has written shall arrive, if a connection has to be resumed for that.
+        """
+        self._closing = True
+        seconds = self._connector.settings.resume_seconds if in_order else FAREWELL_SECONDS
+        try:
+            await asyncio.gather(*(link.close(seconds) for link in self._links()))
+        finally:
+            for link in self._links():
+                link.fail(error(Reason.CANCELLED, "the run has ended"))
+            for waiting in self._pending.values():
+                for each in waiting:
+                    each.timer.cancel()
+            tasks = [keeper for _link, keeper in self._outgoing.values()]
+            if self._watcher is not None:
+                tasks.append(self._watcher)
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _links(self) -> list[Link]:
+        return [link for link, _keeper in self._outgoing.values()] + [each.link for each in self._incoming.values()]
 
     # Dialling.
 
@@ -275,6 +294,9 @@ class RunPeers:
 
     def _opened(self, link: Link, opening: Opening) -> None:
         """See ``Link``: the other side opens a channel."""
+        if self._closing:
+            link.refuse(opening.channel, error(Reason.PEER_ENDED, f"the run at {self.context.organization} has ended"))
+            return
         try:
             self._check_room(0)
         except VantageError as problem:
@@ -322,8 +344,7 @@ class RunPeers:
         raise error(Reason.NOT_FOUND, "no such connection waits: it was taken already, or its listener has ended")
 
     def _check_room(self, more: int = 1) -> None:
-        links = [link for link, _keeper in self._outgoing.values()] + [each.link for each in self._incoming.values()]
-        if sum(link.channels for link in links) + more > self._connector.max_channels:
+        if sum(link.channels for link in self._links()) + more > self._connector.max_channels:
             raise error(
                 Reason.TOO_MANY_CHANNELS,
                 f"the run has {self._connector.max_channels} streams to peers, the node allows no more: close some, or "
@@ -334,13 +355,16 @@ class RunPeers:
 
     async def _current(self) -> broker_pb.WatchPeersResponse:
         """The latest snapshot; ``_changed`` is held."""
-        if self._watcher is None:
-            self._watcher = asyncio.create_task(self._watch(), name="peer watcher")
+        self._watch_peers()
         while self._snapshot is None:
             if self._problem is not None:
                 raise self._problem
             await self._changed.wait()
         return self._snapshot
+
+    def _watch_peers(self) -> None:
+        if self._watcher is None:
+            self._watcher = asyncio.create_task(self._watch(), name="peer watcher")
 
     async def _watch(self) -> None:
         backoff = Backoff(base=0.1, cap=5.0)
@@ -364,9 +388,12 @@ class RunPeers:
         async with self._changed:
             self._snapshot = snapshot
             self._changed.notify_all()
-        ended = {each.run for each in snapshot.peers if each.state == broker_pb.PEER_STATE_ENDED}
-        links = [link for link, _keeper in self._outgoing.values()] + [each.link for each in self._incoming.values()]
-        for link in links:
+        self._leave_ended()
+
+    def _leave_ended(self) -> None:
+        peers = () if self._snapshot is None else self._snapshot.peers
+        ended = {each.run for each in peers if each.state == broker_pb.PEER_STATE_ENDED}
+        for link in self._links():
             # While there is a connection the peer's own farewell comes over it, behind its last data.
             if link.parties.peer_run in ended and not link.attached.is_set():
                 link.fail(error(Reason.PEER_ENDED, f"the run at {link.parties.peer_node} has ended"))

@@ -93,11 +93,16 @@ class Tunnels:
         peers = self._runs[lease.lease_id] = RunPeers(lease, context, self)
         if (waited_for := self._begun.pop(lease.lease_id, None)) is not None and not waited_for.done():
             waited_for.set_result(peers)
+        in_order = False
         try:
             yield peers
+            in_order = True
         finally:
-            del self._runs[lease.lease_id]
-            await peers.close()
+            try:
+                await peers.close(in_order=in_order)
+            finally:
+                # Not before: a peer may have to come back for what the run has said last.
+                del self._runs[lease.lease_id]
 
     def offered(self, offer: node_pb.OpenRelay) -> None:
         """The server says that a run of another node wants to talk to one of this node's. Never waits."""

@@ -18,8 +18,8 @@ class RelayLimits(BaseModel):
     max_pairs_per_job: int = Field(default=1_000, ge=1)
     rate_per_pair: int = Field(default=0, ge=0)
     rate_per_job: int = Field(default=0, ge=0)
-    pair_seconds: float = Field(default=20.0, gt=0)
-    """How long one side waits for the other."""
+    pair_seconds: float = Field(default=10.0, gt=0)
+    """How long one side waits for the other, told at the same time; when it does not come, they try anew."""
     drain_seconds: float = Field(default=30.0, ge=0)
     """How long pairs may go on when the relay is asked to stop; nodes then continue over another relay."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncGenerator
+from dataclasses import dataclass
 from functools import partial
 from typing import Protocol
 
@@ -56,6 +57,15 @@ class Opened:
         self.job = job
 
 
+@dataclass(frozen=True)
+class _Offer:
+    """What a node was asked, and by whom."""
+
+    asker: str
+    node: str
+    answer: asyncio.Future[RelayAnswer]
+
+
 class RelayBroker:
     """The broker.
 
@@ -71,7 +81,7 @@ class RelayBroker:
         self._nodes = nodes
         self._relays = relays
         self._issuer = issuer
-        self._offers: dict[str, tuple[str, asyncio.Future[RelayAnswer]]] = {}
+        self._offers: dict[str, _Offer] = {}
         self._watchers: dict[str, set[asyncio.Event]] = {}
         self._closed = False
         commits.listen(self._on_changes)
@@ -88,7 +98,7 @@ class RelayBroker:
         asking = held(job, node.name, lease)
         assert job is not None  # noqa: S101  # held would have raised
         peer = reachable(job, asking, peer_run)
-        if sum(1 for asker, _ in self._offers.values() if asker == node.name) >= MAX_OFFERS:
+        if sum(1 for each in self._offers.values() if each.asker == node.name) >= MAX_OFFERS:
             raise error(Reason.RATE_LIMITED, f"{MAX_OFFERS} connections are being opened", retry_after_seconds="1")
         relay = self._relays.choose()
         # New for each attempt: a side that is late for one must not meet a side of the next.
@@ -113,9 +123,14 @@ class RelayBroker:
 
     def answered(self, answer: RelayAnswer) -> None:
         """A node has answered an offer; what nobody waits for any more is forgotten."""
-        _asker, future = self._offers.get(answer.offer, ("", None))
-        if future is not None and not future.done():
-            future.set_result(answer)
+        if (offer := self._offers.get(answer.offer)) is not None and not offer.answer.done():
+            offer.answer.set_result(answer)
+
+    def gone(self, node: str) -> None:
+        """A session of a node has ended, and with it what was asked and answered there."""
+        for offer in self._offers.values():
+            if offer.node == node and not offer.answer.done():
+                offer.answer.set_exception(error(Reason.PEER_LOST, f"{node} lost its connection to the server"))
 
     async def watch(self, node: NodePrincipal, lease: Lease) -> AsyncGenerator[tuple[str, tuple[Peer, ...]], None]:
         """The root and the runs of a run's job, again whenever one has changed, until the run has ended.
@@ -158,13 +173,13 @@ class RelayBroker:
         return await self._database.read(partial(job_store.job_of, name=lease.run))
 
     async def _ask(self, asker: str, node: str, message: OpenRelay) -> RelayAnswer:
-        future: asyncio.Future[RelayAnswer] = asyncio.get_running_loop().create_future()
-        self._offers[message.offer] = (asker, future)
+        answer: asyncio.Future[RelayAnswer] = asyncio.get_running_loop().create_future()
+        self._offers[message.offer] = _Offer(asker, node, answer)
         try:
             if not self._nodes.push(node, message):
                 raise error(Reason.PEER_LOST, f"{node} is not connected to the server")
             async with asyncio.timeout(ANSWER_SECONDS):
-                return await future
+                return await answer
         except TimeoutError:
             raise error(Reason.PEER_LOST, f"{node} did not answer within {ANSWER_SECONDS:g} s") from None
         finally:

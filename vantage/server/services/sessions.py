@@ -83,6 +83,7 @@ class Sessions:
         self.leases = Timers(clock, self._lose)
         self.on_attendance: Callable[[str], None] | None = None
         self.on_relay_answer: Callable[[RelayAnswer], None] | None = None
+        self.on_end: Callable[[str], None] | None = None
         self._commits = commits
         self._clock = clock
         self._bus = bus
@@ -272,6 +273,8 @@ class Sessions:
 
     async def _closed(self, session: NodeSession) -> None:
         node = session.node.name
+        if self.on_end is not None:
+            self.on_end(node)
         if self._open.get(node) is not session:
             return  # never opened, or fenced: the node belongs to the newer one
         del self._open[node]
