@@ -58,7 +58,7 @@ class Stream:
     """Bytes to a peer and from it. An asynchronous context manager, which closes it.
 
     Written bytes leave in order; many small writes leave together. ``write`` waits while the peer does not read.
-    Cancelling a ``read`` or ``write`` does not harm the stream.
+    Cancelling a ``read``, ``read_exactly`` or ``write`` does not harm the stream.
     """
 
     def __init__(self, call: RawCall) -> None:
@@ -122,17 +122,21 @@ class Stream:
             EOFError: the peer finished before.
             PeerError: the connection broke.
         """
-        parts, left = [], size
-        while left:
-            data = await self.read()
-            if not data:
-                raise EOFError(f"the peer finished {left} bytes too early")
-            if len(data) > left:
-                self._incoming.appendleft(data[left:])
-                self._ahead += len(data) - left
-                data = data[:left]
-            parts.append(data)
-            left -= len(data)
+        parts: list[bytes] = []
+        left = size
+        try:
+            while left:
+                data = await self.read()
+                if not data:
+                    raise EOFError(f"the peer finished {left} bytes too early")
+                if len(data) > left:
+                    self._put_back(data[left:])
+                    data = data[:left]
+                parts.append(data)
+                left -= len(data)
+        except asyncio.CancelledError:
+            self._put_back(*parts)
+            raise
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
     async def write(self, data: bytes) -> None:
@@ -185,6 +189,10 @@ class Stream:
 
     async def __aexit__(self, *_: object) -> None:
         await self.close()
+
+    def _put_back(self, *parts: bytes) -> None:
+        self._incoming.extendleft(reversed(parts))
+        self._ahead += sum(map(len, parts))
 
     async def _receive(self) -> None:
         try:
@@ -256,6 +264,8 @@ class Stream:
 class MessageChannel:
     """Whole messages over a stream: eight bytes of length, big-endian, then the message.
 
+    Cancelling a ``receive`` does not harm the stream: the next one gets the message.
+
     Args:
         stream: what carries them.
         max_size: largest message that is received.
@@ -264,6 +274,7 @@ class MessageChannel:
     def __init__(self, stream: Stream, max_size: int = DEFAULT_MAX_MESSAGE) -> None:
         self.stream = stream
         self._max_size = max_size
+        self._size: int | None = None  # of the message whose length has been read
 
     async def send(self, message: bytes) -> None:
         """Send a message.
@@ -282,15 +293,17 @@ class MessageChannel:
             EOFError: the peer finished in the middle of a message.
             PeerError: the connection broke, or the message is too large.
         """
-        first = await self.stream.read()
-        if not first:
-            return None
-        self.stream._incoming.appendleft(first)
-        self.stream._ahead += len(first)
-        (size,) = _LENGTH.unpack(await self.stream.read_exactly(_LENGTH.size))
-        if size > self._max_size:
-            raise PeerError(Reason.OUT_OF_RANGE, f"a message of {size} bytes, at most {self._max_size} are taken")
-        return await self.stream.read_exactly(size)
+        if self._size is None:
+            first = await self.stream.read()
+            if not first:
+                return None
+            self.stream._put_back(first)
+            (self._size,) = _LENGTH.unpack(await self.stream.read_exactly(_LENGTH.size))
+        if self._size > self._max_size:
+            raise PeerError(Reason.OUT_OF_RANGE, f"a message of {self._size} bytes, at most {self._max_size} are taken")
+        message = await self.stream.read_exactly(self._size)
+        self._size = None
+        return message
 
     async def send_table(self, table: pyarrow.Table | Any) -> None:
         """Send a ``pyarrow.Table`` or ``pandas.DataFrame`` as an Arrow stream."""

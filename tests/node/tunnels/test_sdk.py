@@ -70,6 +70,14 @@ async def test_streams_messages_and_tables(tmp_path: Path) -> None:
             assert (await channel.receive_table()).equals(table)
             await other.send_table(pd.DataFrame({"age": [1.5]}))
             assert (await channel.receive_table()).to_pydict() == {"age": [1.5]}
+            # Nor does it in the middle of a length or of a message.
+            for part in (bytes(5), b"\0\0\x06abc"):
+                await mine.write(part)
+                with pytest.raises(TimeoutError):
+                    async with asyncio.timeout(0.2):
+                        await other.receive()
+            async with asyncio.timeout(10):
+                await asyncio.gather(mine.write(b"def"), assert_receives(other, b"abcdef"))
             for number in range(1_000):
                 await channel.send(number.to_bytes(2, "big"))
             await channel.finish()
