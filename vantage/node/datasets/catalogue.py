@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Iterable
+from threading import Event
 
 from vantage.api.node.v1 import node_session_service_pb2 as pb
 from vantage.common.errors import VantageError
@@ -31,7 +32,11 @@ async def tables_of(asker: Asker, dataset: DatasetSection, *, count: bool) -> tu
         return ()
     if dataset.is_service:
         return await asker.tables(dataset, count=count)
-    return (await asyncio.to_thread(table_of, dataset, count=count),)
+    stopped = Event()
+    try:
+        return (await asyncio.to_thread(table_of, dataset, stopped, count=count),)
+    finally:
+        stopped.set()
 
 
 async def catalogue(asker: Asker, datasets: Iterable[DatasetSection]) -> list[pb.DatasetInfo]:

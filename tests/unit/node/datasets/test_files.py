@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import zipfile
 from pathlib import Path
+from threading import Event
 
+import openpyxl
 import pytest
 
 from vantage.common.errors import Reason, VantageError
+from vantage.node.datasets import catalogue
+from vantage.node.datasets.asking import Asker
+from vantage.node.datasets.contents import Table
 from vantage.node.datasets.files import table_of
 from vantage.node.datasets.sections import DatasetSection
 
@@ -31,6 +37,54 @@ def test_a_file_that_is_damaged_is_unreadable_and_nothing_worse(tmp_path: Path, 
     kind = {"csv": "csv", "parquet": "parquet"}.get(name.partition(".")[2], "excel")
     dataset = DatasetSection.model_validate({"name": "damaged", "format": kind, "path": tmp_path / name})
     with pytest.raises(VantageError) as caught:
-        table_of(dataset, count=True)
+        table_of(dataset, Event(), count=True)
     assert caught.value.reason is Reason.DATASET_UNREADABLE
     assert "Jansen" not in caught.value.message
+
+
+def filled(directory: Path, kind: str) -> DatasetSection:
+    """A file, or folder, with two rows."""
+    path = directory / kind
+    match kind:
+        case "csv":
+            path.write_text("age\n61\n74\n")
+        case "folder":
+            path.mkdir()
+            for each in "ab":
+                (path / each).touch()
+        case _:
+            book = openpyxl.Workbook()
+            for row in (("age", None, "name"), (61, 1.5, "Anna"), (74, 2.5, "Bo")):
+                book.active.append(row)
+            path = path.with_suffix(".xlsx")
+            book.save(path)
+    return DatasetSection.model_validate({"name": "two", "format": kind, "path": path})
+
+
+@pytest.mark.parametrize("kind", ["csv", "excel", "folder"])
+def test_rows_are_counted_when_they_are_asked_for_and_while_somebody_waits(tmp_path: Path, kind: str) -> None:
+    dataset, stopped = filled(tmp_path, kind), Event()
+    assert [table_of(dataset, stopped, count=count).rows for count in (True, False)] == [2, None]
+    stopped.set()
+    with pytest.raises(VantageError):
+        table_of(dataset, stopped, count=True)
+
+
+def test_a_column_of_a_sheet_without_a_name_does_not_shift_the_types(tmp_path: Path) -> None:
+    found = table_of(filled(tmp_path, "excel"), Event(), count=False)
+    assert found.columns == (("age", "int"), ("name", "str"))
+
+
+async def test_a_thread_that_counts_is_told_when_nobody_waits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    told = []
+
+    def slow(_dataset: DatasetSection, stopped: Event, *, count: bool) -> Table:
+        told.append(stopped.wait(10))
+        return Table("", (), None)
+
+    monkeypatch.setattr(catalogue, "table_of", slow)
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.05):
+            await catalogue.tables_of(Asker(1), filled(tmp_path, "csv"), count=True)
+    await asyncio.get_running_loop().shutdown_default_executor()
+    assert told == [True]
