@@ -99,9 +99,10 @@ async def test_what_an_algorithm_prints_or_says_stays_where_its_results_are_look
         assert "too few rows" not in completed.failure.message
         completed = await finish(session, assign("crash", "{}"))
         assert "secret value 42" not in completed.failure.message
-        await finish(session, assign("talk", '{"lines": 3}'))
+        await finish(session, assign("talk", '{"lines": 2.3}'))
         assert not any(each.HasField("log_lines") for each in session.received)
         assert not any(each.progress.message for each in session.received)
+        assert [each.progress.fraction for each in session.received if each.HasField("progress")][-1] == 0.87
 
 
 TYPED = "Application/JSON; patient=Jansen"

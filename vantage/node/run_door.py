@@ -145,6 +145,8 @@ class RunDoor:
         """See ``RunCallbacks``."""
         if self._policy.allow_progress:
             shown = message if self._messages_leave else ""
+            if self._context.terms.guarded:
+                fraction = round(fraction, 2)  # many digits are as good as a text
             self._reporter.news.progress(self._lease, fraction, shown)
 
     async def result(self, result: StoredResult) -> None:
