@@ -84,7 +84,9 @@ class Found:
 async def sign_image(
     registry: Registry, reference: ImageReference, key: ec.EllipticCurvePrivateKey, layout: Layout = Layout.CLASSIC
 ) -> bool:
-    """Add a signature to an image, beside those that it has; returns False when this key has signed it already.
+    """Add a signature to an image, beside those that it has; returns False when one by this key counts already.
+
+    One for another repository does not count (``counts_for``): who takes an image over signs it once more.
 
     Of two who sign at the same moment one may overwrite the other's signature, since a tag is read and written: not so
     with BUNDLE at a registry that has the referrers API.
@@ -106,7 +108,7 @@ async def sign_image(
         return await _sign_classic(registry, reference, key)
     found = Found([])
     await _read_referrers(registry, reference, signatures_only, found)
-    if any(each.is_about(reference) and each.is_by(key.public_key()) for each in found.statements):
+    if _has_signed(found, reference, key):
         return False
     await attach_statement(registry, reference, manifest, build_bundle(key, build_statement(reference)), SIGNATURE)
     return True
@@ -135,11 +137,10 @@ async def attach_statement(
 async def _sign_classic(registry: Registry, reference: ImageReference, key: ec.EllipticCurvePrivateKey) -> bool:
     tag = cosign.signature_tag(reference.digest)
     layers = _layers(await registry.manifest(tag))
-    for each in layers:
-        signature = _annotations(each).get(cosign.SIGNATURE_ANNOTATION, "")
-        content = await registry.blob(str(each.get("digest")), MAX_PAYLOAD)
-        if content is not None and cosign.is_signed_by(key.public_key(), content, signature):
-            return False
+    found = Found([])
+    await _read_classic(registry, layers, found)
+    if _has_signed(found, reference, key):
+        return False
     payload = cosign.build_payload(reference.repository, reference.digest)
     layer = {
         "mediaType": cosign.PAYLOAD_MEDIA_TYPE,
@@ -151,6 +152,16 @@ async def _sign_classic(registry: Registry, reference: ImageReference, key: ec.E
     document = {"schemaVersion": 2, "mediaType": _MANIFEST_TYPE, "config": config, "layers": [*layers, layer]}
     await registry.put_manifest(tag, document)
     return True
+
+
+def _has_signed(found: Found, reference: ImageReference, key: ec.EllipticCurvePrivateKey) -> bool:
+    return any(
+        each.predicate == SIGNATURE
+        and each.is_about(reference)
+        and counts_for(each.repositories(reference), reference.repository)
+        and each.is_by(key.public_key())
+        for each in found.statements
+    )
 
 
 async def read_statements(registry: Registry, reference: ImageReference, wanted: Wanted = signatures_only) -> Found:
@@ -166,15 +177,7 @@ async def read_statements(registry: Registry, reference: ImageReference, wanted:
         UnavailableError: REGISTRY_UNAVAILABLE.
     """
     found = Found([])
-    for layer in _layers(await registry.manifest(cosign.signature_tag(reference.digest)))[:MAX_SIGNATURES]:
-        signature = _annotations(layer).get(cosign.SIGNATURE_ANNOTATION)
-        if layer.get("mediaType") != cosign.PAYLOAD_MEDIA_TYPE or not isinstance(signature, str):
-            continue
-        if not found.has_room(layer.get("size"), MAX_PAYLOAD):
-            continue
-        content = await registry.blob(str(layer.get("digest")), MAX_PAYLOAD)
-        if content is not None:
-            found.add(Layout.CLASSIC, content, signature)
+    await _read_classic(registry, _layers(await registry.manifest(cosign.signature_tag(reference.digest))), found)
     await _read_referrers(registry, reference, wanted, found)
     for layer in _layers(await registry.manifest(cosign.attestation_tag(reference.digest)))[:MAX_SIGNATURES]:
         kind = _annotations(layer).get("predicateType")
@@ -186,6 +189,18 @@ async def read_statements(registry: Registry, reference: ImageReference, wanted:
         if content is not None:
             found.add(Layout.ENVELOPE, content)
     return found
+
+
+async def _read_classic(registry: Registry, layers: list[dict[str, Any]], found: Found) -> None:
+    for layer in layers[:MAX_SIGNATURES]:
+        signature = _annotations(layer).get(cosign.SIGNATURE_ANNOTATION)
+        if layer.get("mediaType") != cosign.PAYLOAD_MEDIA_TYPE or not isinstance(signature, str):
+            continue
+        if not found.has_room(layer.get("size"), MAX_PAYLOAD):
+            continue
+        content = await registry.blob(str(layer.get("digest")), MAX_PAYLOAD)
+        if content is not None:
+            found.add(Layout.CLASSIC, content, signature)
 
 
 async def _read_referrers(registry: Registry, reference: ImageReference, wanted: Wanted, found: Found) -> None:

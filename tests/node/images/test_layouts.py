@@ -8,10 +8,11 @@ import json
 import secrets
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 
 import pytest
 
-from vantage.common import image_signing, oci, pki
+from vantage.common import cosign, image_signing, oci, pki
 from vantage.common.errors import Reason, VantageError
 from vantage.common.image_signing import (
     MAX_ATTESTATION,
@@ -77,6 +78,31 @@ async def test_signatures_of_both_layouts_count_together_and_a_key_once(address:
         found = await read_statements(connection, image)
         assert [each.layout for each in found.statements] == [Layout.CLASSIC, Layout.BUNDLE, Layout.BUNDLE]
         assert found.unusable == 0
+
+
+@pytest.mark.parametrize("layout", [Layout.CLASSIC, Layout.BUNDLE])
+async def test_who_signed_an_image_elsewhere_signs_it_once_more(registry: Registry, layout: Layout) -> None:
+    image = await push_image(registry.address)
+    original = replace(image, path="algorithms/original")
+    async with connected(image) as connection:
+        assert await sign_image(connection, original, AUTHOR, layout)  # as it comes with a copy of the image
+        with pytest.raises(VantageError) as caught:
+            await verify_image(connection, image, KEYS)
+        assert caught.value.reason is Reason.IMAGE_SIGNED_ELSEWHERE
+        assert await sign_image(connection, image, AUTHOR, layout)
+        assert await verify_image(connection, image, KEYS) == ["author"]
+        assert not await sign_image(connection, image, AUTHOR, layout)
+
+
+async def test_signatures_of_another_image_are_in_nobodys_way(registry: Registry) -> None:
+    image, other = await push_image(registry.address), await push_image(registry.address)
+    async with connected(image) as connection:
+        await sign_image(connection, other, AUTHOR)
+        found = await connection.manifest(cosign.signature_tag(other.digest))
+        assert found is not None
+        await connection.put_manifest(cosign.signature_tag(image.digest), found[1])
+        assert await sign_image(connection, image, AUTHOR)
+        assert await verify_image(connection, image, KEYS) == ["author"]
 
 
 async def test_the_manifest_is_that_of_cosign(address: str) -> None:
