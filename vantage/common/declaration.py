@@ -133,6 +133,7 @@ def argument_problems(function: Function, arguments: Mapping[str, Any]) -> Itera
 
     Raises:
         RefusedError: IMAGE_DECLARATION_INVALID, the schema refers to what is not in it, or to itself for ever.
+        InvalidArgumentError: ARGUMENTS_INVALID, a number is none (NaN), or too large to be compared.
     """
     import jsonschema
     from referencing import Registry
@@ -144,6 +145,12 @@ def argument_problems(function: Function, arguments: Mapping[str, Any]) -> Itera
     except (Unresolvable, RecursionError):
         raise _invalid(
             f"the arguments of {function.name!r} refer ($ref) to something that is not in their schema, or in circles"
+        ) from None
+    except (ArithmeticError, ValueError) as problem:
+        raise error(
+            Reason.ARGUMENTS_INVALID,
+            f"the arguments of {function.name} cannot be compared with their schema ({type(problem).__name__}): give "
+            "ordinary numbers",
         ) from None
 
 
@@ -178,8 +185,8 @@ def _function(name: str, document: object) -> Function:
         raise _invalid(f"the function {name!r} needs 'arguments' (a JSON Schema) and 'data' (a list)")
     try:
         jsonschema.Draft202012Validator.check_schema(schema)
-    except SchemaError:
-        raise _invalid(f"the arguments of {name!r} are not a JSON Schema (draft 2020-12)") from None
+    except (SchemaError, RecursionError):
+        raise _invalid(f"the arguments of {name!r} are not a JSON Schema (draft 2020-12), or too deep") from None
     parameters = []
     for each in data:
         parameter = each.get("parameter") if isinstance(each, dict) else None

@@ -86,6 +86,22 @@ def test_nothing_is_fetched_that_a_schema_refers_to(tmp_path: Path, schema: Any)
     assert validate_arguments(local, {"n": 1}) == ["argument n: does not meet type 'string'"]
 
 
+@pytest.mark.parametrize("value", [10**400, float("nan")], ids=["large", "none"])
+def test_numbers_that_cannot_be_compared_are_refused(value: float) -> None:
+    with pytest.raises(VantageError, match="ordinary numbers") as caught:
+        validate_arguments(Function("f", arguments={"properties": {"n": {"multipleOf": 0.1}}}), {"n": value})
+    assert caught.value.reason is Reason.ARGUMENTS_INVALID
+
+
+def test_a_schema_too_deep_to_be_checked_is_refused() -> None:
+    schema: dict[str, Any] = {}
+    for _ in range(400):
+        schema = {"items": schema}
+    with pytest.raises(VantageError, match="too deep") as caught:
+        Declaration.parse({"schema": 1, "functions": {"f": {"arguments": schema}}})
+    assert caught.value.reason is Reason.IMAGE_DECLARATION_INVALID
+
+
 def test_problems_name_the_argument_never_the_value() -> None:
     assert validate_arguments(COUNT, {"n": 5}) == []
     assert validate_arguments(COUNT, {"n": 777}) == ["argument n: does not meet maximum 5"]
