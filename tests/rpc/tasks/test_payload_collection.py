@@ -103,6 +103,21 @@ async def test_after_a_restart_the_time_counts_from_theupload(network: Network, 
     assert await store.removed.get() == stored.name
 
 
+async def test_a_clock_that_is_set_back_delays_a_removal_and_prevents_none(network: Network, store: Watched) -> None:
+    back = timedelta(hours=3)
+    stored = await upload(network, b"abc")
+    await network.stop()
+    await network.start()  # what a former process left waits like what this one took
+    late = await upload(network, b"late")
+    network.clock.jump(-back)
+    network.advance(DEFAULT_GRACE)
+    await upload(network, b"other")  # written after the collection has looked
+    assert store.removed.empty()
+    network.advance(back)
+    async with asyncio.timeout(30):
+        assert {await store.removed.get() for _ in range(2)} == {stored.name, late.name}
+
+
 async def test_many_at_once_go_in_batches(network: Network, store: Watched, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(payload_collection, "BATCH", 2)
     names = {(await upload(network, bytes([number]))).name for number in range(5)}

@@ -49,7 +49,7 @@ class PayloadCollection:
         """Take up what a former process left, and collect from now on."""
         now = self._clock.now()
         for name, created, removing in await self._database.read(payload_store.unused):
-            self.timers.set(name, timedelta(0) if removing else created + self._grace - now)
+            self.timers.set(name, timedelta(0) if removing else self._rest(created, now))
         self._running = asyncio.create_task(self.timers.run(), name="payload collection")
 
     async def stop(self) -> None:
@@ -77,12 +77,21 @@ class PayloadCollection:
     async def _collect(self, due: Sequence[str]) -> None:
         # What is held now gets its next moment when it is let go.
         free = [name for name in due if name not in self._held]
-        before = self._clock.now() - self._grace
+        now = self._clock.now()
         for start in range(0, len(free), BATCH):
-            await self._remove(free[start : start + BATCH], before)
+            await self._remove(free[start : start + BATCH], now)
 
-    async def _remove(self, names: Sequence[str], before: datetime) -> None:
-        condemned = await self._database.write(partial(payload_store.condemn, names=names, before=before))
+    def _rest(self, created: datetime, now: datetime) -> timedelta:
+        """How long an upload is kept yet; never longer than the grace, whatever the clock said when it was made."""
+        return min(created + self._grace - now, self._grace)
+
+    async def _remove(self, names: Sequence[str], now: datetime) -> None:
+        before = now - self._grace
+        condemned, young = await self._database.write(partial(payload_store.condemn, names=names, before=before))
+        # Another process took it up again, or the time of day was set back since.
+        for name, created in young:
+            if name not in self._held:
+                self.timers.set(name, self._rest(created, now))
         for name in condemned:
             await self._store.remove(name)
         if condemned:

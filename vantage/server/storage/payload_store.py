@@ -107,10 +107,13 @@ def unused(connection: Connection) -> list[tuple[str, datetime, bool]]:
     return [(row.name, row.created, row.removing) for row in connection.execute(query)]
 
 
-def condemn(connection: Connection, names: Iterable[str], before: datetime) -> list[str]:
+def condemn(
+    connection: Connection, names: Iterable[str], before: datetime
+) -> tuple[list[str], list[tuple[str, datetime]]]:
     """Of these uploads, those to remove now: nobody can refer to them, read them or go on with them any more.
 
-    What a task refers to, and what was taken up or completed after a moment, stays.
+    What a task refers to, and what was taken up or completed after a moment, stays; the latter is named as well, with
+    that moment, unless a task refers to it.
     """
     wanted = payload.c.name.in_(sorted(names))
     connection.execute(
@@ -119,7 +122,11 @@ def condemn(connection: Connection, names: Iterable[str], before: datetime) -> l
         .values(removing=True, complete=False)
         .execution_options(synchronize_session=False)
     )
-    return list(connection.scalars(select(payload.c.name).where(wanted, payload.c.removing)))
+    query = select(payload.c.name, payload.c.created, payload.c.removing).where(
+        wanted, or_(_UNUSED, payload.c.removing)
+    )
+    rows = connection.execute(query).all()
+    return [row.name for row in rows if row.removing], [(row.name, row.created) for row in rows if not row.removing]
 
 
 def forget(connection: Connection, names: Iterable[str]) -> None:
