@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, TypeVar
 from vantage.common.errors import Reason, VantageError, error
 from vantage.node.datasets.contents import Rights, Table
 from vantage.node.datasets.sections import DatasetSection
+from vantage.node.datasets.values import wrong_defaults
 from vantage.node.door import Question
 from vantage.node.threads import to_its_end
 
@@ -119,10 +120,13 @@ def _written(dataset: DatasetSection, path: Path, fill: Callable[[TableFile], No
 def problems_of(datasets: Iterable[DatasetSection]) -> list[str]:
     """What is wrong with databases as they are written, found out without asking them.
 
-    A driver that is not there, a password that cannot be read, places in a query without a parameter or the reverse.
+    A driver that is not there, a password that cannot be read, places in a query without a parameter or the reverse, a
+    default out of bounds.
     """
     problems = []
     for dataset in datasets:
+        for name, query in dataset.queries.items():
+            problems += [f"dataset {dataset.name}: the query {name}: {each}" for each in wrong_defaults(query)]
         if dataset.is_service and dataset.format != "sparql":
             try:
                 found = _open(dataset).check()

@@ -45,6 +45,8 @@ class ParameterSection(Section):
             kind = date if self.type == "date" else int | float
             if not isinstance(self.minimum, kind) or not isinstance(self.maximum, kind):
                 raise ValueError(f"minimum and maximum must be of the type {self.type}")
+            if self.minimum > self.maximum:  # type: ignore[operator]  # both of one kind
+                raise ValueError("minimum must not be above maximum")
         elif self.minimum is not None or self.maximum is not None:
             raise ValueError("minimum and maximum go with integer, number and date")
         if (self.values is not None or self.max_length is not None) and self.type != "string":

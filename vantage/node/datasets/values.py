@@ -43,6 +43,16 @@ def check_values(name: str, query: QuerySection, given: Mapping[str, Any]) -> di
     return values
 
 
+def wrong_defaults(query: QuerySection) -> list[str]:
+    """What is wrong with the values that parameters take when nothing is said: else only who asks would learn it."""
+    return [
+        f"the default of {parameter} must be {_describe(section)}"
+        for parameter, section in query.parameters.items()
+        if section.default is not None
+        and ((value := _typed(section, section.default)) is None or not _within(section, value))
+    ]
+
+
 def _typed(section: ParameterSection, value: object) -> Value | None:
     """The value as its type; None when it is not of it."""
     try:

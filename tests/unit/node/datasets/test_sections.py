@@ -8,9 +8,10 @@ from pydantic import ValidationError
 
 from vantage.common.data_questions import split_references, take_questions
 from vantage.common.errors import Reason, VantageError
+from vantage.node.datasets.asking import problems_of
 from vantage.node.datasets.sections import DatasetSection, QuerySection
 from vantage.node.datasets.sparql import _column, fill
-from vantage.node.datasets.values import check_values
+from vantage.node.datasets.values import check_values, wrong_defaults
 
 CONNECTION = {"name": "r", "format": "postgresql", "url": "postgresql://reader@db/registry", "access": "connection"}
 QUERY = {"name": "r", "format": "sparql", "url": "https://db/sparql", "queries": {"all": "SELECT * {?s ?p ?o}"}}
@@ -53,6 +54,8 @@ def test_mistakes_are_said(change: dict[str, Any], says: str) -> None:
         {"type": "integer", "minimum": 1},
         {"type": "integer", "minimum": "a", "maximum": 2},
         {"type": "date", "minimum": 1, "maximum": 2},
+        {"type": "integer", "minimum": 2, "maximum": 1},
+        {"type": "date", "minimum": date(2021, 1, 1), "maximum": date(2020, 1, 1)},
         {"type": "string"},
         {"type": "string", "values": ["a"], "max_length": 3},
         {"type": "boolean", "minimum": 1, "maximum": 2},
@@ -62,6 +65,26 @@ def test_mistakes_are_said(change: dict[str, Any], says: str) -> None:
 def test_every_parameter_has_bounds(parameter: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):
         QuerySection.model_validate({"query": "SELECT :x", "parameters": {"x": parameter}})
+
+
+@pytest.mark.parametrize(
+    ("parameter", "says"),
+    [
+        ({"type": "integer", "minimum": 0, "maximum": 9, "default": 10}, "an integer from 0 to 9"),
+        ({"type": "string", "max_length": 3, "default": 10}, "a text of at most 3 characters"),
+        ({"type": "string", "values": ["a", "b"], "default": "c"}, "one of a, b"),
+        ({"type": "date", "minimum": date(2020, 1, 1), "maximum": date(2021, 1, 1), "default": "then"}, "a date"),
+        ({"type": "boolean", "default": "yes"}, "true or false"),
+    ],
+)
+def test_a_default_that_cannot_be_is_said_before_anybody_asks(parameter: dict[str, Any], says: str) -> None:
+    query = {"query": "SELECT ?s {?s ?p $x}", "parameters": {"x": parameter}}
+    (problem,) = problems_of([DatasetSection.model_validate(QUERY | {"queries": {"all": query}})])
+    assert f"dataset r: the query all: the default of x must be {says}" in problem
+
+
+def test_defaults_that_can_be_are_no_problem() -> None:
+    assert wrong_defaults(SECTION) == []
 
 
 SECTION = QuerySection.model_validate(
