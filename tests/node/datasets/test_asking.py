@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
+import socket
 import sqlite3
 import sys
 import threading
@@ -19,6 +21,7 @@ from tests.node.datasets.test_queries import TURTLE
 from vantage.node.datasets import asking
 from vantage.node.datasets.asking import Asker
 from vantage.node.datasets.sections import DatasetSection
+from vantage.node.datasets.sql import Sql
 from vantage.node.datasets.tables import TableFile
 from vantage.node.door import Question
 from vantage.testing.postgres import Postgres
@@ -76,6 +79,21 @@ async def test_rows_of_a_table_are_counted_whatever_its_name_is(tmp_path: Path) 
     asker = Asker(1)
     found = await asker.tables(dataset("SELECT 1", format="sql", url=f"sqlite:///{tmp_path}/some.db"), count=True)
     assert [(each.name, each.rows) for each in found] == [('select :a "%s"', 2)]
+    asker.close()
+
+
+@pytest.mark.postgresql
+@pytest.mark.parametrize(("said", "idle"), [("", 30), ("?keepalives_idle=7", 7)])
+async def test_a_database_that_is_gone_is_noticed(tmp_path: Path, postgres: Postgres, said: str, idle: int) -> None:
+    def after(sql: Sql) -> int:
+        with sql._connected(), socket.socket(fileno=os.dup(sql._connection.fileno())) as connection:
+            return connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE)
+
+    (tmp_path / "password").write_text(postgres.password)
+    url = f"postgresql://reader@127.0.0.1:{postgres.port}/registry{said}"
+    asker = Asker(1)
+    asked = dataset("SELECT 1", format="postgresql", url=url, password_file=tmp_path / "password")
+    assert await asker._sql(asked, after) == idle
     asker.close()
 
 

@@ -27,6 +27,8 @@ from vantage.node.datasets.values import Value
 BATCH = 10_000
 """Rows that are fetched and written at a time."""
 CONNECT_SECONDS = 10
+_KEEPALIVES = {"keepalives_idle": 30, "keepalives_interval": 10, "keepalives_count": 3}
+"""Of libpq, unless the url says otherwise: a database that is gone keeps a thread for a minute, not for two hours."""
 
 _TYPES: dict[str, pa.DataType] = {
     "bool": pa.bool_(),
@@ -196,6 +198,7 @@ class Sql:
         options: dict[str, Any] = {}
         if self._postgresql:
             arguments = {"connect_timeout": CONNECT_SECONDS, "application_name": "vantage"}
+            arguments |= {key: value for key, value in _KEEPALIVES.items() if key not in self._url.query}
             if limited:
                 arguments["options"] = (
                     f"-c default_transaction_read_only=on -c statement_timeout={self._dataset.timeout * 1000}"
