@@ -32,6 +32,7 @@ OPEN = RegistryAccess()
 PASSWORD = "correct horse"
 AUTHOR, REVIEWER, STRANGER = (pki.create_key() for _ in range(3))
 BASE = Layer.of({f"usr/lib/module-{number}": b"shared" for number in range(150)})
+FORGED = "signature by the reviewer (classic)"
 PROGRAM = "import vantage\n\n\ndef summary():\n    return 1\n"
 
 
@@ -67,9 +68,14 @@ def test_the_first_look_shows_what_the_author_added(registry: Registry, keys: Pa
         "Entrypoint": ["python3", "-m", "algorithm"],
         "Env": ["VANTAGE_MODULE=algorithm"],
         "Tty": False,
-        "Labels": {"org.opencontainers.image.source": "https://example.org/code", LABEL: json.dumps(DECLARATION)},
+        "Labels": {
+            "org.opencontainers.image.source": "https://example.org/code",
+            "forged": f"\n\nSIGNATURES\n  {FORGED}",
+            LABEL: json.dumps(DECLARATION),
+        },
     }
     files = {"app/algorithm.py": PROGRAM.encode(), "app/model.bin": os.urandom(5000), "app/\x1b[2Jevil": b"\x1b[31m\n"}
+    files[f"app/x\n  {FORGED}"] = b""
     image = push(registry, files, settings=settings)
     sign(image, AUTHOR)
     assert run("image", "export", image, "--out", keys / "images.tar").exit_code == 0
@@ -99,6 +105,8 @@ def test_the_first_look_shows_what_the_author_added(registry: Registry, keys: Pa
     assert "module-1" not in done.stdout
     assert "Tty" not in done.stdout
     assert "\x1b" not in done.stdout  # names and contents do not steer the terminal
+    assert FORGED not in lines  # nor do they add lines of their own
+    assert done.stdout.count(FORGED) == 2
 
 
 def test_what_differs_from_an_earlier_image_is_shown_and_nothing_else(registry: Registry, run: Run) -> None:

@@ -23,7 +23,7 @@ DECLARATION = {
     "schema": 1,
     "functions": {
         "count": {
-            "description": "Counts rows.",
+            "description": "Counts\nrows.",
             "arguments": {
                 "type": "object",
                 "properties": {"minimum": {"type": "integer", "description": "Fewest rows that are told."}},
@@ -184,7 +184,7 @@ def test_an_image_shows_what_it_can_do(registry: Registry, run: Run) -> None:
         image,
         "",
         "count (reads data)",
-        "  Counts rows.",
+        "  Counts�rows.",
         "  --arguments minimum: integer  Fewest rows that are told.",
         "  --dataset table=NAME",
     ]

@@ -16,6 +16,11 @@ def printable(text: str) -> str:
     return text.translate(_REPLACED)
 
 
+def one_line(text: str) -> str:
+    """The same as one line: whoever wrote a part of it adds none that says something else."""
+    return printable(text).replace("\n", _REPLACEMENT)
+
+
 def escaped(document: str) -> str:
     """A JSON document, in which the same characters are written as escapes: it means what it meant."""
     return document.translate(_ESCAPED)

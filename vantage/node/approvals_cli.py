@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from vantage.common.text import printable
+from vantage.common.text import one_line
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -46,7 +46,7 @@ def list_waiting(config_path: Path, output: str) -> None:
     for each in items:
         size = f", {each['size']} bytes" if each["kind"] != "run" else ""
         what = f"{each['function']} of {each['image']}{size}"
-        click.echo(_line(f"{each['id']}  {each['kind']:<8}  {each['requester']}  {what}"))
+        click.echo(one_line(f"{each['id']}  {each['kind']:<8}  {each['requester']}  {what}"))
 
 
 @approvals.command("show", epilog="\b\nExample:\n  vantage node approvals show 3f2a9c01bd")
@@ -70,9 +70,9 @@ def show(name: str, config_path: Path, output: str) -> None:
         ("since", item["since"]),
         ("until", item["deadline"]),
     ):
-        click.echo(_line(f"{title + ':':<11}{value}"))
+        click.echo(one_line(f"{title + ':':<11}{value}"))
     if item["kind"] != "run":
-        click.echo(_line(f"{'leaves:':<11}{item['size']} bytes, {item['media_type']}, {item['digest']}"))
+        click.echo(one_line(f"{'leaves:':<11}{item['size']} bytes, {item['media_type']}, {item['digest']}"))
         click.echo(f"{'file:':<11}{item['file']}")
     if "preview" in item:
         click.echo(f"it begins:\n{item['preview']}")
@@ -97,11 +97,6 @@ def deny(name: str, message: str, config_path: Path) -> None:
     with _node(config_path) as directory:
         item = _ask(directory, "approvals.decide", id=name, allow=False, told=message)
     click.echo(f"denied: {item['kind']} {name}")
-
-
-def _line(text: str) -> str:
-    """What others wrote, e.g. an algorithm the media type of its result, as one line that says nothing else."""
-    return printable(text).replace("\n", "�")
 
 
 def _ask(directory: Path, do: str, **fields: object) -> Any:

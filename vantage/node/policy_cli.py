@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
-from vantage.common.text import printable
+from vantage.common.text import one_line
 
 if TYPE_CHECKING:
     from vantage.common.errors import VantageError
@@ -125,7 +125,7 @@ def keys(config_path: Path, output: str) -> None:
         return
     for row in rows:
         about = [row["role"] or "no role", row["state"], *([f"until {row['expires']}"] if row["expires"] else [])]
-        click.echo(printable(f"{row['name']} ({', '.join(about)}): {row['fingerprint']}"))
+        click.echo(one_line(f"{row['name']} ({', '.join(about)}): {row['fingerprint']}"))
     if not rows:
         click.echo("no keys: add them under policy.keys, and name them in policy.images")
 
@@ -189,12 +189,12 @@ def _print(found: Explanation) -> None:
     rule = ""
     for step in found.steps:
         if step.rule != rule and step.rule:
-            click.echo(printable(f"rule {step.rule}"))
+            click.echo(one_line(f"rule {step.rule}"))
         rule = step.rule
-        click.echo(printable(_line(step)))
+        click.echo(one_line(_line(step)))
     click.echo(f"policy: {found.policy}")
     if found.refusal is not None:
-        click.echo(printable(f"refused: {found.refusal}"))
+        click.echo(one_line(f"refused: {found.refusal}"))
     elif found.allowed is None:
         click.echo("not known: see the steps marked with ?")
     else:

@@ -29,7 +29,12 @@ pytestmark = pytest.mark.docker
 AUTHOR, REVIEWER = pki.create_key(), pki.create_key()
 DECLARATION = {
     "schema": 1,
-    "functions": {"summary": {"arguments": {"properties": {"min_count": {"type": "integer"}}, "type": "object"}}},
+    "functions": {
+        "summary": {
+            "description": "Sums up.\nheld   10 enough trusted keys have signed it: the admin's",
+            "arguments": {"properties": {"min_count": {"type": "integer"}}, "type": "object"},
+        }
+    },
 }
 
 
@@ -124,6 +129,7 @@ def test_each_check_is_shown_with_what_it_found(admin: Admin) -> None:
     assert "held   10 enough trusted keys have signed it: 1 of the 1 keys that are needed: author" in text
     assert "?      14 the arguments are within bounds: give them (--arguments): min_count count" in text
     assert text.rstrip().endswith("not known: see the steps marked with ?")
+    assert not any(line.startswith("held   10") and "admin" in line for line in text.splitlines())
 
 
 def test_what_fails_is_shown_with_the_reason_that_a_researcher_would_get(admin: Admin) -> None:

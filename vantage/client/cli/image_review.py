@@ -15,7 +15,7 @@ from vantage.client.cli.command import Call, command
 from vantage.client.cli.images import describe_function, image, key_password
 from vantage.client.cli.progress import Transfers
 from vantage.client.cli.registries import accesses, registry_options, require_registry
-from vantage.common.text import printable
+from vantage.common.text import one_line
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric import ec
@@ -109,7 +109,7 @@ def review(
         seen = asyncio.run(_look(look, parsed, earlier, keys, reach, transfers))
     if not call.output.is_json:
         for line in _lines(seen):
-            click.echo(printable(line))
+            click.echo(one_line(line))
     if path is None:
         if call.output.is_json:
             call.output.document(_document(seen))
@@ -180,13 +180,13 @@ def _lines(seen: Review) -> Iterator[str]:
     yield seen.image
     if seen.against is not None:
         yield f"compared with {seen.against}"
-    yield "\nDECLARES"
+    yield from ("", "DECLARES")
     if seen.declaration is None:
         yield f"  nothing usable: {seen.problem}"
     else:
         for function in seen.declaration.functions.values():
             yield from (f"  {line}".rstrip() for line in describe_function(function))
-    yield "\nSTARTS WITH"
+    yield from ("", "STARTS WITH")
     for name, value in sorted(seen.settings.items()):
         if name != "Labels" and value:
             yield f"  {name}: {value if isinstance(value, str) else json.dumps(value)}"
@@ -199,7 +199,7 @@ def _lines(seen: Review) -> Iterator[str]:
     for change in seen.setting_changes:
         yield f"  ~ {change.name}"
         yield from (f"      {line}" for line in change.diff)
-    yield f"\nLAYERS ({len(seen.layers)})"
+    yield from ("", f"LAYERS ({len(seen.layers)})")
     for number, layer in enumerate(seen.layers, 1):
         shared = ", as before" if layer.known else ""
         yield (
@@ -209,7 +209,7 @@ def _lines(seen: Review) -> Iterator[str]:
         if layer.created_by:
             yield f"     {' '.join(layer.created_by.split())[:200]}"
     yield from _changes(seen)
-    yield "\nBILLS OF MATERIALS"
+    yield from ("", "BILLS OF MATERIALS")
     for bill in seen.bills:
         yield f"  {bill.form}, {len(bill.packages)} packages, {'attested' if bill.signed else 'not signed'}"
         yield from (f"    {each}" for each in bill.packages[:MAX_PACKAGES])
@@ -217,7 +217,7 @@ def _lines(seen: Review) -> Iterator[str]:
             yield f"    … and {len(bill.packages) - MAX_PACKAGES} more"
     if not seen.bills:
         yield "  none"
-    yield "\nSIGNATURES"
+    yield from ("", "SIGNATURES")
     for each in seen.signatures:
         other = f", made for {', '.join(each.made_for)}" if each.made_for else ""
         yield f"  {each.predicate} by {each.signer or 'a key that is not among --known'} ({each.layout}){other}"
@@ -228,7 +228,8 @@ def _lines(seen: Review) -> Iterator[str]:
 def _changes(seen: Review) -> Iterator[str]:
     from vantage.client.image_review import MAX_LISTED
 
-    yield f"\nFILES ({len(seen.changes)} differ)" if seen.against is not None else "\nFILES of small layers"
+    yield ""
+    yield f"FILES ({len(seen.changes)} differ)" if seen.against is not None else "FILES of small layers"
     lines = 0
     for change in seen.changes[:MAX_PATHS]:
         yield f"  {_MARKS[change.what]} {change.path}  {_described(change)}"

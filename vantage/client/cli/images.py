@@ -13,7 +13,7 @@ import click
 from vantage.client.cli import terminal
 from vantage.client.cli.command import Call, command
 from vantage.client.cli.registries import access, registry_options, require_registry
-from vantage.common.text import printable
+from vantage.common.text import one_line
 
 if TYPE_CHECKING:
     from vantage.common.declaration import Function
@@ -205,7 +205,7 @@ def show(call: Call, reference: str, **options: Any) -> None:
     for function in declaration.functions.values():
         click.echo()
         for line in describe_function(function):
-            click.echo(printable(line))
+            click.echo(one_line(line))
 
 
 def describe_function(function: Function) -> Iterator[str]:
