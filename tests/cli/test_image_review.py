@@ -116,6 +116,9 @@ def test_what_differs_from_an_earlier_image_is_shown_and_nothing_else(registry: 
         info = tarfile.TarInfo("usr/lib/module-7")
         info.size, info.mode = 6, 0o4755
         archive.addfile(info, io.BytesIO(b"shared"))
+        info = tarfile.TarInfo("usr/lib/linked")
+        info.type, info.linkname, info.mode = tarfile.LNKTYPE, "usr/lib/module-7", 0o4755
+        archive.addfile(info)
     declaration = {"schema": 1, "functions": {**DECLARATION["functions"], "dump": {"arguments": {"type": "object"}}}}  # type: ignore[dict-item]
     new = push(
         registry,
@@ -132,16 +135,18 @@ def test_what_differs_from_an_earlier_image_is_shown_and_nothing_else(registry: 
         ("changed", "/app/algorithm.py"),
         ("removed", "/app/gone"),
         ("added", "/app/new"),
+        ("added", "/usr/lib/linked"),
         ("changed", "/usr/lib/module-7"),
     ]
     assert seen["changes"][0]["diff"][-2:] == ["-    return 1", "+    return 2"]
     assert [each["known"] for each in seen["layers"]] == [True, False, False]
-    assert [each["files"] for each in seen["layers"]] == [150, 3, 1]
+    assert [each["files"] for each in seen["layers"]] == [150, 3, 2]
     changed = {each["name"]: each["diff"] for each in seen["setting_changes"]}
     assert list(changed) == ["User", "label org.vantage.declaration"]
     assert any('"dump"' in line for line in changed["label org.vantage.declaration"])
     text = run("image", "review", new, "--against", old).stdout
     assert "~ /usr/lib/module-7  file 0644 0:0 6 bytes -> file 4755 0:0 SET-USER-ID 6 bytes" in text
+    assert "+ /usr/lib/linked  hard link 4755 0:0 SET-USER-ID to usr/lib/module-7" in text
     assert "module-8" not in text
     assert "-    return 1" in text
     # Another repository by its whole name, e.g. that of the base image.
