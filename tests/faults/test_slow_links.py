@@ -19,7 +19,7 @@ LINE = 4e6
 SIZE = 3 * MIB
 """Takes 6.3 seconds."""
 HEARTBEAT = 1
-DELAY = 1.5
+DELAY = 3.0
 """Seconds that a heartbeat or a cancel may be late; behind the payload it would be six."""
 
 

@@ -170,7 +170,7 @@ async def test_nothing_waits_longer_than_its_task(station: Station) -> None:
     demand(station, "every_result")
     async with station.running():
         session = await station.session()
-        send(session, assign("echo", '{"value": 1}', seconds=1.5))
+        send(session, assign("echo", '{"value": 1}', seconds=4))
         name = await asked(station)
         await session.receive("accepted")
         await session.receive("started")

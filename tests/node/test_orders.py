@@ -284,9 +284,9 @@ def again(message: pb.Assign, seconds: float = 600) -> pb.Assign:
 
 
 async def test_a_run_whose_time_ended_is_not_run_again(station: Station, asker: Asker) -> None:
-    first = asker.ask("hold", '{"gate": "a"}', seconds=1)
     async with station.running():
         session = await station.session()
+        first = asker.ask("hold", '{"gate": "a"}', seconds=3)
         send(session, first)
         for kind in ("accepted", "started"):
             await session.receive(kind)

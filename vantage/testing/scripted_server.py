@@ -36,7 +36,7 @@ from vantage.server.rpc.sync_sessions import SyncSessions
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
-TIMEOUT = 20.0
+TIMEOUT = 60.0
 """Seconds after which waiting for the node is a failure of the test."""
 AUDIENCE = "vantage-scripted"
 _LOSSY = ("heartbeat", "progress", "log_lines")

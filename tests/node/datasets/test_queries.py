@@ -92,14 +92,15 @@ async def test_what_is_not_offered_or_out_of_bounds_is_refused_before_anything_r
 async def test_limits_hold_and_nothing_of_the_data_is_in_an_error(
     reading: Station, postgres: Postgres, caplog: pytest.LogCaptureFixture
 ) -> None:
-    offer(reading, postgres, access="query", queries=QUERIES, timeout=1)
+    offer(reading, postgres, access="query", queries=QUERIES)
+    offer(reading, postgres, access="query", queries=QUERIES, name="hurried", timeout=1)
     offer(reading, postgres, access="query", queries=QUERIES, name="rows", max_rows=24_999)
     offer(reading, postgres, access="query", queries=QUERIES, name="bytes", max_bytes=1_000)
     offer(reading, postgres, role="writer", access="query", queries=QUERIES, name="writer")
     async with reading.running():
         session = await reading.session()
         for name, query, reason in (
-            ("registry", "slow", "DATASET_UNAVAILABLE"),
+            ("hurried", "slow", "DATASET_UNAVAILABLE"),
             ("rows", "everybody", "DATASET_TOO_LARGE"),
             ("bytes", "everybody", "DATASET_TOO_LARGE"),
             ("writer", "writes", "DATASET_UNAVAILABLE"),

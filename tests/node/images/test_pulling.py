@@ -138,7 +138,7 @@ async def test_only_layers_that_the_engine_lacks_are_fetched_and_images_have_a_n
     await place.puller().fetch(await verified(first), quiet)
     proxy.allowance = 3 * MEBIBYTE  # enough for one layer on a connection, and not for two
     image = await verified(through)
-    await place.puller(patience=1).fetch(image, quiet)
+    await place.puller(patience=3).fetch(image, quiet)
     assert proxy.connections <= 3
     # With a name it is not dangling: whoever tidies up leaves it.
     tag = f"{through.repository}:{second.digest.replace(':', '-')}"
@@ -178,7 +178,7 @@ async def test_an_image_whose_layers_are_too_large_is_not_even_downloaded(place:
     reference = await place.push(Layer.of({"noise": os.urandom(5 * MEBIBYTE)}))
     image = await verified(ImageReference(proxy.address, reference.path, reference.digest))
     proxy.allowance = MEBIBYTE
-    problem = await refusal(place.puller(limit=4 * MEBIBYTE, patience=1), image)
+    problem = await refusal(place.puller(limit=4 * MEBIBYTE, patience=10), image)
     assert problem.reason is Reason.IMAGE_TOO_LARGE
 
 
@@ -187,7 +187,7 @@ async def test_a_registry_that_falls_silent_is_given_up_and_keeps_nobody_waiting
     silent = await verified(ImageReference(proxy.address, reference.path, reference.digest))
     other = await verified(await place.push())
     proxy.allowance = 100_000
-    puller = place.puller(patience=2)
+    puller = place.puller(patience=3)
     waiting = [asyncio.create_task(refusal(puller, silent)) for _ in range(8)]
     await puller.fetch(other, quiet)
     assert not any(each.done() for each in waiting)

@@ -223,7 +223,7 @@ async def test_a_fault_while_copying_does_not_end_the_writer(
     monkeypatch.setattr(audit_service, "_RETRY", 0)
     monkeypatch.setattr(audit._log, "append_all", faulty)
     await hospitals.add_organization("karla")
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         await copied.wait()
     assert failed
 

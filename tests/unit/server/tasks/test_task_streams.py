@@ -36,7 +36,7 @@ async def test_who_asks_nonsense_and_does_not_read_fills_no_memory() -> None:
 
     rosa = UserPrincipal("users/rosa", None, frozenset(), "session", frozenset())
     stream = TaskStream(cast(Tasks, _NoTasks()), rosa, incoming())
-    async with asyncio.timeout(10), aclosing(stream.answers()) as answers:
+    async with asyncio.timeout(30), aclosing(stream.answers()) as answers:
         found = [await anext(answers)]
         assert taken <= MAX_OPEN
         found += [each async for each in answers]
