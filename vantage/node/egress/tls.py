@@ -14,38 +14,48 @@ class NotTlsError(Exception):
     """The bytes are not the beginning of a TLS connection."""
 
 
-def server_name(data: bytes) -> tuple[bool, str | None]:
-    """Which server name a ClientHello asks for: read by OpenSSL, as the server would.
+class ClientHello:
+    """The first message of a TLS connection, taken as it arrives: read by OpenSSL, as the server would.
 
     What is inside an encrypted ClientHello is not seen: the outer name counts.
 
-    Returns:
-        Whether the ClientHello is complete, and the name in it, if it has one.
-
-    Raises:
-        NotTlsError: it is none.
+    Attributes:
+        complete: whether all of it was taken.
+        name: of the server that it asks for, if it has one.
     """
-    names: list[str | None] = []
 
-    def seen(_connection: object, name: str | None, _context: object) -> int:
-        names.append(name)
+    def __init__(self) -> None:
+        self.complete = False
+        self.name: str | None = None
+        self._other = False
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        # What the two sides agree on is theirs: nothing is refused here for being old.
+        context.minimum_version = ssl.TLSVersion.MINIMUM_SUPPORTED
+        context.sni_callback = self._seen
+        self._incoming = ssl.MemoryBIO()
+        self._connection = context.wrap_bio(self._incoming, ssl.MemoryBIO(), server_side=True)
+
+    def take(self, data: bytes) -> None:
+        """Take what follows.
+
+        Raises:
+            NotTlsError: it is none.
+        """
+        if self._other:  # whatever OpenSSL thinks of what comes later
+            raise NotTlsError
+        self._incoming.write(data)
+        try:
+            self._connection.do_handshake()
+        except ssl.SSLWantReadError:
+            return
+        except ssl.SSLError:
+            if not self.complete:
+                self._other = True
+                raise NotTlsError from None
+
+    def _seen(self, _connection: object, name: str | None, _context: object) -> int:
+        self.complete, self.name = True, name
         return ssl.ALERT_DESCRIPTION_UNRECOGNIZED_NAME  # the handshake ends here
-
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    # What the two sides agree on is theirs: nothing is refused here for being old.
-    context.minimum_version = ssl.TLSVersion.MINIMUM_SUPPORTED
-    context.sni_callback = seen
-    incoming = ssl.MemoryBIO()
-    incoming.write(data)
-    connection = context.wrap_bio(incoming, ssl.MemoryBIO(), server_side=True)
-    try:
-        connection.do_handshake()
-    except ssl.SSLWantReadError:
-        return False, None
-    except ssl.SSLError:
-        if not names:
-            raise NotTlsError from None
-    return True, names[0] if names else None
 
 
 class NamedTls:
@@ -59,8 +69,8 @@ class NamedTls:
     def __init__(self, stream: ByteStream, name: str) -> None:
         self._stream = stream
         self._name = name
-        self._held = b""
-        self._checked = False
+        self._held = bytearray()
+        self._hello: ClientHello | None = ClientHello()
 
     async def read(self) -> bytes:
         """See ``ByteStream``."""
@@ -72,22 +82,22 @@ class NamedTls:
         Raises:
             VantageError: EGRESS_REFUSED.
         """
-        if self._checked:
+        if self._hello is None:
             await self._stream.write(data)
             return
         self._held += data
         try:
-            complete, found = server_name(self._held)
+            self._hello.take(data)
         except NotTlsError:
             raise self._refusal("what is sent is not TLS") from None
-        if not complete:
+        if not self._hello.complete:
             if len(self._held) > MAX_HELLO:
                 raise self._refusal("its first message is too long")
             return
-        if (found or "").lower() != self._name:
+        if (self._hello.name or "").lower() != self._name:
             raise self._refusal("the connection asks for another server name, or for none")
-        self._checked = True
-        held, self._held = self._held, b""
+        self._hello = None
+        held, self._held = bytes(self._held), bytearray()
         await self._stream.write(held)
 
     async def finish(self) -> None:
@@ -96,7 +106,7 @@ class NamedTls:
         Raises:
             VantageError: EGRESS_REFUSED.
         """
-        if not self._checked:
+        if self._hello is not None:
             raise self._refusal("it ended before a TLS connection began")
         await self._stream.finish()
 

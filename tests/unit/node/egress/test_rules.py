@@ -9,7 +9,7 @@ from vantage.common.errors import Reason, VantageError
 from vantage.common.hosts import join_host, normal_host, split_host
 from vantage.node.egress.rules import check_addresses, is_public
 from vantage.node.egress.sections import EgressRule
-from vantage.node.egress.tls import NotTlsError, server_name
+from vantage.node.egress.tls import ClientHello, NotTlsError
 
 
 @pytest.mark.parametrize(
@@ -78,11 +78,26 @@ def hello(name: str | None) -> bytes:
     return outgoing.read()
 
 
+def taken(*parts: bytes) -> ClientHello:
+    found = ClientHello()
+    for part in parts:
+        assert not found.complete
+        found.take(part)
+    return found
+
+
 def test_the_server_name_is_read_from_the_first_bytes() -> None:
     whole = hello("api.example.org")
-    assert server_name(whole) == (True, "api.example.org")
-    assert all(server_name(whole[:size]) == (False, None) for size in range(len(whole)))
-    assert server_name(hello(None)) == (True, None)
+    for parts in ([whole], [whole[:1], whole[1:]], [bytes([each]) for each in whole], [whole + b"more"]):
+        found = taken(*parts)
+        assert (found.complete, found.name) == (True, "api.example.org")
+    assert not taken(whole[:-1]).complete
+    unnamed = taken(hello(None))
+    assert (unnamed.complete, unnamed.name) == (True, None)
     for other in (b"GET / HTTP/1.1\r\n\r\n", b"SSH-2.0-x\r\n", bytes(100)):
-        with pytest.raises(NotTlsError):
-            server_name(other)
+        found = ClientHello()
+        for part in (other, whole):  # what comes later mends nothing
+            with pytest.raises(NotTlsError):
+                found.take(part)
+    with pytest.raises(NotTlsError):
+        taken(whole[:10], b"GET / HTTP/1.1\r\n\r\n" * 100)
