@@ -6,8 +6,9 @@ imported only where something is checked: an algorithm that starts in a containe
 
 from __future__ import annotations
 
+import functools
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,7 @@ from vantage.common.hosts import join_host, split_host
 
 if TYPE_CHECKING:
     from jsonschema import ValidationError
+    from jsonschema.protocols import Validator
 
 SCHEMA_VERSION = 1
 LABEL = "org.vantage.declaration"
@@ -126,31 +128,54 @@ class Declaration:
         return found
 
 
+def argument_validator(schema: Mapping[str, Any]) -> Validator:
+    """Checks arguments by a JSON Schema (draft 2020-12).
+
+    Nothing that the schema refers to is fetched: it is a stranger's, and this is a node or a researcher's computer.
+    What is no number (NaN, which parsers of JSON take) is within no bounds: every comparison with it is false.
+    """
+    from referencing import Registry
+
+    return _validator_class()(schema, registry=Registry())
+
+
+@functools.cache
+def _validator_class() -> type[Validator]:
+    import jsonschema
+
+    plain = jsonschema.Draft202012Validator
+
+    def bound(keyword: str) -> Callable[..., Iterator[ValidationError]]:
+        def check(validator: Validator, limit: Any, instance: Any, schema: Any) -> Iterator[ValidationError]:
+            if instance != instance:  # NaN alone is not itself
+                yield jsonschema.ValidationError("it is no number")
+                return
+            try:
+                yield from plain.VALIDATORS[keyword](validator, limit, instance, schema) or ()
+            except ArithmeticError:
+                yield jsonschema.ValidationError("it is too large to be compared")
+
+        return check
+
+    keywords = ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf")
+    extend: Any = jsonschema.validators.extend
+    made: type[Validator] = extend(plain, {each: bound(each) for each in keywords})
+    return made
+
+
 def argument_problems(function: Function, arguments: Mapping[str, Any]) -> Iterator[ValidationError]:
     """What is wrong with arguments by a function's schema.
 
-    Nothing that the schema refers to is fetched: it is a stranger's, and this is a node or a researcher's computer.
-
     Raises:
         RefusedError: IMAGE_DECLARATION_INVALID, the schema refers to what is not in it, or to itself for ever.
-        InvalidArgumentError: ARGUMENTS_INVALID, a number is none (NaN), or too large to be compared.
     """
-    import jsonschema
-    from referencing import Registry
     from referencing.exceptions import Unresolvable
 
-    validator = jsonschema.Draft202012Validator(function.arguments, registry=Registry())
     try:
-        yield from validator.iter_errors(dict(arguments))
-    except (Unresolvable, RecursionError):
+        yield from argument_validator(function.arguments).iter_errors(dict(arguments))
+    except (Unresolvable, RecursionError, ValueError):  # the last of a malformed $id
         raise _invalid(
             f"the arguments of {function.name!r} refer ($ref) to something that is not in their schema, or in circles"
-        ) from None
-    except (ArithmeticError, ValueError) as problem:
-        raise error(
-            Reason.ARGUMENTS_INVALID,
-            f"the arguments of {function.name} cannot be compared with their schema ({type(problem).__name__}): give "
-            "ordinary numbers",
         ) from None
 
 

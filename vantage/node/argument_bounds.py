@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from vantage.common.declaration import Function
+from vantage.common.declaration import Function, argument_validator
 from vantage.common.errors import Reason, error
 
 _MISSING = object()
@@ -28,7 +28,6 @@ class ArgumentBounds:
 
         An argument that was left out is taken for its declared default; without one it must be given.
         """
-        import jsonschema
         from jsonschema.exceptions import best_match
 
         properties = function.arguments.get("properties")
@@ -40,7 +39,7 @@ class ArgumentBounds:
                 value = known.get("default", _MISSING) if isinstance(known, dict) else _MISSING
             if value is _MISSING:
                 return f"the argument {name} must be given"
-            found = best_match(jsonschema.Draft202012Validator(schema).iter_errors(value))
+            found = best_match(argument_validator(schema).iter_errors(value))
             if found is not None:
                 return f"the argument {name} must meet {found.validator} {json.dumps(found.validator_value)[:200]}"
         return None

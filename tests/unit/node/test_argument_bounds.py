@@ -44,6 +44,8 @@ def test_arguments_within_one_of_the_bounds_pass(
     ("bounds", "arguments", "why"),
     [
         ((TEN,), {"min_count": 9}, "the argument min_count must meet minimum 10"),
+        # Parsers of JSON take it; no comparison with it is true.
+        ((TEN,), {"min_count": float("nan")}, "the argument min_count must meet minimum 10"),
         # What is left out is what the algorithm takes instead.
         ((TEN,), {}, "the argument min_count must meet minimum 10"),
         ((COLUMNS,), {}, "the argument columns must be given"),
