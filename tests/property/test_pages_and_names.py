@@ -18,16 +18,25 @@ ROWS = st.lists(st.text(max_size=20), unique=True, max_size=60).map(sorted)
 KINDS = list(names._PATTERNS)
 
 
-def listed(rows: list[str], size: int) -> list[list[str]]:
-    """All pages, as a server and a client make them between them."""
+def listed(rows: list[str], size: int, fit: int = 20) -> list[list[str]]:
+    """All pages, as a server and a client make them between them; of each no more rows are shown than fit."""
     found, token = [], ""
     while True:
         after = pages.decode(token, QUERY)
         rest = [row for row in rows if after is None or row > after]
-        page, token = pages.cut(rest[: size + 1], size, QUERY, str)
-        found.append(list(page))
+        page = pages.cut(rest[: size + 1], size, QUERY, str)
+        shown = min(len(page.rows), fit)
+        found.append(list(page.rows[:shown]))
+        token = page.token(shown)
         if not token:
             return found
+
+
+@given(ROWS, st.integers(1, 20), st.integers(1, 20))
+def test_pages_that_show_less_than_they_have_show_every_row_once(rows: list[str], size: int, fit: int) -> None:
+    found = listed(rows, size, fit)
+    assert [row for page in found for row in page] == rows
+    assert all(len(page) == min(size, fit) for page in found[:-1])
 
 
 @given(ROWS, st.integers(1, 20))

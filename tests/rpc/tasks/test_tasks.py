@@ -12,6 +12,7 @@ import pytest
 from vantage.api.task.v1 import task_pb2, task_service_pb2
 from vantage.common.errors import Reason
 from vantage.common.rpc import error_from_rpc
+from vantage.server.domain.tasks import MAX_ORDER_BYTES
 from vantage.testing.task_server import IMAGE, LIMIT, ROSA, Network, as_, request_id, spec
 
 
@@ -148,6 +149,25 @@ async def test_listing_pages_newest_first_and_filters(network: Network) -> None:
     assert {task.name for task in page.tasks} == set(created[1:])
     nobody = await stub.ListTasks(task_service_pb2.ListTasksRequest(), metadata=as_("users/stranger"))
     assert not nobody.tasks
+
+
+async def test_lists_of_large_tasks_have_shorter_pages(network: Network) -> None:
+    stub = network.stub()
+    created = []
+    for number in range(10):
+        # 19 MiB together; a message has 16.
+        request = task_service_pb2.CreateTaskRequest(request_id=request_id(), spec=spec(title=str(number)))
+        request.spec.order = bytes([number]) * (MAX_ORDER_BYTES - 100_000)
+        created.append((await stub.CreateTask(request, metadata=ROSA)).task.name)
+    found, token = [], ""
+    while True:
+        page = await stub.ListTasks(task_service_pb2.ListTasksRequest(page_size=20, page_token=token), metadata=ROSA)
+        assert 2 <= len(page.tasks) <= 4
+        assert all(len(task.spec.order) == MAX_ORDER_BYTES - 100_000 for task in page.tasks)
+        found += [task.name for task in page.tasks]
+        if not (token := page.next_page_token):
+            break
+    assert found == created[::-1]
 
 
 async def test_many_tasks_over_one_stream_each_with_its_own_outcome(network: Network) -> None:

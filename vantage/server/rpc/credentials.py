@@ -12,6 +12,7 @@ from vantage.api.admin.v1 import user_credential_service_pb2_grpc
 from vantage.api.identity.v1 import credential_pb2, credential_service_pb2_grpc
 from vantage.api.identity.v1 import credential_service_pb2 as pb
 from vantage.server.rpc.context import current_user
+from vantage.server.rpc.paging import fitting
 from vantage.server.services.credentials import Credentials, Overview
 from vantage.server.services.identities import Identities
 from vantage.server.services.logins import Logins
@@ -69,10 +70,9 @@ class CredentialServicer(credential_service_pb2_grpc.CredentialServiceServicer):
 
     async def ListSessions(self, request: pb.ListSessionsRequest, context: Context) -> pb.ListSessionsResponse:
         user = current_user()
-        page, token = await self._logins.list_own(user, request.page_size, request.page_token)
-        return pb.ListSessionsResponse(
-            sessions=[_session(each, user.session_id) for each in page], next_page_token=token
-        )
+        page = await self._logins.list_own(user, request.page_size, request.page_token)
+        sessions, token = fitting(page, lambda each: _session(each, user.session_id))
+        return pb.ListSessionsResponse(sessions=sessions, next_page_token=token)
 
     async def EndSession(self, request: pb.EndSessionRequest, context: Context) -> pb.EndSessionResponse:
         await self._logins.end_own(current_user(), request.session_id)

@@ -7,6 +7,7 @@ from typing import Any
 from vantage.api.identity.v1 import key_service_pb2 as pb
 from vantage.api.identity.v1 import key_service_pb2_grpc
 from vantage.server.rpc.context import current_principal
+from vantage.server.rpc.paging import fitting
 from vantage.server.services.keys import Keys
 from vantage.server.storage.key_store import PublishedKeys
 
@@ -27,10 +28,11 @@ class KeyServicer(key_service_pb2_grpc.KeyServiceServicer):
         return pb.GetKeysResponse(keys=_to_proto(await self._keys.get(current_principal(), request.holder)))
 
     async def ListNodeKeys(self, request: pb.ListNodeKeysRequest, context: Context) -> pb.ListNodeKeysResponse:
-        page, following = await self._keys.list_of_nodes(
+        page = await self._keys.list_of_nodes(
             current_principal(), request.collaboration, request.organizations, request.page_size, request.page_token
         )
-        return pb.ListNodeKeysResponse(keys=[_to_proto(each) for each in page], next_page_token=following)
+        keys, token = fitting(page, _to_proto)
+        return pb.ListNodeKeysResponse(keys=keys, next_page_token=token)
 
 
 def _to_proto(keys: PublishedKeys) -> pb.PublishedKeys:

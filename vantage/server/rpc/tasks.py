@@ -16,6 +16,7 @@ from vantage.server.domain.runs import Run
 from vantage.server.domain.task_events import RunMoved, RunWaits
 from vantage.server.domain.tasks import Task, TaskState
 from vantage.server.rpc.context import current_principal, current_user
+from vantage.server.rpc.paging import fitting
 from vantage.server.rpc.task_converters import (
     Liveness,
     error_to_proto,
@@ -95,12 +96,9 @@ class TaskServicer(task_service_pb2_grpc.TaskServiceServicer):
     async def ListTasks(
         self, request: task_service_pb2.ListTasksRequest, context: Context
     ) -> task_service_pb2.ListTasksResponse:
-        tasks, token = await self._tasks.list(
-            current_user(), _listing(request.filter), request.page_size, request.page_token
-        )
-        return task_service_pb2.ListTasksResponse(
-            tasks=[task_to_proto(task, self._liveness, {}) for task in tasks], next_page_token=token
-        )
+        page = await self._tasks.list(current_user(), _listing(request.filter), request.page_size, request.page_token)
+        tasks, token = fitting(page, lambda task: task_to_proto(task, self._liveness, {}))
+        return task_service_pb2.ListTasksResponse(tasks=tasks, next_page_token=token)
 
     async def CancelTask(
         self, request: task_service_pb2.CancelTaskRequest, context: Context

@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import json
 import logging
-from collections.abc import AsyncGenerator, Coroutine, Iterable, Sequence
+from collections.abc import AsyncGenerator, Coroutine, Iterable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -29,6 +29,7 @@ from vantage.server.domain.principals import UserPrincipal
 from vantage.server.storage import audit_store, pages
 from vantage.server.storage.audit_store import Listing
 from vantage.server.storage.database import Connection, Database
+from vantage.server.storage.pages import Page
 
 log = logging.getLogger(__name__)
 
@@ -98,9 +99,7 @@ class Audit:
         """Write an entry that belongs to no change; it is durable when this returns."""
         await self._database.write(lambda connection: audit_store.append(connection, [entry]))
 
-    async def list_page(
-        self, user: UserPrincipal, listing: Listing, page_size: int, token: str
-    ) -> tuple[Sequence[Entry], str]:
+    async def list_page(self, user: UserPrincipal, listing: Listing, page_size: int, token: str) -> Page[Entry]:
         """One page of the entries in reach, newest first."""
         size, query = pages.page_size(page_size), repr(listing)
         before = _position(pages.decode(token, query))

@@ -21,6 +21,7 @@ from vantage.server.storage import lifecycle, pages
 from vantage.server.storage.collaboration_store import Collaboration
 from vantage.server.storage.database import Connection
 from vantage.server.storage.lifecycle import Changes
+from vantage.server.storage.pages import Page
 
 MAX_MEMBERS = 1_000
 
@@ -69,7 +70,7 @@ class Collaborations:
         names.parse(name, "collaborations")
         return await self._database.read(lambda connection: _get(connection, principal, Operation.VIEW, name))
 
-    async def list_page(self, user: UserPrincipal, page_size: int, token: str) -> tuple[Sequence[Collaboration], str]:
+    async def list_page(self, user: UserPrincipal, page_size: int, token: str) -> Page[Collaboration]:
         """One page of the collaborations in reach."""
         size, after = pages.page_size(page_size), pages.decode(token, "collaborations")
         reached = reach(user, Resource.COLLABORATION, Operation.VIEW)

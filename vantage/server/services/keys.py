@@ -16,6 +16,7 @@ from vantage.server.services.access import missing
 from vantage.server.storage import key_store, organization_store, pages
 from vantage.server.storage.database import Connection, Database
 from vantage.server.storage.key_store import PublishedKeys
+from vantage.server.storage.pages import Page
 
 MAX_ENVELOPE_BYTES = 64 * 1024
 MAX_ORGANIZATIONS = 1_000
@@ -69,7 +70,7 @@ class Keys:
 
     async def list_of_nodes(
         self, principal: Principal, collaboration: str, organizations: Sequence[str], page_size: int, token: str
-    ) -> tuple[Sequence[PublishedKeys], str]:
+    ) -> Page[PublishedKeys]:
         """One page of the keys of the nodes that serve a collaboration.
 
         Raises:

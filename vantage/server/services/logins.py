@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hmac
-from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -17,6 +16,7 @@ from vantage.server.services.access import missing
 from vantage.server.services.directory import Directory
 from vantage.server.storage import pages, user_store
 from vantage.server.storage.database import Connection, Database
+from vantage.server.storage.pages import Page
 from vantage.server.storage.user_store import LoginSession
 
 REPEAT_WITHIN = timedelta(minutes=2)
@@ -121,7 +121,7 @@ class Logins:
         self._directory.forget()
         return ended
 
-    async def list_own(self, user: UserPrincipal, page_size: int, token: str) -> tuple[Sequence[LoginSession], str]:
+    async def list_own(self, user: UserPrincipal, page_size: int, token: str) -> Page[LoginSession]:
         """One page of the caller's sessions, the latest first."""
         query = f"login sessions {user.name}"
         size, after = pages.page_size(page_size), pages.decode(token, query)

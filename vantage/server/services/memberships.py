@@ -20,6 +20,7 @@ from vantage.server.storage import lifecycle, pages
 from vantage.server.storage.collaboration_store import Collaboration
 from vantage.server.storage.database import Connection
 from vantage.server.storage.lifecycle import Changes
+from vantage.server.storage.pages import Page
 
 Invitation = tuple[str, Collaboration]
 """Who is invited, and where to."""
@@ -37,7 +38,7 @@ class Memberships:
         self._clock = clock
         self._trial = trial
 
-    async def list_page(self, user: UserPrincipal, page_size: int, token: str) -> tuple[Sequence[Invitation], str]:
+    async def list_page(self, user: UserPrincipal, page_size: int, token: str) -> Page[Invitation]:
         """One page of the open invitations of organizations that the user may edit."""
         size, after = pages.page_size(page_size), pages.decode(token, "invitations")
         reached = reach(user, Resource.ORGANIZATION, Operation.EDIT)

@@ -18,6 +18,7 @@ from vantage.server.storage import key_store, pages
 from vantage.server.storage import organization_store as store
 from vantage.server.storage.database import Connection, Database
 from vantage.server.storage.organization_store import Node
+from vantage.server.storage.pages import Page
 from vantage.server.storage.presence_store import Presence
 
 Known = tuple[Node, Presence]
@@ -61,7 +62,7 @@ class Nodes:
 
     async def list_page(
         self, user: UserPrincipal, page_size: int, token: str, organization: str, collaboration: str
-    ) -> tuple[Sequence[Known], str]:
+    ) -> Page[Known]:
         """One page of the nodes in reach."""
         query = f"nodes {organization} {collaboration}"
         size, after = pages.page_size(page_size), pages.decode(token, query)
@@ -71,8 +72,8 @@ class Nodes:
                 connection, reached, organization or None, collaboration or None, after, size + 1
             )
         )
-        page, following = pages.cut(rows, size, query, lambda each: each.name)
-        return [(each, self._sessions.presence(each.name)) for each in page], following
+        known = [(each, self._sessions.presence(each.name)) for each in rows]
+        return pages.cut(known, size, query, lambda each: each[0].name)
 
     async def update(self, user: UserPrincipal, name: str, collaborations: Sequence[str] | None, etag: str) -> Known:
         """Change which collaborations a node serves; None leaves them."""

@@ -18,6 +18,7 @@ from vantage.server.storage import organization_store as store
 from vantage.server.storage import pages
 from vantage.server.storage.database import Connection, Database
 from vantage.server.storage.organization_store import Organization
+from vantage.server.storage.pages import Page
 
 MAX_CERTIFICATES = 5
 
@@ -50,7 +51,7 @@ class Organizations:
         names.parse(name, "organizations")
         return await self._database.read(lambda connection: _get(connection, principal, Operation.VIEW, name))
 
-    async def list_page(self, user: UserPrincipal, page_size: int, token: str) -> tuple[Sequence[Organization], str]:
+    async def list_page(self, user: UserPrincipal, page_size: int, token: str) -> Page[Organization]:
         """One page of the organizations in reach."""
         size, after = pages.page_size(page_size), pages.decode(token, "organizations")
         reached = reach(user, Resource.ORGANIZATION, Operation.VIEW)

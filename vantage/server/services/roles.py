@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from vantage.common import names
@@ -17,6 +17,7 @@ from vantage.server.services.access import missing, require_new
 from vantage.server.services.directory import Directory
 from vantage.server.storage import pages, role_store
 from vantage.server.storage.database import Connection, Database
+from vantage.server.storage.pages import Page
 
 MAX_DESCRIPTION = 1_000
 
@@ -73,7 +74,7 @@ class Roles:
         _parse(name)
         return await self._database.read(lambda connection: _get(connection, user, Operation.VIEW, name))
 
-    async def list_page(self, user: UserPrincipal, page_size: int, token: str) -> tuple[Sequence[Role], str]:
+    async def list_page(self, user: UserPrincipal, page_size: int, token: str) -> Page[Role]:
         """One page of the roles in reach, with those that come with the server."""
         size, after = pages.page_size(page_size), pages.decode(token, "roles")
         reached = reach(user, Resource.ROLE, Operation.VIEW)

@@ -16,6 +16,7 @@ from vantage.server.services.access import missing, require, require_new
 from vantage.server.storage import collaboration_store, pages
 from vantage.server.storage import study_store as store
 from vantage.server.storage.database import Connection, Database
+from vantage.server.storage.pages import Page
 from vantage.server.storage.study_store import Study
 
 MAX_ORGANIZATIONS = 1_000
@@ -73,9 +74,7 @@ class Studies:
         names.parse(name, "collaborations/studies")
         return await self._database.read(lambda connection: _get(connection, principal, Operation.VIEW, name))
 
-    async def list_page(
-        self, user: UserPrincipal, page_size: int, token: str, collaboration: str
-    ) -> tuple[Sequence[Study], str]:
+    async def list_page(self, user: UserPrincipal, page_size: int, token: str, collaboration: str) -> Page[Study]:
         """One page of the studies in reach."""
         query = f"studies {collaboration}"
         size, after = pages.page_size(page_size), pages.decode(token, query)

@@ -25,6 +25,7 @@ from vantage.server.services.gathering import Gathering
 from vantage.server.services.waits import Waits
 from vantage.server.storage import creation, event_store, pages, task_queries, task_store
 from vantage.server.storage.lifecycle import Changes, Vacancy
+from vantage.server.storage.pages import Page
 from vantage.server.storage.task_store import Listing
 
 
@@ -195,10 +196,8 @@ class Tasks:
             raise _unknown(name)
         return task if task_access.may_read_results(principal, task) else task_access.without_results(task)
 
-    async def list(
-        self, principal: UserPrincipal, listing: Listing, page_size: int, page_token: str
-    ) -> tuple[Sequence[Task], str]:
-        """One page of tasks that the caller may see, newest first, without results, and the token of the next.
+    async def list(self, principal: UserPrincipal, listing: Listing, page_size: int, page_token: str) -> Page[Task]:
+        """One page of tasks that the caller may see, newest first, without results; fewer than asked if they are large.
 
         Raises:
             InvalidArgumentError: PAGE_TOKEN_INVALID, or the size is negative.
@@ -206,10 +205,10 @@ class Tasks:
         size, query = pages.page_size(page_size), repr(listing)
         before = pages.decode(page_token, query)
         reached = task_access.view_reach(principal)
-        found = await self._database.read(
-            partial(task_queries.read_list, reach=reached, listing=listing, before=before, limit=size + 1)
+        found, more = await self._database.read(
+            partial(task_queries.read_list, reach=reached, listing=listing, before=before, limit=size)
         )
-        return pages.cut(found, size, query, lambda task: task.name)
+        return Page(found, more, query, lambda task: task.name)
 
     async def cancel(self, principal: Principal, name: str) -> Task:
         """Cancel a task and its descendants; harmless when it has ended.

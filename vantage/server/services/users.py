@@ -18,6 +18,7 @@ from vantage.server.services.credentials import new_reset
 from vantage.server.services.directory import Directory
 from vantage.server.storage import key_store, organization_store, pages, role_store, user_store
 from vantage.server.storage.database import Connection, Database
+from vantage.server.storage.pages import Page
 from vantage.server.storage.user_store import User
 
 ROOT_ROLE = "roles/root"
@@ -89,9 +90,7 @@ class Users:
         names.parse(name, "users")
         return await self._database.read(lambda connection: _get(connection, caller, Operation.VIEW, name))
 
-    async def list_page(
-        self, caller: UserPrincipal, page_size: int, token: str, organization: str
-    ) -> tuple[Sequence[User], str]:
+    async def list_page(self, caller: UserPrincipal, page_size: int, token: str, organization: str) -> Page[User]:
         """One page of the users in reach."""
         query = f"users {organization}"
         size, after = pages.page_size(page_size), pages.decode(token, query)

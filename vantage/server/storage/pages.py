@@ -7,14 +7,41 @@ import binascii
 import hashlib
 import json
 from collections.abc import Callable, Sequence
-from typing import TypeVar
+from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 from vantage.common.errors import Reason, error
 
 DEFAULT_SIZE = 50
 MAX_SIZE = 500
+MAX_BYTES = 8 * 1024 * 1024
+"""Of what a page shows, unless one row alone has more: an answer is one message."""
 
 T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Page(Generic[T]):
+    """Rows of one page; whoever shows fewer of them, because they are large, lets the next page begin there.
+
+    Attributes:
+        rows: in the order of the list.
+        more: whether the list goes on after them.
+        query: text of everything that selects rows.
+        key: what the token says of the last row that was shown.
+    """
+
+    rows: Sequence[T]
+    more: bool
+    query: str
+    key: Callable[[T], str]
+
+    def token(self, shown: int) -> str:
+        """``next_page_token`` when so many of the rows are shown, the first ones; empty at the end of the list."""
+        if not shown or (shown == len(self.rows) and not self.more):
+            return ""
+        text = json.dumps([_fingerprint(self.query), self.key(self.rows[shown - 1])])
+        return base64.urlsafe_b64encode(text.encode()).decode()
 
 
 def page_size(requested: int) -> int:
@@ -53,13 +80,9 @@ def decode(token: str, query: str) -> str | None:
     return key
 
 
-def cut(rows: Sequence[T], size: int, query: str, key: Callable[[T], str]) -> tuple[Sequence[T], str]:
-    """Cut a page out of ``size + 1`` rows and make the token of the next one, empty at the end."""
-    if len(rows) <= size:
-        return rows, ""
-    page = rows[:size]
-    text = json.dumps([_fingerprint(query), key(page[-1])])
-    return page, base64.urlsafe_b64encode(text.encode()).decode()
+def cut(rows: Sequence[T], size: int, query: str, key: Callable[[T], str]) -> Page[T]:
+    """Cut a page out of ``size + 1`` rows."""
+    return Page(rows[:size], len(rows) > size, query, key)
 
 
 def _fingerprint(query: str) -> str:

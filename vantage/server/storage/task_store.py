@@ -7,8 +7,9 @@ import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Any
 
-from sqlalchemy import Connection, Row, bindparam, insert, or_, select, text, tuple_, update
+from sqlalchemy import Connection, Row, Select, bindparam, func, insert, or_, select, text, tuple_, update
 from sqlalchemy.sql import ColumnElement
 
 from vantage.server.domain.membership import Standing
@@ -55,6 +56,12 @@ class Listing:
 
 _INSERT = insert(task)
 _SELECT = select(task)
+_WEIGHED: Select[Any] = select(
+    task.c.name,
+    (func.length(task.c.signed_order) + func.coalesce(func.length(task.c.parent_orders), 0)).label("order_bytes"),
+    (task.c.open_runs + task.c.succeeded_runs + task.c.unsuccessful_runs).label("runs"),
+)
+_SOME = _SELECT.where(task.c.name.in_(bindparam("wanted", expanding=True)))
 _ONE = _SELECT.where(task.c.name == bindparam("wanted"))
 _HEADS = select(
     task.c.name,
@@ -216,6 +223,11 @@ def get_task(connection: Connection, name: str) -> Row[tuple[object, ...]] | Non
     return connection.execute(_ONE, {"wanted": name}).one_or_none()
 
 
+def get_tasks(connection: Connection, names: Sequence[str]) -> dict[str, Row[tuple[object, ...]]]:
+    """Rows of tasks by name."""
+    return {row._mapping["name"]: row for row in connection.execute(_SOME, {"wanted": names})}
+
+
 def active_tasks(connection: Connection) -> list[tuple[str, datetime]]:
     """Tasks that have not ended, with their deadlines."""
     return [(row.name, row.deadline) for row in connection.execute(_ACTIVE)]
@@ -233,9 +245,9 @@ def active_from(connection: Connection, name: str) -> list[str]:
 
 def list_tasks(
     connection: Connection, reach: Reach, listing: Listing, before: str | None, limit: int
-) -> Sequence[Row[tuple[object, ...]]]:
-    """Rows of the tasks that are reached and match, newest first, below a name."""
-    query = _SELECT.order_by(task.c.name.desc()).limit(limit)
+) -> Sequence[Row[Any]]:
+    """Tasks that are reached and match, newest first, below a name: name, ``order_bytes`` and number of ``runs``."""
+    query = _WEIGHED.order_by(task.c.name.desc()).limit(limit)
     if not reach.everything:
         query = query.where(_reached(reach))
     if listing.collaboration:

@@ -14,6 +14,7 @@ from vantage.common.errors import Reason, error
 from vantage.server.domain.audit import Entry, Verdict
 from vantage.server.rpc.admin.common import time_to_proto
 from vantage.server.rpc.context import current_user
+from vantage.server.rpc.paging import fitting
 from vantage.server.services.audit import Audit
 from vantage.server.storage.audit_store import Listing
 
@@ -29,10 +30,11 @@ class AuditServicer(audit_service_pb2_grpc.AuditServiceServicer):
     async def ListAuditEntries(
         self, request: pb.ListAuditEntriesRequest, context: Context
     ) -> pb.ListAuditEntriesResponse:
-        page, token = await self._audit.list_page(
+        page = await self._audit.list_page(
             current_user(), _listing(request.filter), request.page_size, request.page_token
         )
-        return pb.ListAuditEntriesResponse(entries=[entry_to_proto(each) for each in page], next_page_token=token)
+        entries, token = fitting(page, entry_to_proto)
+        return pb.ListAuditEntriesResponse(entries=entries, next_page_token=token)
 
     async def ExportAudit(
         self, request: pb.ExportAuditRequest, context: Context

@@ -14,6 +14,7 @@ from vantage.common.errors import Reason, error
 from vantage.server.domain.membership import Answer, Member
 from vantage.server.rpc.admin.common import changed_fields, time_to_proto
 from vantage.server.rpc.context import current_principal, current_user
+from vantage.server.rpc.paging import fitting
 from vantage.server.services.collaborations import Collaborations
 from vantage.server.services.memberships import Invitation, Memberships
 from vantage.server.storage.collaboration_store import Collaboration
@@ -44,10 +45,9 @@ class CollaborationServicer(collaboration_service_pb2_grpc.CollaborationServiceS
     async def ListCollaborations(
         self, request: pb.ListCollaborationsRequest, context: Context
     ) -> pb.ListCollaborationsResponse:
-        page, token = await self._collaborations.list_page(current_user(), request.page_size, request.page_token)
-        return pb.ListCollaborationsResponse(
-            collaborations=[collaboration_to_proto(each) for each in page], next_page_token=token
-        )
+        page = await self._collaborations.list_page(current_user(), request.page_size, request.page_token)
+        collaborations, token = fitting(page, collaboration_to_proto)
+        return pb.ListCollaborationsResponse(collaborations=collaborations, next_page_token=token)
 
     async def UpdateCollaboration(
         self, request: pb.UpdateCollaborationRequest, context: Context
@@ -83,10 +83,9 @@ class MembershipServicer(membership_service_pb2_grpc.MembershipServiceServicer):
     async def ListInvitations(
         self, request: membership_pb.ListInvitationsRequest, context: Context
     ) -> membership_pb.ListInvitationsResponse:
-        page, token = await self._memberships.list_page(current_user(), request.page_size, request.page_token)
-        return membership_pb.ListInvitationsResponse(
-            invitations=[_invitation(each) for each in page], next_page_token=token
-        )
+        page = await self._memberships.list_page(current_user(), request.page_size, request.page_token)
+        invitations, token = fitting(page, _invitation)
+        return membership_pb.ListInvitationsResponse(invitations=invitations, next_page_token=token)
 
     async def AcceptInvitation(
         self, request: membership_pb.AcceptInvitationRequest, context: Context

@@ -11,6 +11,7 @@ from vantage.server.domain.session import Transport
 from vantage.server.rpc.admin.common import changed_fields, time_to_proto
 from vantage.server.rpc.catalogue import datasets_to_proto
 from vantage.server.rpc.context import current_principal, current_user
+from vantage.server.rpc.paging import fitting
 from vantage.server.services.nodes import Known, Nodes
 
 Context = Any
@@ -36,10 +37,11 @@ class NodeServicer(node_service_pb2_grpc.NodeServiceServicer):
         return pb.GetNodeResponse(node=node_to_proto(await self._nodes.get(current_principal(), request.name)))
 
     async def ListNodes(self, request: pb.ListNodesRequest, context: Context) -> pb.ListNodesResponse:
-        page, token = await self._nodes.list_page(
+        page = await self._nodes.list_page(
             current_user(), request.page_size, request.page_token, request.organization, request.collaboration
         )
-        return pb.ListNodesResponse(nodes=[node_to_proto(each) for each in page], next_page_token=token)
+        nodes, token = fitting(page, node_to_proto)
+        return pb.ListNodesResponse(nodes=nodes, next_page_token=token)
 
     async def UpdateNode(self, request: pb.UpdateNodeRequest, context: Context) -> pb.UpdateNodeResponse:
         wanted = request.node

@@ -8,6 +8,7 @@ from vantage.api.admin.v1 import organization_service_pb2 as pb
 from vantage.api.admin.v1 import organization_service_pb2_grpc
 from vantage.server.rpc.admin.common import changed_fields, time_to_proto
 from vantage.server.rpc.context import current_principal, current_user
+from vantage.server.rpc.paging import fitting
 from vantage.server.services.organizations import Organizations
 from vantage.server.storage.organization_store import Organization
 
@@ -35,10 +36,9 @@ class OrganizationServicer(organization_service_pb2_grpc.OrganizationServiceServ
     async def ListOrganizations(
         self, request: pb.ListOrganizationsRequest, context: Context
     ) -> pb.ListOrganizationsResponse:
-        page, token = await self._organizations.list_page(current_user(), request.page_size, request.page_token)
-        return pb.ListOrganizationsResponse(
-            organizations=[organization_to_proto(each) for each in page], next_page_token=token
-        )
+        page = await self._organizations.list_page(current_user(), request.page_size, request.page_token)
+        organizations, token = fitting(page, organization_to_proto)
+        return pb.ListOrganizationsResponse(organizations=organizations, next_page_token=token)
 
     async def UpdateOrganization(
         self, request: pb.UpdateOrganizationRequest, context: Context

@@ -14,6 +14,7 @@ from vantage.server.rpc.admin.common import (
     time_to_proto,
 )
 from vantage.server.rpc.context import current_user
+from vantage.server.rpc.paging import fitting
 from vantage.server.services.roles import RoleChange, Roles, role_etag
 
 Context = Any
@@ -39,8 +40,9 @@ class RoleServicer(role_service_pb2_grpc.RoleServiceServicer):
         return pb.GetRoleResponse(role=role_to_proto(await self._roles.get(current_user(), request.name)))
 
     async def ListRoles(self, request: pb.ListRolesRequest, context: Context) -> pb.ListRolesResponse:
-        page, token = await self._roles.list_page(current_user(), request.page_size, request.page_token)
-        return pb.ListRolesResponse(roles=[role_to_proto(each) for each in page], next_page_token=token)
+        page = await self._roles.list_page(current_user(), request.page_size, request.page_token)
+        roles, token = fitting(page, role_to_proto)
+        return pb.ListRolesResponse(roles=roles, next_page_token=token)
 
     async def UpdateRole(self, request: pb.UpdateRoleRequest, context: Context) -> pb.UpdateRoleResponse:
         wanted = request.role

@@ -8,6 +8,7 @@ from vantage.api.admin.v1 import study_service_pb2 as pb
 from vantage.api.admin.v1 import study_service_pb2_grpc
 from vantage.server.rpc.admin.common import changed_fields, time_to_proto
 from vantage.server.rpc.context import current_principal, current_user
+from vantage.server.rpc.paging import fitting
 from vantage.server.services.studies import Studies, StudyChange
 from vantage.server.storage.study_store import Study
 
@@ -30,10 +31,11 @@ class StudyServicer(study_service_pb2_grpc.StudyServiceServicer):
         return pb.GetStudyResponse(study=study_to_proto(await self._studies.get(current_principal(), request.name)))
 
     async def ListStudies(self, request: pb.ListStudiesRequest, context: Context) -> pb.ListStudiesResponse:
-        page, token = await self._studies.list_page(
+        page = await self._studies.list_page(
             current_user(), request.page_size, request.page_token, request.collaboration
         )
-        return pb.ListStudiesResponse(studies=[study_to_proto(each) for each in page], next_page_token=token)
+        studies, token = fitting(page, study_to_proto)
+        return pb.ListStudiesResponse(studies=studies, next_page_token=token)
 
     async def UpdateStudy(self, request: pb.UpdateStudyRequest, context: Context) -> pb.UpdateStudyResponse:
         wanted = request.study

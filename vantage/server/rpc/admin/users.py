@@ -10,6 +10,7 @@ from vantage.common.errors import Reason, error
 from vantage.server.domain.principals import UserKind
 from vantage.server.rpc.admin.common import changed_fields, time_to_proto
 from vantage.server.rpc.context import current_user
+from vantage.server.rpc.paging import fitting
 from vantage.server.services.users import UserChange, Users
 from vantage.server.storage.user_store import User
 
@@ -38,10 +39,9 @@ class UserServicer(user_service_pb2_grpc.UserServiceServicer):
         return pb.GetUserResponse(user=user_to_proto(await self._users.get(current_user(), request.name)))
 
     async def ListUsers(self, request: pb.ListUsersRequest, context: Context) -> pb.ListUsersResponse:
-        page, token = await self._users.list_page(
-            current_user(), request.page_size, request.page_token, request.organization
-        )
-        return pb.ListUsersResponse(users=[user_to_proto(each) for each in page], next_page_token=token)
+        page = await self._users.list_page(current_user(), request.page_size, request.page_token, request.organization)
+        users, token = fitting(page, user_to_proto)
+        return pb.ListUsersResponse(users=users, next_page_token=token)
 
     async def UpdateUser(self, request: pb.UpdateUserRequest, context: Context) -> pb.UpdateUserResponse:
         wanted = request.user
