@@ -10,6 +10,7 @@ from typing import Any
 from vantage.common.blobs import Descriptor
 from vantage.common.errors import Reason, VantageError, error
 from vantage.common.oci import INDEX_TYPES, ImageReference, Registry, is_digest
+from vantage.common.unique_keys import unique_keys
 
 MAX_LAYERS = 500
 """Engines take 127."""
@@ -114,7 +115,7 @@ def _plain_object(content: bytes) -> dict[str, Any] | None:
     entrypoint must not be followed by another ``ENTRYPOINT``, and no ``Config`` be overlooked.
     """
     try:
-        document = json.loads(content, object_pairs_hook=_without_doubles)
+        document = json.loads(content, object_pairs_hook=unique_keys)
     except (ValueError, RecursionError):
         return None
     if not isinstance(document, dict):
@@ -126,13 +127,6 @@ def _plain_object(content: bytes) -> dict[str, Any] | None:
         if len(folded) < len(keys) or any(_SPELLINGS.get(fold, key) != key for fold, key in folded.items()):
             return None
     return document
-
-
-def _without_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        raise ValueError("a key is there twice")
-    return found
 
 
 def _malformed(reference: ImageReference) -> VantageError:

@@ -8,6 +8,7 @@ from jsonschema.exceptions import best_match
 
 from vantage.common.declaration import Function, argument_problems
 from vantage.common.errors import Reason, error
+from vantage.common.unique_keys import RepeatedKeyError, unique_keys
 
 
 def check_arguments(function: Function, content: bytes) -> None:
@@ -18,7 +19,9 @@ def check_arguments(function: Function, content: bytes) -> None:
         RefusedError: IMAGE_DECLARATION_INVALID, see ``argument_problems``.
     """
     try:
-        arguments = json.loads(content or b"{}")
+        arguments = json.loads(content or b"{}", object_pairs_hook=unique_keys)
+    except RepeatedKeyError:
+        raise error(Reason.ARGUMENTS_INVALID, "the arguments have a key twice: give each once") from None
     except (ValueError, RecursionError):
         raise error(Reason.ARGUMENTS_INVALID, "the arguments are not JSON") from None
     if not isinstance(arguments, dict):

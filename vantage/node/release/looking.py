@@ -13,6 +13,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
+from vantage.common.unique_keys import RepeatedKeyError, unique_keys
 from vantage.node.release.paths import Path, fits, leaves, steps, uncounted
 
 JSON = "application/json"
@@ -92,17 +93,13 @@ def _withhold(why: str) -> NoReturn:
 
 
 def _read_json(content: bytes) -> Any:
-    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        found = dict(pairs)
-        if len(found) != len(pairs):
-            _withhold("it has a key twice")
-        return found
-
     def constant(_text: str) -> NoReturn:
         _withhold("it has a number that JSON does not have")
 
     try:
-        return json.loads(content.decode(), object_pairs_hook=once, parse_constant=constant)
+        return json.loads(content.decode(), object_pairs_hook=unique_keys, parse_constant=constant)
+    except RepeatedKeyError:
+        _withhold("it has a key twice")
     except (ValueError, RecursionError):
         _withhold("it is not readable JSON")
 
