@@ -8,6 +8,7 @@ import re
 import ssl
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import NoReturn
 
 import grpc
@@ -198,8 +199,22 @@ def status_of(problem: VantageError) -> status_pb2.Status:
 async def abort(context: grpc.aio.ServicerContext[object, object], problem: VantageError) -> NoReturn:
     """End an RPC with an error."""
     rich = rpc_status.to_status(status_of(problem))
-    await context.abort(rich.code, rich.details, rich.trailing_metadata)
+    try:
+        await context.abort(rich.code, rich.details, rich.trailing_metadata)
+    except grpc.aio.AbortError as aborted:
+        context.add_done_callback(partial(_let_go, aborted, problem))  # type: ignore[arg-type]  # a function will do
+        raise
     raise AssertionError("abort returns never")
+
+
+def _let_go(aborted: grpc.aio.AbortError, problem: VantageError, _context: object) -> None:
+    """Forget the ways that errors took through a call, once it is over.
+
+    gRPC keeps the abortion with the call, and the frames on its way hold the call; whoever hands a problem on may hold
+    it in a frame on its own way. The requests in such rings would lie there until the garbage collector comes, which
+    counts objects and not bytes.
+    """
+    aborted.__traceback__ = aborted.__context__ = problem.__traceback__ = None
 
 
 def told_by_server(problem: grpc.aio.AioRpcError) -> bool:
