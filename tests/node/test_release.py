@@ -74,6 +74,8 @@ async def test_what_was_blanked_is_said_and_noted(station: Station) -> None:
         ({"max_result_bytes": 9}, ("large", '{"size": 10}'), "RESULT_TOO_LARGE"),
         ({"columns": ["rows"]}, ("echo", '{"value": 1}'), "DISCLOSURE_REFUSED"),
         ({"columns": ["rows"]}, ("large", '{"size": 10}'), "DISCLOSURE_REFUSED"),
+        ({"columns": ["**"]}, ("typed", '{"media_type": "patient/Jansen"}'), "DISCLOSURE_REFUSED"),
+        ({"media_types": ["text/csv"]}, ("typed", '{"media_type": "patient/Jansen"}'), "DISCLOSURE_REFUSED"),
     ],
 )
 async def test_only_kinds_sizes_and_fields_that_are_allowed_leave(
@@ -83,6 +85,7 @@ async def test_only_kinds_sizes_and_fields_that_are_allowed_leave(
     async with station.running():
         completed = await finish(await station.session(), assign(*question))
         assert completed.failure.reason == reason
+        assert "jansen" not in completed.failure.message.lower()
         assert station.runs == []
     assert audited(station, "run.result") == []
 

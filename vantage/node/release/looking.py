@@ -79,7 +79,8 @@ def look(media_type: str, content: bytes, looks: Sequence[Look]) -> tuple[bytes,
         kept = [[""] * len(header) if number in small else row for number, row in enumerate(rows)]
         return _write_csv(header, kept), len(small)
     if kind not in READABLE:
-        _withhold(f"a result of type {media_type[:100]} cannot be looked into")
+        # What type it is, is the algorithm's own text.
+        _withhold(f"a result of its type cannot be looked into; of these it can: {', '.join(sorted(READABLE))}")
     from vantage.node.release import tables
 
     return tables.look(kind, content, looks)

@@ -275,5 +275,6 @@ def test_what_is_blanked_is_not_in_the_buffers_that_values_share(view: pa.DataTy
 
 
 def test_other_formats_cannot_be_looked_into() -> None:
-    with pytest.raises(WithheldError, match="application/octet-stream"):
-        look("application/octet-stream", b"", [SMALL])
+    with pytest.raises(WithheldError, match="cannot be looked into; of these it can: application/json") as caught:
+        look("patient/jansen", b"", [SMALL])
+    assert "jansen" not in caught.value.why
