@@ -22,6 +22,7 @@ from vantage.client.payloads import Payloads
 from vantage.common import sealing
 from vantage.common.payload_frames import CHUNK_SIZE
 from vantage.common.rpc import ServerTrust, open_channel
+from vantage.common.sealed_file import seal_file
 from vantage.server.certificate import CERTIFICATE_FILE, KEY_FILE, create_certificate, fingerprint
 
 _UP, _DOWN = "/bench.Ceiling/Up", "/bench.Ceiling/Down"
@@ -35,10 +36,9 @@ async def ours(address: str, data: Path, user: str, password: str, source: Path,
     identity = sealing.create_identity()
     sealed = target.with_suffix(".sealed")
 
-    async def seal() -> Path:
-        with source.open("rb") as plain, sealed.open("wb") as out:
-            await asyncio.to_thread(sealing.seal_stream, plain, out, [sealing.recipient_of(identity)])
-        return sealed
+    def seal() -> str:
+        with source.open("rb") as plain:
+            return seal_file(plain, sealed, [sealing.recipient_of(identity)])[0]
 
     async with AsyncClient.connect(address, fingerprint=fingerprint(data)) as client:
         await client.auth.login(user, password)
@@ -46,7 +46,8 @@ async def ours(address: str, data: Path, user: str, password: str, source: Path,
         figures: dict[str, float] = {"before": peak_memory()}
         for way in ("", " sealed"):
             began = time.perf_counter()
-            packed = await payloads.pack(await seal() if way else source, "application/octet-stream")
+            digest = await asyncio.to_thread(seal) if way else None
+            packed = await payloads.pack(sealed if way else source, "application/octet-stream", digest=digest)
             figures[f"up{way}"] = time.perf_counter() - began
             content = Content(packed.media_type, packed.size_bytes, packed.digest, None, packed.reference)
             began = time.perf_counter()

@@ -26,6 +26,7 @@ from vantage.common.bound_arguments import line_of
 from vantage.common.data_questions import KEY, split_references
 from vantage.common.errors import Reason, error
 from vantage.common.recipients import Recipients
+from vantage.common.sealed_file import seal_file
 from vantage.common.sealing import MAX_RECIPIENTS
 
 MAX_INLINE_TOTAL = 8 * 1024 * 1024
@@ -85,8 +86,7 @@ class Packer:
             for source, positions in alike:
                 for group in _groups(positions, recipients):
                     whom = list(dict.fromkeys(each for position in group for each in recipients[position].recipients))
-                    async with _seal(source, whom, lead) as content:
-                        digest, size = await asyncio.to_thread(_measure, content)
+                    async with _seal(source, whom, lead) as (content, digest, size):
                         payload = await self._payloads.pack(content, _media_type(source), limit, digest)
                     payload.sealing = types_pb2.SEALING_AGE_V1
                     payload.digest, payload.size_bytes = digest, size
@@ -205,18 +205,26 @@ async def _as_file(source: _Source) -> AsyncIterator[bytes | Path]:
 
 
 @asynccontextmanager
-async def _seal(source: _Source, recipients: Sequence[str], lead: bytes) -> AsyncIterator[bytes | Path]:
-    """The sealed bytes, or for a file a sealed file, which goes away in the end."""
+async def _seal(
+    source: _Source, recipients: Sequence[str], lead: bytes
+) -> AsyncIterator[tuple[bytes | Path, str, int]]:
+    """The sealed bytes, or for a file a sealed file, which goes away in the end; their digest and number."""
     if isinstance(source, bytes):
         if len(source) <= AT_ONCE:
-            yield sealing.seal(lead + source, recipients).content
+            sealed, digest = _seal_bytes(lead + source, recipients)
         else:
-            yield (await asyncio.to_thread(sealing.seal, lead + source, recipients)).content
+            sealed, digest = await asyncio.to_thread(_seal_bytes, lead + source, recipients)
+        yield sealed, digest, len(sealed)
         return
     with tempfile.TemporaryDirectory(prefix="vantage-") as directory:
         target = Path(directory) / "arguments.age"
-        await asyncio.to_thread(_seal_file, source, target, recipients, lead)
-        yield target
+        digest, size = await asyncio.to_thread(_seal_file, source, target, recipients, lead)
+        yield target, digest, size
+
+
+def _seal_bytes(content: bytes, recipients: Sequence[str]) -> tuple[bytes, str]:
+    sealed = sealing.seal(content, recipients).content
+    return sealed, f"sha256:{hashlib.sha256(sealed).hexdigest()}"
 
 
 def _copy(source: Archive, target: Path) -> None:
@@ -224,9 +232,9 @@ def _copy(source: Archive, target: Path) -> None:
         shutil.copyfileobj(content, file, io.DEFAULT_BUFFER_SIZE * 128)
 
 
-def _seal_file(source: Path | Archive, target: Path, recipients: Sequence[str], lead: bytes) -> None:
-    with _opened(source) as plain, target.open("wb") as sealed:
-        sealing.seal_stream(plain, sealed, recipients, lead=lead)
+def _seal_file(source: Path | Archive, target: Path, recipients: Sequence[str], lead: bytes) -> tuple[str, int]:
+    with _opened(source) as plain:
+        return seal_file(plain, target, recipients, lead=lead)
 
 
 @contextlib.contextmanager
@@ -239,10 +247,3 @@ def _opened(source: Path | Archive) -> Iterator[BinaryIO]:
         raise error(
             Reason.INVALID_ARGUMENT, f"cannot read or seal the arguments{where}: {problem.strerror or problem}"
         ) from problem
-
-
-def _measure(content: bytes | Path) -> tuple[str, int]:
-    if isinstance(content, bytes):
-        return f"sha256:{hashlib.sha256(content).hexdigest()}", len(content)
-    with content.open("rb") as file:
-        return f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}", content.stat().st_size

@@ -14,7 +14,7 @@ import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import BinaryIO, Protocol
+from typing import Protocol
 
 import bech32
 from cryptography.exceptions import InvalidTag
@@ -62,6 +62,14 @@ class Source(Protocol):
         ...
 
 
+class Target(Protocol):
+    """What is written to."""
+
+    def write(self, content: bytes, /) -> object:
+        """Take all of it."""
+        ...
+
+
 @dataclass(frozen=True)
 class _Stanza:
     arguments: tuple[bytes, ...]
@@ -98,7 +106,7 @@ def recipient_text(key: X25519PublicKey) -> str:
     return _encode(_RECIPIENT_HRP, key.public_bytes_raw())
 
 
-def encrypt(source: Source, target: BinaryIO, recipients: Sequence[X25519PublicKey]) -> None:
+def encrypt(source: Source, target: Target, recipients: Sequence[X25519PublicKey]) -> None:
     """Encrypt a stream, read to its end.
 
     Raises:
@@ -114,7 +122,7 @@ def encrypt(source: Source, target: BinaryIO, recipients: Sequence[X25519PublicK
         target.write(cipher.encrypt(_chunk_nonce(counter, last), chunk, None))
 
 
-def decrypt(source: Source, target: BinaryIO, identities: Sequence[X25519PrivateKey]) -> None:
+def decrypt(source: Source, target: Target, identities: Sequence[X25519PrivateKey]) -> None:
     """Decrypt a stream, read to its end; each chunk is authentic before it is written, the whole only at the end.
 
     Raises:

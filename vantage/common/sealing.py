@@ -9,7 +9,6 @@ from __future__ import annotations
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import BinaryIO
 
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
 
@@ -75,7 +74,7 @@ def seal(content: bytes, recipients: Sequence[str]) -> SealedPayload:
     return SealedPayload(target.getvalue())
 
 
-def seal_stream(source: BinaryIO, target: BinaryIO, recipients: Sequence[str], *, lead: bytes = b"") -> None:
+def seal_stream(source: age.Source, target: age.Target, recipients: Sequence[str], *, lead: bytes = b"") -> None:
     """Encrypt a stream to recipients; blocks, so call it off the event loop.
 
     Args:
@@ -105,7 +104,7 @@ def unseal(payload: SealedPayload, identities: Sequence[str]) -> bytes:
     return target.getvalue()
 
 
-def unseal_stream(source: age.Source, target: BinaryIO, identities: Sequence[str]) -> None:
+def unseal_stream(source: age.Source, target: age.Target, identities: Sequence[str]) -> None:
     """Decrypt a stream; blocks, so call it off the event loop. What was written before an error must be thrown away.
 
     Raises:

@@ -4,8 +4,28 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import BinaryIO
+
+Blocks = Sequence[bytes | memoryview]
+
+
+async def write_and_digest(write: Callable[[Blocks], None], digest: hashlib._Hash, blocks: Blocks) -> None:
+    """Write blocks in one thread while another one digests them; returns when both are done.
+
+    Raises:
+        Exception: what writing raised; the digest then counts for nothing.
+    """
+
+    def update() -> None:
+        for block in blocks:
+            digest.update(block)
+
+    digesting = asyncio.create_task(asyncio.to_thread(update))
+    try:
+        await asyncio.to_thread(write, blocks)
+    finally:
+        await digesting
 
 
 class Sink:
@@ -23,21 +43,20 @@ class Sink:
         self._digest = hashlib.sha256()
         self.size = 0
 
-    async def take(self, blocks: Sequence[bytes | memoryview]) -> None:
+    async def take(self, blocks: Blocks) -> None:
         """Write blocks, off the event loop.
 
         Raises:
             OSError: of the file.
         """
-        await asyncio.to_thread(self._take, blocks)
+        await write_and_digest(self._write, self._digest, blocks)
+        self.size += sum(map(len, blocks))
 
     @property
     def digest(self) -> str:
         """Of the bytes so far: ``sha256:`` and 64 hexadecimal digits."""
         return f"sha256:{self._digest.hexdigest()}"
 
-    def _take(self, blocks: Sequence[bytes | memoryview]) -> None:
+    def _write(self, blocks: Blocks) -> None:
         for block in blocks:
             self._file.write(block)
-            self._digest.update(block)
-            self.size += len(block)

@@ -13,6 +13,7 @@ from vantage.api.types.v1 import types_pb2
 from vantage.common import argument_files, sealing
 from vantage.common.bound_arguments import skip_line
 from vantage.common.errors import Reason, VantageError, error
+from vantage.common.sealed_file import seal_file
 from vantage.common.sealing import SealedPayload
 from vantage.node.door import StoredResult
 from vantage.node.threads import to_its_end
@@ -134,10 +135,6 @@ def _unpack(
 
 def _seal_file(media_type: str, path: Path, recipients: tuple[str, ...]) -> StoredResult:
     target = path.with_name(f"{path.name}.age")
-    with path.open("rb") as source, target.open("wb") as sealed:
-        sealing.seal_stream(source, sealed, recipients)
-        sealed.flush()
-        os.fsync(sealed.fileno())
-    with target.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    return StoredResult(media_type, target, target.stat().st_size, f"sha256:{digest}")
+    with path.open("rb") as source:
+        digest, size = seal_file(source, target, recipients, durable=True)
+    return StoredResult(media_type, target, size, digest)

@@ -12,6 +12,7 @@ from typing import BinaryIO
 
 from vantage.common.errors import Reason, error
 from vantage.common.payload_frames import READ_SIZE, Chunk, read_ahead
+from vantage.common.sink import write_and_digest
 from vantage.server.payloads.store import wrong_digest, wrong_offset
 
 
@@ -110,7 +111,8 @@ class PartialFile:
 
     async def append(self, blocks: Sequence[Chunk]) -> None:
         """See ``Incoming``."""
-        await asyncio.to_thread(self._append, blocks)
+        await write_and_digest(self._write, self._digest, blocks)
+        self.size += sum(map(len, blocks))
 
     async def keep(self) -> None:
         """See ``Incoming``; also done when the caller, whose call was cancelled, is cancelled once more."""
@@ -124,7 +126,7 @@ class PartialFile:
         """See ``Incoming``: checked, made durable and moved into place."""
         await asyncio.to_thread(self._finish, digest)
 
-    def _append(self, blocks: Sequence[Chunk]) -> None:
+    def _write(self, blocks: Sequence[Chunk]) -> None:
         try:
             for block in blocks:
                 _write_whole(self._file, block)
@@ -132,9 +134,6 @@ class PartialFile:
             raise error(
                 Reason.STORAGE_FULL, "the server's disk is full: its operator must make space, then continue"
             ) from problem
-        for block in blocks:
-            self._digest.update(block)
-            self.size += len(block)
 
     def _keep(self) -> None:
         if not self._file.closed:
