@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import uuid
 from datetime import timedelta
 from typing import Any
@@ -12,6 +13,7 @@ import pytest
 
 from vantage.api.node.v1 import node_session_service_pb2 as pb
 from vantage.api.node.v1 import node_session_service_pb2_grpc
+from vantage.api.types.v1 import types_pb2
 from vantage.common.errors import Reason
 from vantage.common.rpc import error_from_rpc
 from vantage.server.domain.session import Transport
@@ -188,3 +190,38 @@ async def test_only_the_latest_sessions_of_a_node_are_remembered(network: Networ
     assert await sessions[0].refused() is Reason.SESSION_UNKNOWN
     assert (await sessions[4].wait(1)).ended
     assert len(network.node_sessions._sync._of[ONE]) == 4
+
+
+async def test_large_messages_wait_at_the_node_and_not_here(network: Network) -> None:
+    node = Calls(network)
+    await node.bring(0, HELLO)
+    await node.wait()
+    # 14 MiB in one call. What came of them may be looked at, but not committed: the database is busy.
+    result = types_pb2.Payload(media_type="text/plain", sealing=types_pb2.SEALING_NONE, inline=bytes(512 * 1024))
+    lease = pb.Lease(run="tasks/1/runs/1", lease_id="none", attempt=1)
+    messages = [
+        pb.ConnectRequest(sequence=number, completed=pb.Completed(lease=lease, result=result))
+        for number in range(1, 29)
+    ]
+    occupied, release = asyncio.Event(), threading.Event()
+    loop = asyncio.get_running_loop()
+
+    def occupy(_connection: object) -> None:
+        loop.call_soon_threadsafe(occupied.set)
+        assert release.wait(60)
+
+    busy = asyncio.create_task(network.database.write(occupy))
+    try:
+        await occupied.wait()
+        call = asyncio.create_task(node.bring(1, *messages))
+        for _ in range(20):
+            # Of two calls that find no room, one waits.
+            waiting = {call, asyncio.create_task(node.bring(1, *messages))}
+            done, (call,) = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+            assert 8 <= done.pop().result().taken <= 26
+    finally:
+        release.set()
+    await busy
+    assert (await call).taken == 29
+    while (await node.wait(1)).messages[-1].ack < 28:
+        pass

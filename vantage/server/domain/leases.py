@@ -27,6 +27,12 @@ class Report:
     statement: bytes = b""
     retryable: bool = False
 
+    @property
+    def weight(self) -> int:
+        """Bytes that it holds in memory, roughly."""
+        inline = b"" if self.result is None else self.result.inline or b""
+        return 512 + len(self.lease.run) + len(self.lease.lease_id) + len(inline) + len(self.statement)
+
 
 class Verdict(Enum):
     """What a report is worth."""

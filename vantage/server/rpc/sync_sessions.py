@@ -33,6 +33,8 @@ _PER_NODE = 4
 """Sessions that are remembered of a node; the latest is open, those before have ended."""
 _WAITING = 64
 """Messages of a node that wait to be looked at; a call that brings more is answered later."""
+_WAITING_BYTES = 4 * 1024 * 1024
+"""Bytes of these messages, unless one alone has more."""
 
 Serve = Callable[[AsyncIterator[pb.ConnectRequest]], AsyncGenerator[pb.ConnectResponse, None]]
 """What serves a stream."""
@@ -47,6 +49,7 @@ class SyncSession:
 
     def __init__(self, serve: Serve) -> None:
         self._incoming: deque[pb.ConnectRequest] = deque()
+        self._incoming_bytes = 0
         self._taken = 0
         self._silent = False
         self._came = asyncio.Event()
@@ -57,11 +60,12 @@ class SyncSession:
         self._said = asyncio.Event()
         self._fetched = asyncio.Event()
         self._waiting: object = None
+        self._bringing: object = None
         self._problem: VantageError | None = None
         self.serving = asyncio.create_task(self._serve(serve), name="sync session")
 
     async def bring(self, offset: int, messages: Sequence[pb.ConnectRequest], *, last: bool) -> pb.SyncResponse:
-        """Take messages of the node, those that were taken before left out; answers when all are.
+        """Take messages of the node, those that were taken before left out; answers then, or when a newer call comes.
 
         Raises:
             InvalidArgumentError: PROTOCOL_VIOLATION: messages in between are missing.
@@ -69,22 +73,34 @@ class SyncSession:
         """
         if offset > self._taken:
             raise _violation(f"the session has {self._taken} messages, the next cannot be number {offset}")
+        # One call alone waits for room: what it brings is held meanwhile.
+        mine = self._bringing = object()
+        self._room.set()
         for number, message in enumerate(messages, offset):
-            while len(self._incoming) >= _WAITING and not self.serving.done():
+            if number < self._taken:  # it came by another call before
+                continue
+            size = message.ByteSize()
+            while self._is_full(size) and self._bringing is mine and not self.serving.done():
                 self._room.clear()
                 await self._room.wait()
-            # The same message may have come by another call meanwhile.
-            if number == self._taken:
-                self._taken += 1
-                if not self.serving.done():  # nobody would take it
-                    self._incoming.append(message)
-                    self._came.set()
-        if last:
+            if self._bringing is not mine:
+                break
+            self._taken += 1
+            if not self.serving.done():  # nobody would take it
+                self._incoming.append(message)
+                self._incoming_bytes += size
+                self._came.set()
+        if last and self._bringing is mine:
             self._silent = True
             self._came.set()
         if self._problem is not None:
             raise self._problem
         return pb.SyncResponse(taken=self._taken, offset=self._offset)
+
+    def _is_full(self, size: int) -> bool:
+        return len(self._incoming) >= _WAITING or (
+            bool(self._incoming) and self._incoming_bytes + size > _WAITING_BYTES
+        )
 
     async def wait(self, received: int, seconds: float) -> pb.SyncResponse:
         """What the server has to say from there on, as soon as there is something, or nothing after so many seconds.
@@ -150,6 +166,7 @@ class SyncSession:
         while True:
             while self._incoming:
                 message = self._incoming.popleft()
+                self._incoming_bytes -= message.ByteSize()
                 self._room.set()
                 yield message
             if self._silent:

@@ -38,6 +38,8 @@ MAX_CLAIM = 64
 """Runs per commit."""
 MAX_REPORTS = 256
 """Reports that wait for their commit; the stream is not read further until it is done."""
+MAX_REPORT_BYTES = 4 * 1024 * 1024
+"""Bytes of what these reports bring along, reached by the last one of them."""
 _LINGER = 0.005
 """How long the news that an algorithm started waits for what follows: a short run then costs one commit, not two."""
 _NOTHING = Reconciliation((), (), (), ())
@@ -105,6 +107,7 @@ class NodeSession:
         self._settings = settings
         self._state = SessionState()
         self._reports: list[Apply] = []
+        self._report_bytes = 0
         self._reported = asyncio.Event()
         self._room = asyncio.Event()
         self._vacancy = asyncio.Event()
@@ -186,8 +189,9 @@ class NodeSession:
         match effect:
             case Apply():
                 self._reports.append(effect)
+                self._report_bytes += effect.report.weight
                 self._reported.set()
-                while len(self._reports) >= MAX_REPORTS:
+                while len(self._reports) >= MAX_REPORTS or self._report_bytes >= MAX_REPORT_BYTES:
                     self._room.clear()
                     await self._room.wait()
             case Renew(leases):
@@ -221,7 +225,7 @@ class NodeSession:
                     while self._only_beginnings() and not self._silent:
                         await self._reported.wait()
                         self._reported.clear()
-            batch, self._reports = self._reports, []
+            batch, self._reports, self._report_bytes = self._reports, [], 0
             self._room.set()
             if not batch:
                 continue

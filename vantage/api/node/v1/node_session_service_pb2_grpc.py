@@ -71,9 +71,11 @@ class NodeSessionServiceServicer(object):
     def Sync(self, request, context):
         """The same session, with the same messages and rules, in unary calls, for networks that cut or hold back streams. A call
         either brings messages of the node and is answered at once, or brings none and waits for messages of the server: one of
-        each at a time. A newer call that waits ends the older one, whose answer is then empty. Messages are counted in both
-        directions, so that a call, or its answer, may be lost and made again: what has arrived is not taken twice, and what has
-        not been confirmed is answered again. A session without heartbeats for a lease_duration is over.
+        each at a time. A newer call that waits ends the older one, whose answer is then empty. A call whose messages find no room
+        here, at most 64 and 4 MiB of which wait to be looked at, is answered when they are taken, or when a newer call brings
+        some: "taken" says how many were. Messages are counted in both directions, so that a call, or its answer, may be lost and
+        made again: what has arrived is not taken twice, and what has not been confirmed is answered again. A session without
+        heartbeats for a lease_duration is over.
         Limits: 1000 messages per call and per answer, 8 MiB per answer (one message alone may be larger), waits of at most 60
         seconds.
         Who: nodes.
