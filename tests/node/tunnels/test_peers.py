@@ -27,7 +27,7 @@ from vantage.testing.peer_network import ALLOWED, PeerNetwork
 MIB = 1024 * 1024
 
 
-def peer(name: str, label: str = "ring", seconds: float = 20) -> pb.DialTarget:
+def peer(name: str, label: str = "ring", seconds: float = 60) -> pb.DialTarget:
     target = pb.DialTarget(peer=pb.PeerTarget(peer=name, label=label))
     target.peer.timeout.FromMilliseconds(int(seconds * 1000))
     return target
@@ -158,7 +158,7 @@ async def test_what_is_not_there_is_waited_for_and_said(tmp_path: Path) -> None:
     async with PeerNetwork.running(tmp_path, ["clara", "hilda"]) as network:
         runs = await network.ask("clara", "hilda")
         clara, hilda = runs["clara"], runs["hilda"]
-        assert await reason_of(clara.dial(peer("hilda", seconds=0.3))) is Reason.PEER_NOT_READY
+        assert await reason_of(clara.dial(peer("hilda", seconds=1))) is Reason.PEER_NOT_READY
         assert await reason_of(clara.dial(peer("beatrix"))) is Reason.NOT_FOUND
         assert await reason_of(clara.dial(peer("hilda", "Not A Label"))) is Reason.INVALID_ARGUMENT
         unknown = pb.DialTarget(incoming=pb.IncomingTarget(connection="none"))
