@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -15,6 +14,7 @@ import pytest
 import yaml
 
 from scripts.demolib.network import remove_images
+from vantage.testing.ports import free_ports
 from vantage.testing.program import Program
 
 pytestmark = [pytest.mark.docker, pytest.mark.slow, pytest.mark.timeout(300)]
@@ -51,7 +51,9 @@ class Reader:
 
     def __init__(self, directory: Path, programs: ExitStack) -> None:
         self.directory = directory
-        self.known = {f"127.0.0.1:{port}": f"127.0.0.1:{free_port()}" for port in (5000, 7600)}
+        self.known = {
+            f"127.0.0.1:{port}": f"127.0.0.1:{free}" for port, free in zip((5000, 7600), free_ports(2), strict=True)
+        }
         self.known["PASSWORD"] = PASSWORD
         self._programs = programs
         self.said = ""
@@ -110,13 +112,6 @@ class Reader:
         config, wanted = yaml.safe_load(path.read_text()), yaml.safe_load(self.filled_in(block))
         config["policy"] |= wanted.pop("policy")
         path.write_text(yaml.safe_dump(config | wanted))
-
-
-def free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        port: int = found.getsockname()[1]
-        return port
 
 
 def test_the_tour_of_the_readme_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

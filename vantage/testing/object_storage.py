@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
-import socket
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,6 +15,7 @@ from obstore.store import S3Store
 
 from vantage.common.errors import ConfigurationError, Reason
 from vantage.server.config import ObjectStoreConfig
+from vantage.testing.ports import free_ports
 from vantage.testing.program import Program
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ def object_storage(directory: Path) -> Iterator[ObjectStoreConfig]:
         "actions": ["Admin", "Read", "Write", "List"],
     }
     (directory / "s3.json").write_text(json.dumps({"identities": [identity]}))
-    ports = _free_ports(2 * len(_LISTENS))
+    ports = free_ports(2 * len(_LISTENS))
     arguments = [program, "server", "-dir", str(files), "-ip", "127.0.0.1", "-ip.bind", "127.0.0.1"]
     for number, name in enumerate(_LISTENS):
         arguments += [f"-{name}.port", str(ports[2 * number]), f"-{name}.port.grpc", str(ports[2 * number + 1])]
@@ -74,12 +74,3 @@ def _make_bucket(config: ObjectStoreConfig) -> None:
         retry_config={"max_retries": 1000, "retry_timeout": PATIENCE, "backoff": _BACKOFF},
     )
     obstore.put(bucket, "ready", b"ready")
-
-
-def _free_ports(count: int) -> list[int]:
-    """The service cannot be told to let the system choose: these were free a moment ago, all at once."""
-    with ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        return [each.getsockname()[1] for each in sockets]

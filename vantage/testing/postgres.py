@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import shutil
-import socket
 import subprocess
 import tempfile
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 from urllib.parse import quote
+
+from vantage.testing.ports import free_ports
 
 _DEBIAN = "/usr/lib/postgresql"
 
@@ -39,14 +40,12 @@ class Postgres:
         secret.write_text(self.password)
         if self._user is not None:
             shutil.chown(secret, self._user)
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = int(free.getsockname()[1])
         try:
             self._run(
                 "initdb", "-D", "data", "--no-sync", "--encoding=UTF8", "--locale=C.UTF-8", "--username=admin",
                 "--auth=scram-sha-256", f"--pwfile={secret}",
             )  # fmt: skip
+            (self.port,) = free_ports()
             options = f"-p {self.port} -c listen_addresses=127.0.0.1 -k {self._directory} -c fsync=off"
             self._run("pg_ctl", "start", "-w", "-t", "60", "-D", "data", "-l", "log", "-o", options)
             self.sql("CREATE DATABASE registry", database="postgres")

@@ -4,9 +4,7 @@ process with its tests (clients in other languages, measurements, kills)."""
 from __future__ import annotations
 
 import asyncio
-import random
 import signal
-import socket
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -34,6 +32,7 @@ from vantage.server.app import initialize
 from vantage.server.certificate import CERTIFICATE_FILE, fingerprint
 from vantage.server.config import ServerConfig
 from vantage.testing import program as programs
+from vantage.testing.ports import free_ports
 from vantage.testing.station import COLLABORATION, REPOSITORY
 
 PASSWORD = "correct horse battery staple"  # noqa: S105  # of throw-away servers
@@ -105,19 +104,6 @@ def program(noun: str, *arguments: str, log: Path, faults: Path | None = None) -
     if faults is not None:
         return Program(["-m", "vantage.testing.fault_points", str(faults), noun, *arguments], log)
     return Program(["-c", f"from vantage.{noun}.cli import {noun}; {noun}()", *arguments], log)
-
-
-def _lasting_port() -> int:
-    """A port for a server that will be killed and started again. Not one of those that the system gives to connections:
-    one to the server that is away could get it and, on loopback, would even succeed, with itself."""
-    while True:
-        port = random.randint(20_000, 32_000)  # noqa: S311  # below the usual range
-        with socket.socket() as trial:
-            try:
-                trial.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-            return port
 
 
 @dataclass
@@ -200,7 +186,8 @@ class Installation:
                 what stands in between without TLS.
         """
         token = initialize(directory / "server", config or ServerConfig(stop_grace_seconds=1, trial=True))
-        network = cls(directory, tls, f"127.0.0.1:{_lasting_port()}" if faulty else "", faulty=faulty)
+        (port,) = free_ports()  # it may be killed, and come back
+        network = cls(directory, tls, f"127.0.0.1:{port}", faulty=faulty)
         try:
             await network.start_server()
             async with network.channel() as channel:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import re
-import socket
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import Literal
 
 from vantage.server.certificate import CERTIFICATE_FILE, KEY_FILE, create_certificate, fingerprint
+from vantage.testing.ports import free_ports
 from vantage.testing.program import Program
 
 Kind = Literal["nginx", "haproxy"]
@@ -68,8 +68,7 @@ def _prepare(kind: Kind, directory: Path, target: str, changes: Mapping[str, str
     create_certificate(directory, ())
     certificate = (directory / CERTIFICATE_FILE).read_bytes()
     (directory / "tls.pem").write_bytes(certificate + (directory / KEY_FILE).read_bytes())
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        address = f"127.0.0.1:{free.getsockname()[1]}"
+    address = f"127.0.0.1:{free_ports()[0]}"
     text = documented(kind)
     places = {"/etc/vantage": str(directory), "127.0.0.1:7600": target, "listen 443": f"listen {address}"}
     places |= {"bind :443": f"bind {address}", **changes}
