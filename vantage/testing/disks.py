@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import subprocess
@@ -42,7 +43,12 @@ class SmallDisk:
         """Leave no byte."""
         with self._ballast.open("ab") as file:
             while (free := shutil.disk_usage(self.path).free) > 0:
-                os.posix_fallocate(file.fileno(), file.tell(), free)
+                try:
+                    os.posix_fallocate(file.fileno(), file.tell(), free)
+                except OSError as problem:
+                    if problem.errno != errno.ENOSPC:
+                        raise
+                    # Somebody has written meanwhile: there is less to take.
                 file.seek(0, os.SEEK_END)
 
     def free(self) -> None:
