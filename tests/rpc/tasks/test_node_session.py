@@ -14,7 +14,7 @@ from vantage.api.task.v1 import task_pb2, task_service_pb2
 from vantage.api.types.v1 import types_pb2
 from vantage.common.errors import Reason
 from vantage.common.rpc import error_from_rpc
-from vantage.server.storage import run_store
+from vantage.server.storage import claim_store
 from vantage.testing.losses import Losses
 from vantage.testing.scripted_node import ScriptedNode
 from vantage.testing.task_server import ROSA, Network, as_, request_id, spec
@@ -403,7 +403,7 @@ async def test_who_asks_much_does_not_keep_others_waiting(network: Network) -> N
 async def test_many_whose_runs_a_node_cannot_take_do_not_keep_others_waiting(
     network: Network, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(run_store, "MAX_OWNERS", 2)
+    monkeypatch.setattr(claim_store, "MAX_OWNERS", 2)
     stub = network.stub()
     for asker, target, count in ((as_("users/olga"), TWO, 1), (as_("users/otto"), TWO, 1), (ROSA, "", 2)):
         for _ in range(count):

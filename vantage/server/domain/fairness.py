@@ -23,3 +23,18 @@ def choose(waiting: Mapping[str, Sequence[str]], held: Mapping[str, int], free: 
         if position + 1 < len(waiting[owner]):
             heapq.heappush(heap, (has + 1, waiting[owner][position + 1], owner, position + 1))
     return chosen
+
+
+def is_settled(
+    waiting: Mapping[str, Sequence[str]], held: Mapping[str, int], chosen: Sequence[str], free: int, depth: int
+) -> bool:
+    """Whether ``choose`` would choose the same if it knew more than the oldest ``depth`` runs of each owner."""
+    taken = set(chosen)
+    turns = (
+        held.get(owner, 0) + turn for owner, each in waiting.items() for turn, name in enumerate(each) if name in taken
+    )
+    last = max(turns, default=0)
+    return all(
+        len(names) < depth or (len(chosen) == free and held.get(owner, 0) + depth > last)
+        for owner, names in waiting.items()
+    )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
+from typing import Any
 
 from sqlalchemy import Connection, Row
 
@@ -11,16 +12,18 @@ from vantage.common import names
 from vantage.common.errors import Reason
 from vantage.server.domain import audit
 from vantage.server.domain.contents import Failure, Payload
-from vantage.server.domain.fairness import choose
+from vantage.server.domain.fairness import choose, is_settled
 from vantage.server.domain.leases import Reconciliation, Report, Verdict, judge, reconcile
 from vantage.server.domain.principals import NodePrincipal
 from vantage.server.domain.retries import is_retried, wait_before
 from vantage.server.domain.runs import OPEN, Lease, Run, RunEvent, assigned, moved, retried
 from vantage.server.domain.tasks import Target, TaskSpec, Work
-from vantage.server.storage import audit_store, payload_store, run_store, study_store, task_store
+from vantage.server.storage import audit_store, claim_store, payload_store, run_store, study_store, task_store
 from vantage.server.storage.lifecycle import Changes, advance
 
 _MICROSECOND = timedelta(microseconds=1)
+_DEEPER = 4
+"""How many times as many runs of each owner are looked at when the oldest of each do not decide who is next."""
 
 
 def claim(connection: Connection, changes: Changes, node: NodePrincipal, free: int, now: datetime) -> int:
@@ -46,19 +49,22 @@ def claim(connection: Connection, changes: Changes, node: NodePrincipal, free: i
     return len(work)
 
 
-def _claimable(connection: Connection, node: NodePrincipal, free: int) -> Sequence[Row[tuple[object, ...]]]:
-    wanted = (node.name, node.organization, node.collaborations, free)
-    rows = run_store.claimable(connection, *wanted)
+def _claimable(connection: Connection, node: NodePrincipal, free: int) -> Sequence[Row[Any]]:
+    rows = claim_store.oldest(connection, node, free)
     if not rows or len(rows) < free:
         return rows  # all that wait
+    held = claim_store.leased_by_owner(connection, node)
     # Also those of the oldest: of all others who wait, perhaps none asks for what this node may take.
-    owners = {str(row.owner) for row in rows}.union(run_store.waiting_owners(connection, node.organization))
-    if len(owners) < 2:
-        return rows
-    waiting = {owner: run_store.claimable_of(connection, owner, *wanted) for owner in owners}
-    chosen = choose(waiting, run_store.leased_by_owner(connection, node.name), free)
-    found = {row.name: row for row in run_store.work_of(connection, chosen)}
-    return [found[name] for name in chosen]
+    also = [row.name for row in rows]
+    depth = 1
+    while True:
+        waiting = claim_store.waiting(connection, node, also, depth)
+        chosen = choose(waiting, held, free)
+        if depth >= free or is_settled(waiting, held, chosen, free, depth):
+            break
+        depth *= _DEEPER
+    found = {row.name: row for row in claim_store.some(connection, node, chosen)}
+    return [found[name] for name in chosen if name in found]
 
 
 def apply_reports(

@@ -9,16 +9,11 @@ from typing import Any
 from sqlalchemy import Connection, Row, Select, bindparam, case, func, insert, select, text, union_all, update
 
 from vantage.server.domain.contents import Failure, Payload
-from vantage.server.domain.membership import Standing
 from vantage.server.domain.runs import Run, RunState
-from vantage.server.storage.schema import member
 from vantage.server.storage.task_schema import ARGUMENTS, RESULT, content, run, task
 
 MAX_INLINE_TOTAL = 8 * 1024 * 1024
 """Bytes of results that are read together: what holds them all must fit into a message, and into memory."""
-
-MAX_OWNERS = 200
-"""Owners among whom is chosen at a time: each costs a look into an index."""
 
 _INSERT = insert(run)
 _INSERT_CONTENT = insert(content)
@@ -79,7 +74,7 @@ _COUNT_OPEN = union_all(
         for some in ("state = 1", "state IN (2, 3)")
     )
 )
-_WORK = (
+WORK: Select[Any] = (
     select(
         run,
         task.c.title,
@@ -105,43 +100,8 @@ _WORK = (
     .join(task, task.c.name == run.c.task)
     .outerjoin(content, (content.c.run == run.c.name) & (content.c.kind == ARGUMENTS))
 )
-_MAY_TAKE = (
-    run.c.organization == bindparam("organization"),
-    text("run.state = 1"),
-    run.c.retry_time.is_(None),
-    run.c.wanted_node.in_(["", bindparam("node")]),
-    run.c.collaboration.in_(bindparam("collaborations", expanding=True)),
-    # Looked at in the transaction: what the node's session remembers may be older than a suspension.
-    run.c.collaboration.in_(
-        select(member.c.collaboration).where(
-            member.c.organization == bindparam("organization"), member.c.state == int(Standing.ACTIVE)
-        )
-    ),
-)
-_CLAIMABLE = (
-    _WORK.where(*_MAY_TAKE).order_by(run.c.name).limit(bindparam("free")).with_for_update(of=run, skip_locked=True)
-)
-_CLAIMABLE_OF = (
-    select(run.c.name)
-    .where(*_MAY_TAKE, run.c.owner == bindparam("owner"))
-    .order_by(run.c.name)
-    .limit(bindparam("free"))
-    .with_for_update(skip_locked=True)
-)
-# From one owner to the next over the index, however many runs each has.
-_WAITING_OWNERS = text(
-    "WITH RECURSIVE waiting(owner) AS ("
-    "SELECT min(owner) FROM run WHERE organization = :organization AND state = 1 "
-    "UNION ALL SELECT (SELECT min(owner) FROM run WHERE organization = :organization AND state = 1 "
-    "AND owner > waiting.owner) FROM waiting WHERE waiting.owner IS NOT NULL"
-    ") SELECT owner FROM waiting WHERE owner IS NOT NULL LIMIT :most"
-)
-_LEASED_BY_OWNER = (
-    select(run.c.owner, func.count().label("number"))
-    .where(run.c.node == bindparam("wanted"), text("state IN (2, 3)"))
-    .group_by(run.c.owner)
-)
-_WORK_OF = _WORK.where(run.c.name.in_(bindparam("wanted", expanding=True)))
+"""Runs with all that their nodes need to know."""
+_WORK_OF = WORK.where(run.c.name.in_(bindparam("wanted", expanding=True)))
 
 
 def insert_runs(connection: Connection, runs: Sequence[Run]) -> None:
@@ -272,40 +232,13 @@ def nodes_with_leases(connection: Connection) -> list[str]:
     return list(connection.execute(_NODES_WITH_LEASES).scalars())
 
 
-def claimable(
-    connection: Connection, node: str, organization: str, collaborations: Iterable[str], free: int
-) -> Sequence[Row[tuple[object, ...]]]:
-    """Queued runs that a node may take, oldest first, with all that it needs to know."""
-    wanted = {"node": node, "organization": organization, "collaborations": sorted(collaborations), "free": free}
-    return connection.execute(_CLAIMABLE, wanted).all()
-
-
-def claimable_of(
-    connection: Connection, owner: str, node: str, organization: str, collaborations: Iterable[str], free: int
-) -> Sequence[str]:
-    """Names of those of one owner."""
-    wanted = {"node": node, "organization": organization, "collaborations": sorted(collaborations), "free": free}
-    return connection.execute(_CLAIMABLE_OF, wanted | {"owner": owner}).scalars().all()
-
-
-def waiting_owners(connection: Connection, organization: str) -> list[str]:
-    """In whose names runs wait at an organization; at most ``MAX_OWNERS``."""
-    found = connection.execute(_WAITING_OWNERS, {"organization": organization, "most": MAX_OWNERS})
-    return [str(row.owner) for row in found]
-
-
-def leased_by_owner(connection: Connection, node: str) -> dict[str, int]:
-    """How many runs a node has of each owner."""
-    return {row.owner: row.number for row in connection.execute(_LEASED_BY_OWNER, {"wanted": node})}
-
-
 def count_open(connection: Connection) -> dict[RunState, int]:
     """How many runs have not ended, by state; states without any are left out."""
     return {RunState(row.state): row.number for row in connection.execute(_COUNT_OPEN)}
 
 
 def work_of(connection: Connection, names: Iterable[str]) -> Sequence[Row[tuple[object, ...]]]:
-    """The same rows as ``claimable`` for given runs."""
+    """Rows of ``WORK`` for given runs."""
     return connection.execute(_WORK_OF, {"wanted": list(names)}).all()
 
 
