@@ -59,6 +59,7 @@ from vantage.common.rpc import CHANNEL_OPTIONS
 from vantage.server import certificate
 from vantage.server.config import FILE, ServerConfig, load_config, save_config
 from vantage.server.domain import secrets
+from vantage.server.domain.contents import Quota
 from vantage.server.domain.identity_tokens import Expected, Nonces
 from vantage.server.domain.passwords import Passwords
 from vantage.server.domain.secrets import Secrets
@@ -260,7 +261,12 @@ class Server:
         grace = timedelta(seconds=config.payload_grace_seconds)
         self.payload_collection = PayloadCollection(database, store, clock, grace)
         payloads = Payloads(
-            database, store, self.payload_collection, clock, config.max_payload_bytes, config.payload_quota_bytes
+            database,
+            store,
+            self.payload_collection,
+            clock,
+            config.max_payload_bytes,
+            Quota(config.payload_quota_bytes, config.payload_quota_count),
         )
 
         self.gate = Gate(

@@ -11,6 +11,7 @@ from vantage.common import names
 from vantage.common.errors import Reason, error
 from vantage.common.image_reference import is_registry
 from vantage.common.web import is_web_address
+from vantage.server.domain.contents import Quota
 from vantage.server.domain.identity_tokens import ALGORITHMS
 from vantage.server.relay.directory import RelayEntry
 from vantage.server.relay.limits import RelayLimits
@@ -144,6 +145,8 @@ class ServerConfig(BaseModel):
     max_payload_bytes: int = Field(default=4 * 1024**3, ge=1024 * 1024)
     payload_quota_bytes: int | None = Field(default=None, ge=1024 * 1024)
     """What all payloads of an organization may have together; any number unless given."""
+    payload_quota_count: int = Field(default=Quota().count, ge=100)
+    """How many payloads an organization may have."""
     payload_grace_seconds: int = Field(default=7 * 86_400, ge=60)
     """How long an upload that no task refers to, or that was not finished, is kept."""
     object_store: ObjectStoreConfig | None = None

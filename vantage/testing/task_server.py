@@ -25,6 +25,7 @@ from vantage.common.errors import VantageError
 from vantage.common.payload_frames import add_payload_service
 from vantage.common.rpc import CHANNEL_OPTIONS, abort
 from vantage.server.config import ServerConfig
+from vantage.server.domain.contents import Quota
 from vantage.server.domain.permissions import rights_of
 from vantage.server.domain.principals import NodePrincipal, Principal, UserPrincipal
 from vantage.server.domain.roles import ROLES
@@ -134,7 +135,7 @@ class Network:
         self.config = ServerConfig()
         self.session_settings = SessionSettings()
         self.store: PayloadStore = PayloadFiles(directory / "payloads")
-        self.payload_quota: int | None = None
+        self.payload_quota = Quota()
         self.sync = False
         self.interceptors: list[grpc.aio.ClientInterceptor] = []
         self._channels: list[grpc.aio.Channel] = []

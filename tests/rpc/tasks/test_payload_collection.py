@@ -14,6 +14,7 @@ from tests.rpc.tasks.test_payloads import download, reason, upload
 from vantage.api.payload.v1 import payload_service_pb2 as pb
 from vantage.api.task.v1 import task_service_pb2
 from vantage.common.errors import Reason, error
+from vantage.server.domain.contents import Quota
 from vantage.server.payloads.files import PayloadFiles
 from vantage.server.services import payload_collection
 from vantage.server.services.payload_collection import DEFAULT_GRACE
@@ -166,7 +167,7 @@ async def test_an_upload_under_way_is_left_alone(network: Network, store: Watche
 
 async def test_an_organization_has_only_so_much_room(network: Network, store: Watched) -> None:
     await network.stop()
-    network.payload_quota = 1000
+    network.payload_quota = Quota(size=1000)
     await network.start()
     identity = request_id()
     first = await upload(network, b"x" * 600, identity)
@@ -184,6 +185,24 @@ async def test_an_organization_has_only_so_much_room(network: Network, store: Wa
     for _ in range(2):
         await store.removed.get()
     await upload(network, b"z" * 400)
+
+
+async def test_an_organization_has_only_so_many(network: Network, store: Watched) -> None:
+    await network.stop()
+    network.payload_quota = Quota(count=3)
+    await network.start()
+    identity = request_id()
+    first = await upload(network, b"", identity)
+    # One that was begun and never sent takes a row as well.
+    assert await reason(upload(network, b"abc", chunks=[])) is Reason.PAYLOAD_OFFSET_MISMATCH
+    await upload(network, b"", caller=f"{ALPHA}/nodes/one")
+    assert await reason(upload(network, b"")) is Reason.PAYLOAD_QUOTA_EXCEEDED
+    assert await upload(network, b"", identity) == first
+    await upload(network, b"", caller="users/otto")
+    network.advance(DEFAULT_GRACE)
+    for _ in range(4):
+        await store.removed.get()
+    await upload(network, b"")
 
 
 async def test_one_upload_serves_every_target_and_nobody_else(network: Network) -> None:

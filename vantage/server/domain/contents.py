@@ -36,6 +36,19 @@ class Payload:
 
 
 @dataclass(frozen=True, slots=True)
+class Quota:
+    """What all uploaded payloads of an organization may be together.
+
+    Attributes:
+        size: bytes; None for any number.
+        count: how many: also empty ones take a row and a file.
+    """
+
+    size: int | None = None
+    count: int = 100_000
+
+
+@dataclass(frozen=True, slots=True)
 class Failure:
     """Why there is no result."""
 

@@ -14,6 +14,7 @@ from vantage.common.errors import Reason, VantageError, error
 from vantage.common.payload_frames import CHUNK_SIZE, Chunk
 from vantage.common.write_behind import WriteBehind
 from vantage.server.domain import audit
+from vantage.server.domain.contents import Quota
 from vantage.server.domain.permissions import Operation, Owner, Resource, reach
 from vantage.server.domain.principals import NodePrincipal, Principal
 from vantage.server.payloads.store import Incoming, PayloadStore
@@ -23,6 +24,7 @@ from vantage.server.storage.database import Database
 from vantage.server.storage.payload_store import StoredPayload, Use
 
 DEFAULT_MAX_BYTES = 2 * 1024**3
+DEFAULT_QUOTA = Quota()
 MAX_CHUNK = CHUNK_SIZE
 
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
@@ -47,7 +49,7 @@ class Payloads:
         collection: removes what nobody needs.
         clock: the time.
         max_bytes: largest payload.
-        quota: bytes that all payloads of an organization may have together; None for any number.
+        quota: what all payloads of an organization may be together.
     """
 
     def __init__(
@@ -57,7 +59,7 @@ class Payloads:
         collection: PayloadCollection,
         clock: Clock,
         max_bytes: int = DEFAULT_MAX_BYTES,
-        quota: int | None = None,
+        quota: Quota = DEFAULT_QUOTA,
     ) -> None:
         self._database = database
         self._store = store

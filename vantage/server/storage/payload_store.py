@@ -20,7 +20,8 @@ from sqlalchemy import (
     update,
 )
 
-from vantage.common.errors import Reason, error
+from vantage.common.errors import Reason, VantageError, error
+from vantage.server.domain.contents import Quota
 from vantage.server.storage.task_schema import ARGUMENTS, RESULT, content, payload, run, task
 
 _COMPLETE = select(payload.c.name, payload.c.size, payload.c.digest).where(
@@ -70,12 +71,12 @@ def complete_of(connection: Connection, uploader: str, names: Iterable[str]) -> 
     return {row.name: (row.size, row.digest) for row in rows}
 
 
-def find_or_insert(connection: Connection, new: StoredPayload, quota: int | None) -> StoredPayload:
+def find_or_insert(connection: Connection, new: StoredPayload, quota: Quota) -> StoredPayload:
     """The upload that the same request began earlier, taken up again, or this new one, inserted.
 
     Args:
         new: it.
-        quota: bytes that all payloads of its organization may have together; None for any number.
+        quota: of its organization.
 
     Raises:
         LimitExceededError: PAYLOAD_QUOTA_EXCEEDED.
@@ -84,8 +85,7 @@ def find_or_insert(connection: Connection, new: StoredPayload, quota: int | None
         if not earlier.complete and not earlier.removing:
             connection.execute(update(payload).where(payload.c.name == earlier.name).values(created=new.created))
         return earlier
-    if quota is not None:
-        _check_quota(connection, new, quota)
+    _check_quota(connection, new, quota)
     connection.execute(
         insert(payload).values(
             name=new.name,
@@ -134,18 +134,27 @@ def forget(connection: Connection, names: Iterable[str]) -> None:
     connection.execute(delete(payload).where(payload.c.name.in_(sorted(names)), payload.c.removing))
 
 
-def _check_quota(connection: Connection, new: StoredPayload, quota: int) -> None:
-    query = select(func.coalesce(func.sum(payload.c.size), 0)).where(payload.c.organization == new.organization)
-    used = int(connection.execute(query).scalar_one())
-    if used + new.size > quota:
-        raise error(
-            Reason.PAYLOAD_QUOTA_EXCEEDED,
-            f"the payloads of {new.organization or 'the server'} have {used} bytes, and with this one more than the "
-            f"{quota} that it may have: send less, wait until uploads that no task refers to are removed, or ask the "
-            "server's operator for more",
-            quota=str(quota),
-            used=str(used),
-        )
+def _check_quota(connection: Connection, new: StoredPayload, quota: Quota) -> None:
+    theirs = payload.c.organization == new.organization
+    whose = f"the payloads of {new.organization or 'the server'}"
+    count = connection.execute(select(func.count()).where(theirs)).scalar_one()
+    if count >= quota.count:
+        raise _over_quota(f"{whose} are {count}, as many as it may have", quota.count, count)
+    if quota.size is not None:
+        used = int(connection.execute(select(func.coalesce(func.sum(payload.c.size), 0)).where(theirs)).scalar_one())
+        if used + new.size > quota.size:
+            told = f"{whose} have {used} bytes, and with this one more than the {quota.size} that it may have"
+            raise _over_quota(told, quota.size, used)
+
+
+def _over_quota(told: str, quota: int, used: int) -> VantageError:
+    return error(
+        Reason.PAYLOAD_QUOTA_EXCEEDED,
+        f"{told}: send less, wait until uploads that no task refers to are removed, or ask the server's operator for "
+        "more",
+        quota=str(quota),
+        used=str(used),
+    )
 
 
 def find_upload(connection: Connection, uploader: str, request_id: str) -> StoredPayload | None:
