@@ -153,11 +153,8 @@ class Stream:
                 await self._change()
             if self._problem is not None:
                 raise self._problem
-            part = bytes(view[:_BATCH])
-            view = view[len(part) :]
-            self._outgoing.append(part)
-            self._waiting += len(part)
-            self._to_write.set()
+            self._queue(view[:_BATCH])
+            view = view[_BATCH:]
 
     async def finish(self) -> None:
         """Send what was written and say that no more comes; reading goes on. What was written is safe afterwards.
@@ -189,6 +186,15 @@ class Stream:
 
     async def __aexit__(self, *_: object) -> None:
         await self.close()
+
+    def _queue(self, data: memoryview) -> None:
+        """Let bytes leave, whether or not there is room for them."""
+        while data:
+            part = bytes(data[:_BATCH])
+            data = data[len(part) :]
+            self._outgoing.append(part)
+            self._waiting += len(part)
+        self._to_write.set()
 
     def _put_back(self, *parts: bytes) -> None:
         self._incoming.extendleft(reversed(parts))
@@ -264,7 +270,8 @@ class Stream:
 class MessageChannel:
     """Whole messages over a stream: eight bytes of length, big-endian, then the message.
 
-    Cancelling a ``receive`` does not harm the stream: the next one gets the message.
+    Cancelling a ``receive`` does not harm the stream: the next one gets the message. Nor does cancelling a ``send``:
+    the peer gets the whole message or nothing of it. Several may send at the same time.
 
     Args:
         stream: what carries them.
@@ -275,6 +282,7 @@ class MessageChannel:
         self.stream = stream
         self._max_size = max_size
         self._size: int | None = None  # of the message whose length has been read
+        self._sending = asyncio.Lock()
 
     async def send(self, message: bytes) -> None:
         """Send a message.
@@ -282,9 +290,18 @@ class MessageChannel:
         Raises:
             PeerError: the connection broke.
         """
-        data = memoryview(message).cast("B")
-        await self.stream.write(_LENGTH.pack(len(data)))
-        await self.stream.write(data)  # type: ignore[arg-type]  # any buffer
+        rest = memoryview(message).cast("B")
+        async with self._sending:
+            # A single small write is queued whole or not at all.
+            await self.stream.write(_LENGTH.pack(len(rest)))
+            try:
+                while rest:
+                    await self.stream.write(rest[:_BATCH])  # type: ignore[arg-type]  # any buffer
+                    rest = rest[_BATCH:]
+            except asyncio.CancelledError:
+                # The peer has the length, or will have it: without the rest it would take the next message for it.
+                self.stream._queue(rest)
+                raise
 
     async def receive(self) -> bytes | None:
         """The next message; None when the peer has finished.
@@ -318,8 +335,9 @@ class MessageChannel:
         return None if content is None else decode(ARROW, content)
 
     async def finish(self) -> None:
-        """No more messages come from here."""
-        await self.stream.finish()
+        """No more messages come from here, but those that are being sent."""
+        async with self._sending:
+            await self.stream.finish()
 
     async def close(self) -> None:
         """See ``Stream.close``."""

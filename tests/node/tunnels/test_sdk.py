@@ -100,6 +100,32 @@ async def test_streams_messages_and_tables(tmp_path: Path) -> None:
             sending.cancel()
 
 
+async def test_messages_are_sent_whole_or_not_at_all(tmp_path: Path) -> None:
+    async with (
+        algorithms(tmp_path, "clara", "hilda") as (_, (clara, hilda)),
+        connected(clara, hilda, "hilda") as (mine, theirs),
+    ):
+        async with asyncio.timeout(60):
+            channel, other = mine.messages(), theirs.messages()
+            # Nobody reads: the first waits in its middle, the second for its turn.
+            begun, queued = (asyncio.create_task(channel.send(each)) for each in (b"a" * 8 * MIB, b"never"))
+            await asyncio.sleep(0)
+            for each in (queued, begun):
+                each.cancel()
+                with pytest.raises(asyncio.CancelledError):
+                    await each
+            # What was begun comes whole; of two at the same time each does, before the end.
+            after = [asyncio.create_task(channel.send(each * 4 * MIB)) for each in (b"b", b"c")]
+            ending = asyncio.create_task(channel.finish())
+            received = [each async for each in other]
+            assert [(len(each), each[:1], len(set(each))) for each in received] == [
+                (8 * MIB, b"a", 1),
+                (4 * MIB, b"b", 1),
+                (4 * MIB, b"c", 1),
+            ]
+            await asyncio.gather(*after, ending)
+
+
 async def assert_reads(stream: Stream, content: bytes) -> None:
     assert await stream.read_exactly(len(content)) == content
 
