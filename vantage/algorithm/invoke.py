@@ -7,7 +7,6 @@ import errno
 import inspect
 import sys
 import traceback
-import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -101,8 +100,10 @@ def _load(parameter: str, source: Source, kind: str) -> Any:
         return source.path
     try:
         return _read(source, kind)
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as problem:
-        # ParserError, UnicodeDecodeError and Arrow's errors are ValueErrors; their messages may quote the file.
+    except (AlgorithmError, ImportError, MemoryError):  # none of which says anything of the file
+        raise
+    except Exception as problem:  # noqa: BLE001  # parsers of foreign files raise whatever they like, and may quote them
+        traceback.print_exception(problem, file=sys.stderr)  # see ``failure_of``
         raise AlgorithmError(
             f"the dataset of {parameter!r} is not readable as {source.format} ({type(problem).__name__})",
             reason=Reason.DATASET_UNREADABLE,

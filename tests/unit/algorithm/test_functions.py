@@ -6,6 +6,7 @@ import json
 import math
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -93,6 +94,31 @@ def test_local_subtasks_answer_and_fail_per_organization(tmp_path: Path) -> None
     data = {"clara": {"lung": tmp_path / "good.csv"}, "hilda": {"lung": tmp_path / "bad.csv"}, "beatrix": {}}
     answer = local.run(sample.central, {"dataset": "lung"}, data)
     assert answer == {"clara": 2, "hilda": "DATASET_UNREADABLE", "beatrix": "ARGUMENTS_INVALID"}
+
+
+@pytest.mark.parametrize("name", ["text.xlsx", "member.xlsx", "xml.xlsx", "text.parquet", "text.arrow", "text.csv"])
+def test_data_that_is_damaged_is_unreadable_whatever_its_kind(
+    tmp_path: Path, name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / name
+    path.write_text('Jansen\n"Jansen')
+    if name in ("member.xlsx", "xml.xlsx"):
+        pd.DataFrame({"name": ["Jansen"]}).to_excel(tmp_path / "good.xlsx", index=False)
+        with zipfile.ZipFile(tmp_path / "good.xlsx") as good, zipfile.ZipFile(path, "w") as damaged:
+            for each in good.namelist():
+                content = b"<Jansen" if name == "xml.xlsx" and "sheet1" in each else good.read(each)
+                damaged.writestr(each, content, zipfile.ZIP_DEFLATED)
+        if name == "member.xlsx":
+            whole = bytearray(path.read_bytes())
+            start = whole.index(b"xl/worksheets/sheet1.xml") + 30
+            whole[start : start + 50] = bytes(50)
+            path.write_bytes(whole)
+    with pytest.raises(AlgorithmError) as caught:
+        local.run(sample.rows, {}, {"clara": {"df": path}})
+    assert caught.value.reason is Reason.DATASET_UNREADABLE
+    assert "the dataset of 'df'" in caught.value.message
+    assert "Jansen" not in caught.value.message
+    assert "Traceback" in capsys.readouterr().err  # the node's admin sees what is wrong
 
 
 def test_local_subtasks_end_early_as_they_do_in_a_network(tmp_path: Path) -> None:
