@@ -18,6 +18,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parents[3]))
 
 from tests.node.datasets.test_queries import TURTLE
+from vantage.common.errors import Reason, VantageError
 from vantage.node.datasets import asking
 from vantage.node.datasets.asking import Asker
 from vantage.node.datasets.sections import DatasetSection
@@ -45,6 +46,29 @@ async def test_a_question_that_had_no_turn_leaves_nothing(tmp_path: Path) -> Non
     turn.set()
     await asyncio.wrap_future(asker._threads.submit(int))
     assert not (tmp_path / "run").exists()
+    asker.close()
+
+
+async def test_waiting_for_a_turn_does_not_count_for_the_time_of_a_dataset(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asker, turn = Asker(1), threading.Event()
+    asker._threads.submit(turn.wait)
+    one = dataset("SELECT 1 AS a", format="sql", url="sqlite://", timeout="1s")
+    with monkeypatch.context() as at_once:
+        at_once.setattr(asking, "GRACE_SECONDS", 0.0)
+        asked = asyncio.create_task(asker.answer(one, ASKED, tmp_path / "a" / "a.parquet"))
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(1.2):
+                await asyncio.shield(asked)
+        # It waits for so long and no longer, and is not told to ask for less.
+        at_once.setattr(asking, "WAIT_SECONDS", 0.05)
+        with pytest.raises(VantageError, match="ask again later") as caught:
+            await asker.answer(one, ASKED, tmp_path / "b" / "b.parquet")
+    assert caught.value.reason is Reason.DATASET_UNAVAILABLE
+    turn.set()
+    assert (await asked).rows == 1
+    assert not (tmp_path / "b").exists()
     asker.close()
 
 

@@ -25,6 +25,8 @@ log = logging.getLogger(__name__)
 
 GRACE_SECONDS = 5.0
 """How long a database that is told to stop may take; its thread is left alone then."""
+WAIT_SECONDS = 300.0
+"""How long a question waits for its turn, which does not count for the time-out of its dataset."""
 
 T = TypeVar("T")
 
@@ -86,9 +88,27 @@ class Asker:
 
     async def _sql(self, dataset: DatasetSection, work: Callable[[Sql], T]) -> T:
         sql = _open(dataset)
-        asking = self._threads.submit(work, sql)
+        loop, begun = asyncio.get_running_loop(), asyncio.Event()
+
+        def turn() -> T:
+            loop.call_soon_threadsafe(begun.set)
+            return work(sql)
+
+        asking = self._threads.submit(turn)
         task = asyncio.wrap_future(asking)
+        task.add_done_callback(lambda _: begun.set())  # it may end without a turn
         try:
+            try:
+                async with asyncio.timeout(WAIT_SECONDS):
+                    await begun.wait()
+            except TimeoutError:
+                if asking.cancel():  # else its turn came at this moment
+                    raise error(
+                        Reason.DATASET_UNAVAILABLE,
+                        f"the dataset {dataset.name} was not asked: for {WAIT_SECONDS:g} s the node asked others, and "
+                        "it asks only so many at a time: ask again later",
+                        dataset=dataset.name,
+                    ) from None
             async with asyncio.timeout(dataset.timeout + GRACE_SECONDS):
                 return await asyncio.shield(task)
         except (TimeoutError, asyncio.CancelledError) as ended:
