@@ -170,6 +170,19 @@ async def test_lists_of_large_tasks_have_shorter_pages(network: Network) -> None
     assert found == created[::-1]
 
 
+async def test_a_node_that_does_not_read_is_not_given_all_that_waits(network: Network) -> None:
+    number, stub = 60, network.stub()
+    node = network.node()
+    await node.hello(slots=number)
+    for _ in range(number):
+        request = task_service_pb2.CreateTaskRequest(request_id=request_id(), spec=spec(order=bytes(1024 * 1024)))
+        await stub.CreateTask(request, metadata=ROSA)
+    await network.commits.settle()
+    # What waits at the server, and what is on the way.
+    assert network.sessions.book.count("organizations/alpha/nodes/one") < number
+    assert len({(await node.assigned()).lease.run for _ in range(number)}) == number
+
+
 async def test_many_tasks_over_one_stream_each_with_its_own_outcome(network: Network) -> None:
     node = network.node()
     await node.hello(slots=8)

@@ -134,6 +134,13 @@ class Work:
     deadline: datetime
     organizations: tuple[str, ...]
 
+    @property
+    def weight(self) -> int:
+        """Bytes that it holds in memory, roughly."""
+        arguments = (target.arguments for target in self.spec.targets)
+        inline = sum(len(each.inline or b"") for each in arguments if each is not None)
+        return 1_024 + inline + len(self.spec.order) + sum(map(len, self.spec.parent_orders))
+
 
 def validate_spec(spec: TaskSpec) -> None:
     """Check what can be checked without knowing anything else.

@@ -97,7 +97,8 @@ class NodeSession:
         self, node: NodePrincipal, board: Board, commits: Commits, clock: Clock, settings: SessionSettings
     ) -> None:
         self.node = node
-        self.outbox = Outbox()
+        self._vacancy = asyncio.Event()
+        self.outbox = Outbox(self._vacancy.set)
         self.instance_id = ""
         self.heard = clock.now()
         self.heard_at = clock.monotonic()
@@ -110,7 +111,6 @@ class NodeSession:
         self._report_bytes = 0
         self._reported = asyncio.Event()
         self._room = asyncio.Event()
-        self._vacancy = asyncio.Event()
         self._claim: _Claim | None = None
         self._more = True
         self._ready = False
@@ -261,7 +261,7 @@ class NodeSession:
     def _look(self) -> _Claim | None:
         """Begin to claim runs, as many as the node has room for; one claim at a time."""
         free = min(self._state.slots - self._board.book.count(self.node.name), MAX_CLAIM)
-        if free < 1 or self.outbox.ended or not self._ready:
+        if free < 1 or self.outbox.ended or not self.outbox.has_room_for_work or not self._ready:
             return None
         self._more = False
         return _Claim(free, self._commits.submit(assignment.claim, self.node, free, self._clock.now()))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Callable
 
 from vantage.server.domain.jobs import OpenRelay
 from vantage.server.domain.session import Acknowledge, CancelRun, Goodbye, HeartbeatReply, Welcome
@@ -15,14 +16,23 @@ ACK_SECONDS = 0.02
 MAX_WAITING = 1_000
 """Messages that wait for a node that does not read, before no more is taken from it that asks for a reply."""
 
+MAX_WORK_BYTES = 16 * 1024 * 1024
+"""Bytes of the runs that wait for a node that does not read, before no more are claimed for it."""
+
 ServerMessage = Welcome | HeartbeatReply | Work | CancelRun | OpenRelay | Goodbye | Acknowledge
 
 
 class Outbox:
-    """The one writer of a session's stream. Bounded by what the server hands out: slots, cancels, replies."""
+    """The one writer of a session's stream. Bounded by what the server hands out: slots, cancels, replies.
 
-    def __init__(self) -> None:
+    Args:
+        on_room: called when there is room for work again.
+    """
+
+    def __init__(self, on_room: Callable[[], None]) -> None:
         self._messages: deque[ServerMessage] = deque()
+        self._on_room = on_room
+        self._work_bytes = 0
         self._filled = asyncio.Event()
         self._taken = asyncio.Event()
         self._open = False
@@ -41,7 +51,14 @@ class Outbox:
         """Say something; nothing after the end."""
         if not self._ended:
             self._messages.append(message)
+            if isinstance(message, Work):
+                self._work_bytes += message.weight
             self._filled.set()
+
+    @property
+    def has_room_for_work(self) -> bool:
+        """Whether the node has read enough to be given more runs."""
+        return self._work_bytes < MAX_WORK_BYTES
 
     async def room(self) -> None:
         """Wait until the node has read enough for another reply."""
@@ -71,6 +88,12 @@ class Outbox:
         """Whether nothing more can be said."""
         return self._ended
 
+    def _released(self, weight: int) -> None:
+        full = not self.has_room_for_work
+        self._work_bytes -= weight
+        if full and self.has_room_for_work:
+            self._on_room()
+
     def _acknowledge_now(self) -> None:
         self._late = None
         self._filled.set()
@@ -82,7 +105,10 @@ class Outbox:
                 if self._messages:
                     self._sent_ack = self.ack
                     self._taken.set()
-                    return self.ack, self._messages.popleft()
+                    message = self._messages.popleft()
+                    if isinstance(message, Work):
+                        self._released(message.weight)
+                    return self.ack, message
                 if self._ended:
                     return None
                 if self._late is None and self.ack > self._sent_ack:
