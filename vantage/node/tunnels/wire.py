@@ -9,6 +9,7 @@ import grpc
 
 from vantage.common.data_field import decode_data, encode_data
 from vantage.common.errors import Reason, VantageError, error
+from vantage.common.heap import keep_freed_memory
 from vantage.common.rpc import ServerTrust, bearer, error_from_rpc, open_channel
 
 METHOD = "/vantage.api.relay.v1.RelayService/Open"
@@ -66,6 +67,7 @@ class RelayWire:
         Raises:
             VantageError: as RelayService.Open.
         """
+        keep_freed_memory()
         # A connection of its own: bulk data must not stand in the way of the node's stream to the server.
         channel = open_channel(address, trust, options=[("grpc.use_local_subchannel_pool", 1)])
         call: grpc.aio.StreamStreamCall[bytes, bytes] = channel.stream_stream(METHOD)(metadata=(bearer(ticket),))

@@ -12,6 +12,7 @@ import grpc
 from vantage.api.relay.v1 import relay_service_pb2 as pb
 from vantage.common.clock import Clock
 from vantage.common.errors import Reason, VantageError, error
+from vantage.common.heap import keep_freed_memory
 from vantage.common.rpc import abort
 from vantage.server.relay.pairs import Pairs
 from vantage.server.relay.tickets import Side, Ticket, TicketVerifier
@@ -33,6 +34,7 @@ class RelayServicer:
     """
 
     def __init__(self, pairs: Pairs, verifier: TicketVerifier, clock: Clock) -> None:
+        keep_freed_memory()
         self._pairs = pairs
         self._verifier = verifier
         self._clock = clock
