@@ -21,6 +21,7 @@ from vantage.node.tunnels import frames
 from vantage.node.tunnels.channel import MAX_WINDOW, WINDOW, Budget, Channel
 from vantage.node.tunnels.frames import Kind
 from vantage.node.tunnels.link import MAX_HELD, Link, Opening, Parties
+from vantage.node.tunnels.wire import MAX_DATA
 
 MIB = 1024 * 1024
 A = Parties("pair", "tasks/j", "image@sha256:1", "runs/a", "runs/b", "organizations/b/nodes/b")
@@ -206,6 +207,23 @@ async def test_windows_grow_for_fast_readers_within_the_budget() -> None:
         before = pair.right._budget._left
         theirs.close()
         assert pair.right._budget._left > before
+
+
+async def test_much_data_takes_few_messages_there_and_fewer_back() -> None:
+    pair = Pair()
+    one, other = wires()
+    async with pair.connected(one, other):
+        mine, theirs = await pair.open()
+        writing = asyncio.create_task(mine.write(bytes(64 * MIB)))
+        received = 0
+        while received < 64 * MIB:
+            received += len(await theirs.read())
+        await writing
+        there, back = one.outgoing.passed, other.outgoing.passed
+        assert len(there) < 2 * 64
+        assert len(back) < 1.5 * 64
+        # A relay takes a batch as one message, also when TLS has made it longer.
+        assert max(map(len, there)) * (1 + 32 / 16_384) < MAX_DATA
 
 
 async def test_refusals_resets_and_the_end_of_a_run_reach_the_other_side() -> None:

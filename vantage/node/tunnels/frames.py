@@ -92,24 +92,26 @@ class Decoder:
     """Cuts a stream of bytes into frames."""
 
     def __init__(self) -> None:
-        self._buffer = bytearray()
+        self._rest = bytearray()
 
-    def feed(self, data: bytes) -> Iterator[tuple[Kind, int, bytes]]:
+    def feed(self, data: bytes | memoryview) -> Iterator[tuple[Kind, int, bytes]]:
         """Add bytes and return the frames that are complete: kind, channel, payload.
 
         Raises:
             InvalidArgumentError: PROTOCOL_VIOLATION.
         """
-        buffer = self._buffer
-        buffer += data
+        rest = self._rest
+        if rest:
+            rest += data
         position = 0
-        with memoryview(buffer) as view:
-            while len(buffer) - position >= HEADER.size:
-                number, channel, size = HEADER.unpack_from(buffer, position)
+        # Most of what arrives ends where a frame ends: then it is cut where it lies.
+        with memoryview(rest or data) as view:
+            while len(view) - position >= HEADER.size:
+                number, channel, size = HEADER.unpack_from(view, position)
                 if size > MAX_PAYLOAD:
                     raise violation(f"a frame has at most {MAX_PAYLOAD} bytes")
                 end = position + HEADER.size + size
-                if end > len(buffer):
+                if end > len(view):
                     break
                 try:
                     kind = Kind(number)
@@ -118,7 +120,7 @@ class Decoder:
                 payload = bytes(view[position + HEADER.size : end])
                 position = end
                 yield kind, channel, payload
-        del buffer[:position]
+            self._rest = bytearray(view[position:])
 
 
 def violation(text: str) -> VantageError:

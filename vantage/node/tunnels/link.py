@@ -29,10 +29,13 @@ MAX_HELD = 4 * 1024 * 1024
 """Bytes that were sent and not confirmed, or wait to be sent, before a channel has to wait."""
 MOST_HELD = 8 * MAX_HELD
 """More than a node ever makes this one hold that confirms what it is sent; answers to its frames do not wait."""
-MAX_BATCH = 512 * 1024
-"""Bytes that are sealed and handed to the transport at once."""
-_ACK_BYTES = 512 * 1024
+MAX_BATCH = 928 * 1024
+"""Bytes that are sealed and handed to the transport at once; one frame more, and sealed, it is one message still."""
+_ACK_BYTES = 1024 * 1024
 _ACK_FRAMES = 64
+"""So much is confirmed at the latest: a confirmation costs as much as a large message."""
+_ACK_SHARE = 0.25
+"""So much of that is confirmed along with whatever else is sent."""
 HELLO_SECONDS = 15.0
 FAREWELL_SECONDS = 5.0
 """How long whoever was told that the link ends waits for the other side to close the connection."""
@@ -265,7 +268,7 @@ class Link:
             data = await wire.receive()
             if not data:
                 raise error(Reason.RELAY_PEER_LOST, "the other node closed the connection before its hello")
-            found.extend(decoder.feed(bytes(data)))
+            found.extend(decoder.feed(data))
         kind, _, payload = found.pop(0)
         if kind is not Kind.HELLO:
             raise violation("the first frame must be a hello")
@@ -326,7 +329,8 @@ class Link:
             self._wake.clear()
             while True:
                 batch, size = [], 0
-                if self._beat_due or self._unacknowledged[0] >= _ACK_FRAMES or self._unacknowledged[1] >= _ACK_BYTES:
+                # What is sent anyway takes along what would be said soon.
+                if self._beat_due or self._owes_ack(_ACK_SHARE if self._unsent else 1):
                     self._beat_due = False
                     self._unacknowledged = [0, 0]
                     batch.append(frames.encode_number(Kind.ACK, 0, self._received))
@@ -350,9 +354,9 @@ class Link:
             if not data:
                 raise error(Reason.RELAY_PEER_LOST, "the other node closed the connection in the middle")
             self._heard = asyncio.get_running_loop().time()
-            for kind, channel, payload in decoder.feed(bytes(data)):
+            for kind, channel, payload in decoder.feed(data):
                 self._take(kind, channel, payload)
-            if self._unacknowledged[0] >= _ACK_FRAMES or self._unacknowledged[1] >= _ACK_BYTES:
+            if self._owes_ack(1):
                 self._wake.set()
         self._beat_due = True
         self.fail(error(Reason.PEER_ENDED, f"the run at {self.parties.peer_node} has ended"))
@@ -361,6 +365,10 @@ class Link:
             async with asyncio.timeout(FAREWELL_SECONDS):
                 while await wire.receive():
                     pass
+
+    def _owes_ack(self, share: float) -> bool:
+        count, size = self._unacknowledged
+        return count >= _ACK_FRAMES * share or size >= _ACK_BYTES * share
 
     def _take(self, kind: Kind, number: int, payload: bytes) -> None:
         if kind is Kind.ACK:
