@@ -11,7 +11,7 @@ from typing import BinaryIO
 
 from vantage.common import sealing
 
-MAX_BLOCKS = 8
+MAX_BLOCKS = 4
 """Blocks that wait to be opened."""
 
 
