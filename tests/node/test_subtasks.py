@@ -344,6 +344,20 @@ async def test_arguments_leave_within_the_bounds_of_results(subtasks: Subtasks, 
     assert len(await collect(subtasks, run, asked)) == 2
 
 
+async def test_what_nobody_can_be_shown_does_not_leave(subtasks: Subtasks, server: ScriptedServer) -> None:
+    server.script("RunTask", run_events((1, "snapshot"), (2, "task_finished")))
+    asked = question()
+    asked.targets[0].MergeFromString(b"\xfa\x3e\x06Jansen")  # a field that no version has
+    assert b"Jansen" in asked.SerializeToString()
+    await collect(subtasks, context(), asked)
+    assert b"Jansen" not in server.calls["RunTask"][0].SerializeToString()
+    asked = question()
+    asked.timeout.seconds = 2**62
+    with pytest.raises(VantageError, match="time limit") as caught:
+        await collect(subtasks, context(), asked)
+    assert caught.value.reason is Reason.INVALID_ARGUMENT
+
+
 async def test_arguments_wait_for_a_person_where_everything_that_leaves_does(
     station: Station, server: ScriptedServer
 ) -> None:
@@ -353,10 +367,17 @@ async def test_arguments_wait_for_a_person_where_everything_that_leaves_does(
         asked = question(title="of Jansen")
         asked.targets[0].arguments.inline = b'{"secret": 1}'
         asked.targets[0].arguments.media_type = "application/json; of=Visser"
+        # Numbers are chosen by the algorithm, and may say something too.
+        asked.timeout.seconds, asked.max_runtime.nanos = 1961, 1974
+        asked.quorum, asked.max_attempts = 7331, 7332
+        asked.on_failure, asked.detached = task_pb2.ON_FAILURE_CANCEL_REST, True
         waiting = asyncio.create_task(collect(subtasks, run, asked))
         name = (await said.get()).split()[-1]
         shown = await approvals.commands()["approvals.show"]({"id": name}, "me")
-        for each in ("secret", "organizations/dora", "of Jansen", "of=Visser"):
+        for each in (
+            *("secret", "organizations/dora", "of Jansen", "of=Visser"),
+            *("1961s", "0.000001974s", "7331", "7332", "CANCEL_REST", "detached"),
+        ):
             assert each in shown["preview"]
         file = Path(shown["file"])
         assert file.stat().st_mode & 0o777 == 0o600  # noqa: ASYNC240

@@ -204,7 +204,9 @@ class Subtasks:
     async def _make(
         self, context: RunContext, request: algorithm_pb.RunSubtaskRequest, own: str, answer_key: str
     ) -> task_service_pb2.RunTaskRequest:
+        request.DiscardUnknownFields()  # they would leave, and nobody could be shown what they say
         _check_size(context, request)
+        _check_times(request)
         await self._consent.to_ask(context, request)
         left = context.deadline - self._clock.now()
         if left.total_seconds() <= 0:
@@ -249,3 +251,11 @@ def _check_size(context: RunContext, request: algorithm_pb.RunSubtaskRequest) ->
             Reason.RESULT_TOO_LARGE,
             f"the arguments of a subtask have {largest} bytes, the node lets out at most {limit}",
         )
+
+
+def _check_times(request: algorithm_pb.RunSubtaskRequest) -> None:
+    for each in (request.timeout, request.max_runtime):
+        try:
+            each.ToJsonString()
+        except ValueError:
+            raise error(Reason.INVALID_ARGUMENT, "a time limit of the subtask is no duration that a task has") from None

@@ -135,13 +135,16 @@ def _readable(result: StoredResult, make_room: Callable[[], Path]) -> Path:
 
 
 def _question(request: algorithm_pb.RunSubtaskRequest) -> bytes:
-    """What a question says to others, for people; the same question gives the same bytes."""
-    targets = []
-    for each in request.targets:
-        told = MessageToDict(each, preserving_proto_field_name=True)
-        if each.HasField("arguments"):
-            told["arguments"] = each.arguments.inline.decode(errors="backslashreplace")
-            told["arguments_media_type"] = each.arguments.media_type
-        targets.append(told)
-    question = {"function": request.function, "title": request.title, "targets": targets}
-    return json.dumps(question, indent=1, sort_keys=True).encode()
+    """What a question says to others, all of it, for people; the same question gives the same bytes.
+
+    What is not set is not shown. The numbers (time limits, quorum) are the algorithm's to choose, as its arguments are.
+    """
+    told = MessageToDict(request, preserving_proto_field_name=True)
+    for name in ("request_id", "after_sequence"):  # these stay here
+        told.pop(name, None)
+    targets = told.pop("targets", [])
+    for each, target in zip(request.targets, targets, strict=True):
+        if each.arguments.HasField("inline"):
+            target["arguments"]["inline"] = each.arguments.inline.decode(errors="backslashreplace")
+    # The long part last: what people are shown first ends somewhere.
+    return json.dumps({**told, "targets": targets}, indent=1).encode()
