@@ -156,6 +156,17 @@ def test_what_differs_from_an_earlier_image_is_shown_and_nothing_else(registry: 
     assert "not listed" not in text
 
 
+def test_it_says_which_texts_are_not_shown(registry: Registry, run: Run) -> None:
+    files = {f"app/{number:02}": b"line\n" * 12_000 for number in range(24)} | {"app/last": b"evil"}
+    image = push(registry, files)
+    seen = json.loads(run("image", "review", image, "--output", "json").stdout)
+    left_out = [each["path"] for each in seen["changes"] if each["omitted"]]
+    assert left_out[-1] == "/app/last"
+    assert len(left_out) < len(seen["changes"])
+    lines = run("image", "review", image).stdout.splitlines()
+    assert "not shown" in lines[lines.index("  + /app/last  file 0644 0:0 4 bytes") + 1]
+
+
 def test_bills_of_materials_are_shown(registry: Registry, run: Run) -> None:
     image = push(registry, {"x": os.urandom(9)})
     cyclonedx = {"bomFormat": "CycloneDX", "components": [{"name": "pandas", "version": "2.2"}, {"name": "numpy"}]}

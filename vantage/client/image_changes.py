@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -12,6 +12,8 @@ from vantage.client.image_files import MAX_TEXT, File
 
 MAX_DIFF = 1024 * 1024
 """Characters of all text differences together."""
+MAX_COMPARED = 4_000_000
+"""Lines of one text times lines of the other that are compared: difflib takes minutes for hostile 64 KiB."""
 
 Tree = Mapping[str, tuple[File, int]]
 Read = Callable[[str, int], str | None]
@@ -28,6 +30,7 @@ class Change:
         before: what it was.
         after: what it is.
         diff: what differs in a small text file, in lines of the unified format.
+        omitted: whether that is not told, since there is more of it in the image than ``MAX_DIFF``.
     """
 
     path: str
@@ -35,6 +38,7 @@ class Change:
     before: File | None
     after: File | None
     diff: tuple[str, ...] = ()
+    omitted: bool = False
 
 
 @dataclass(frozen=True)
@@ -65,11 +69,15 @@ def is_small(file: File | None) -> bool:
 
 
 def with_text(change: Change, old: str | None, new: str | None, left: int) -> Change:
-    """A change with what differs in its text, if both are text and ``left`` characters suffice."""
+    """A change with what differs in its text, if both are text; without it when ``left`` characters do not suffice."""
     if (change.before is not None and old is None) or (change.after is not None and new is None):
         return change
-    lines = unified(old or "", new or "")
-    return replace(change, diff=lines) if sum(map(len, lines)) <= left else change
+    if (old or "") == (new or ""):
+        return change
+    lines = unified(old or "", new or "") if left > 0 else ()
+    if left <= 0 or sum(map(len, lines)) > left:
+        return replace(change, omitted=True)
+    return replace(change, diff=lines)
 
 
 def setting_changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator[SettingChange]:
@@ -81,9 +89,29 @@ def setting_changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> Iter
 
 
 def unified(old: str, new: str) -> tuple[str, ...]:
-    """Lines of the unified format, without its header."""
-    found = difflib.unified_diff(old.splitlines(), new.splitlines(), lineterm="", n=2)
-    return tuple(list(found)[2:])
+    """Lines of the unified format, without its header; of texts with very many lines perhaps more than needed."""
+    before, after = old.splitlines(), new.splitlines()
+    if len(before) * len(after) <= MAX_COMPARED:
+        return tuple(list(difflib.unified_diff(before, after, lineterm="", n=2))[2:])
+    begin = _common(before, after)
+    before, after = before[begin:], after[begin:]
+    if end := _common(before[::-1], after[::-1]):
+        before, after = before[:-end], after[:-end]
+    if not before and not after:
+        return ()
+    lines = (*(f"-{line}" for line in before), *(f"+{line}" for line in after))
+    return (f"@@ -{_place(begin, before)} +{_place(begin, after)} @@", *lines)
+
+
+def _common(one: Sequence[str], other: Sequence[str]) -> int:
+    """How many lines they have in common at the beginning."""
+    pairs = enumerate(zip(one, other, strict=False))
+    return next((number for number, (left, right) in pairs if left != right), min(len(one), len(other)))
+
+
+def _place(begin: int, lines: Sequence[str]) -> str:
+    """Where lines are: an empty range is told by the line before it."""
+    return f"{begin + bool(lines)},{len(lines)}"
 
 
 def _shown(value: Any) -> str:

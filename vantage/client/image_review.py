@@ -229,7 +229,8 @@ class _Desk:
         left = MAX_DIFF
         for each in found:
             change = with_text(each, old.get(each.path), new.get(each.path), left) if each.path in shown else each
-            left -= sum(map(len, change.diff))
+            # After one that does not fit no other is compared: it would take time, and most would not fit either.
+            left = 0 if change.omitted else left - sum(map(len, change.diff))
             yield change
 
     def _texts(self, image: _Image, places: list[tuple[str, int]]) -> dict[str, str]:

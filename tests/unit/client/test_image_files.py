@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from vantage.client.image_changes import changes, unified
-from vantage.client.image_files import StoredLayer, apply, scan, texts
+from vantage.client import image_changes
+from vantage.client.image_changes import MAX_COMPARED, Change, changes, unified, with_text
+from vantage.client.image_files import File, StoredLayer, apply, scan, texts
 from vantage.common.blobs import Descriptor
 from vantage.common.errors import Reason, VantageError
 from vantage.common.layers import Budget
@@ -84,6 +85,31 @@ def test_what_differs_is_told(tmp_path: Path) -> None:
         ("changed", "/other"),
     ]
     assert unified("a\nb\nc\n", "a\nB\nc\n") == ("@@ -1,3 +1,3 @@", " a", "-b", "+B", " c")
+
+
+def test_a_text_that_does_not_fit_is_said_to_be_left_out() -> None:
+    file = File("file", 0o644, "0:0", size=2, digest="sha256:1")
+    change = Change("/a", "changed", file, file)
+    for left, omitted in ((100, False), (3, True), (0, True)):
+        told = with_text(change, "a", "b", left)
+        assert (told.omitted, bool(told.diff)) == (omitted, not omitted)
+    assert not with_text(change, "a", "a", 0).omitted  # e.g. another owner
+    assert not with_text(change, None, "a", 0).omitted  # no text
+
+
+def test_texts_with_many_lines_are_not_compared_for_minutes(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Of the kind for which difflib takes time by the cube: matches of falling length, each line just not too frequent.
+    signs = [chr(0x21 + number) for number in range(94)] + [chr(0xA1 + number) for number in range(6)]
+    new = [signs[number % 100] for number in range(6_000)]
+    old = [sign for number in range(120) for sign in (*new[number * 37 :][: 20 - number // 8], "~~")]
+    assert len(old) * len(new) > MAX_COMPARED
+    lines = unified("\n".join(old), "\n".join(new))
+    assert len(lines) > 0.9 * (len(old) + len(new))
+    monkeypatch.setattr(image_changes, "MAX_COMPARED", 0)
+    assert unified("a\nb\nc\n", "a\nB\nd\nc\n") == ("@@ -2,1 +2,2 @@", "-b", "+B", "+d")
+    assert unified("a\nc\n", "a\nb\nc\n") == ("@@ -1,0 +2,1 @@", "+b")
+    assert unified("a\na\n", "a\n") == ("@@ -2,1 +1,0 @@", "-a")
+    assert unified("a\n", "a") == ()
 
 
 def test_only_short_texts_are_read(tmp_path: Path) -> None:

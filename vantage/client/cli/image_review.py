@@ -226,6 +226,7 @@ def _lines(seen: Review) -> Iterator[str]:
 
 
 def _changes(seen: Review) -> Iterator[str]:
+    from vantage.client.image_changes import MAX_DIFF
     from vantage.client.image_review import MAX_LISTED
 
     yield ""
@@ -238,6 +239,8 @@ def _changes(seen: Review) -> Iterator[str]:
         yield from (f"      {line}" for line in shown)
         if len(shown) < len(change.diff):
             yield f"      … and {len(change.diff) - len(shown)} more lines"
+        if change.omitted:
+            yield f"      … not shown: the image has more than {MAX_DIFF} characters of differences in texts"
     if len(seen.changes) > MAX_PATHS:
         yield f"  … and {len(seen.changes) - MAX_PATHS} more: --output json has all"
     if not seen.changes:
