@@ -33,6 +33,8 @@ PASSWORD = "correct horse"
 AUTHOR, REVIEWER, STRANGER = (pki.create_key() for _ in range(3))
 BASE = Layer.of({f"usr/lib/module-{number}": b"shared" for number in range(150)})
 FORGED = "signature by the reviewer (classic)"
+CAPABILITY = bytes.fromhex("0100000200100000000000000000000000000000")
+"""The extended attribute as setcap writes it: cap_net_admin, effective and permitted."""
 PROGRAM = "import vantage\n\n\ndef summary():\n    return 1\n"
 
 
@@ -112,13 +114,19 @@ def test_the_first_look_shows_what_the_author_added(registry: Registry, keys: Pa
 def test_what_differs_from_an_earlier_image_is_shown_and_nothing_else(registry: Registry, run: Run) -> None:
     old = push(registry, {"app/algorithm.py": PROGRAM.encode(), "app/kept": b"k", "app/gone": b"g"})
     tool = io.BytesIO()
-    with tarfile.open(fileobj=tool, mode="w") as archive:
+    with tarfile.open(fileobj=tool, mode="w", format=tarfile.PAX_FORMAT) as archive:
         info = tarfile.TarInfo("usr/lib/module-7")
         info.size, info.mode = 6, 0o4755
         archive.addfile(info, io.BytesIO(b"shared"))
         info = tarfile.TarInfo("usr/lib/linked")
         info.type, info.linkname, info.mode = tarfile.LNKTYPE, "usr/lib/module-7", 0o4755
         archive.addfile(info)
+        info = tarfile.TarInfo("usr/lib/module-9")
+        info.size, info.pax_headers = (
+            6,
+            {"SCHILY.xattr.security.capability": CAPABILITY.decode(errors="surrogateescape")},
+        )
+        archive.addfile(info, io.BytesIO(b"shared"))
     declaration = {"schema": 1, "functions": {**DECLARATION["functions"], "dump": {"arguments": {"type": "object"}}}}  # type: ignore[dict-item]
     new = push(
         registry,
@@ -137,16 +145,20 @@ def test_what_differs_from_an_earlier_image_is_shown_and_nothing_else(registry: 
         ("added", "/app/new"),
         ("added", "/usr/lib/linked"),
         ("changed", "/usr/lib/module-7"),
+        ("changed", "/usr/lib/module-9"),
     ]
     assert seen["changes"][0]["diff"][-2:] == ["-    return 1", "+    return 2"]
     assert [each["known"] for each in seen["layers"]] == [True, False, False]
-    assert [each["files"] for each in seen["layers"]] == [150, 3, 2]
+    assert [each["files"] for each in seen["layers"]] == [150, 3, 3]
     changed = {each["name"]: each["diff"] for each in seen["setting_changes"]}
     assert list(changed) == ["User", "label org.vantage.declaration"]
     assert any('"dump"' in line for line in changed["label org.vantage.declaration"])
     text = run("image", "review", new, "--against", old).stdout
     assert "~ /usr/lib/module-7  file 0644 0:0 6 bytes -> file 4755 0:0 SET-USER-ID 6 bytes" in text
     assert "+ /usr/lib/linked  hard link 4755 0:0 SET-USER-ID to usr/lib/module-7" in text
+    assert (
+        f"~ /usr/lib/module-9  file 0644 0:0 6 bytes -> file 0644 0:0 CAPABILITIES {CAPABILITY.hex()} 6 bytes" in text
+    )
     assert "module-8" not in text
     assert "-    return 1" in text
     # Another repository by its whole name, e.g. that of the base image.

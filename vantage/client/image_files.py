@@ -7,14 +7,18 @@ import posixpath
 import tarfile
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from vantage.common.blobs import Descriptor
 from vantage.common.errors import Reason, error
 from vantage.common.layers import Budget, Member, read_layer
+from vantage.common.tar_headers import CAPABILITY
 
 MAX_TEXT = 64 * 1024
 """Bytes of a file that is shown as text."""
+_MAX_CAPABILITY = 64
+"""Bytes; Linux knows layouts of 12, 20 and 24."""
 _WHITEOUT = ".wh."
 _OPAQUE = ".wh..wh..opq"
 _KINDS = {
@@ -38,6 +42,8 @@ class File:
         size: of a file, in bytes.
         digest: of a file's content; empty for the rest.
         target: of a link.
+        capabilities: that the file gives to whoever runs it: the extended attribute ``security.capability`` in
+            hexadecimal, or its digest when it is longer than one can be; empty when it has none.
     """
 
     kind: str
@@ -46,6 +52,7 @@ class File:
     size: int = 0
     digest: str = ""
     target: str = ""
+    capabilities: str = ""
 
 
 @dataclass(frozen=True)
@@ -155,15 +162,25 @@ def texts(layer: StoredLayer, wanted: Collection[str], budget: Budget) -> dict[s
 def _file(member: Member) -> File:
     info = member.info
     kind = _KINDS.get(info.type, "file")
-    common = (kind, info.mode & 0o7777, f"{info.uid}:{info.gid}")
+    make = partial(
+        File, kind, info.mode & 0o7777, f"{info.uid}:{info.gid}", capabilities=_capabilities(info.pax_headers)
+    )
     if kind == "file":
         digest = hashlib.sha256()
         while chunk := member.read():
             digest.update(chunk)
-        return File(*common, size=info.size, digest=f"sha256:{digest.hexdigest()}")
+        return make(size=info.size, digest=f"sha256:{digest.hexdigest()}")
     if kind == "device":
-        return File(*common, target=f"{info.devmajor}:{info.devminor}")
-    return File(*common, target=info.linkname)
+        return make(target=f"{info.devmajor}:{info.devminor}")
+    return make(target=info.linkname)
+
+
+def _capabilities(records: Mapping[str, str]) -> str:
+    value = records.get(CAPABILITY)
+    if value is None:
+        return ""
+    content = value.encode(errors="surrogateescape")
+    return content.hex() if 0 < len(content) <= _MAX_CAPABILITY else f"sha256:{hashlib.sha256(content).hexdigest()}"
 
 
 def _above(path: str) -> Iterator[str]:

@@ -14,6 +14,8 @@ from collections.abc import Callable
 
 MAX_HEADER = 1024 * 1024
 """Bytes of what extends a header; long names take a few kilobytes."""
+CAPABILITY = "SCHILY.xattr.security.capability"
+"""Record of a pax header: capabilities that a file gives to whoever runs it; engines set them."""
 
 _MAX_SIZE = 2**60
 _TYPES = (tarfile.AREGTYPE, *(b"%d" % each for each in range(7)))
@@ -32,6 +34,8 @@ class HeaderError(Exception):
 
 def next_header(read: Callable[[int], bytes]) -> tarfile.TarInfo | None:
     """The header of the next member, with what extends it; None at the end of the archive.
+
+    What extends it is in its fields; ``pax_headers`` has ``CAPABILITY`` alone.
 
     Args:
         read: gives the next bytes of the archive, as many as were asked for unless it ends there.
@@ -124,3 +128,5 @@ def _extend(info: tarfile.TarInfo, records: dict[str, bytes]) -> None:
             if re.fullmatch(rb"[0-9]{1,18}", text) is None:
                 raise HeaderError("a number that extends a header is malformed")
             setattr(info, key, int(text))
+    if (capability := records.get(CAPABILITY)) is not None:
+        info.pax_headers = {CAPABILITY: capability.decode(errors="surrogateescape")}

@@ -262,8 +262,9 @@ def _described(change: Change) -> str:
 def _file(file: File | None) -> str:
     if file is None:
         return ""
-    # What lets a program act as another user is said aloud; engines give a hard link's mode to the file that it is.
+    # What lets a program act with other rights is said aloud; engines give a hard link's mode to the file that it is.
     special = " SET-USER-ID" if file.mode & 0o6000 and file.kind in ("file", "hard link") else ""
+    special += f" CAPABILITIES {file.capabilities}" if file.capabilities else ""
     detail = _size(file.size) if file.kind == "file" else f"to {file.target}" if file.target else ""
     return f"{file.kind} {file.mode:04o} {file.owner}{special} {detail}".rstrip()
 
