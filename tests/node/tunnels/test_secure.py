@@ -236,6 +236,36 @@ async def test_the_end_cut_off_is_no_end(clara: Node, hilda: Node) -> None:
     assert caught.value.reason is Reason.RELAY_PEER_LOST
 
 
+async def test_the_close_of_tls_is_the_end_however_it_arrives(clara: Node, hilda: Node) -> None:
+    for together in (True, False):
+        one, other = wires()
+        left, right = await shake(one, other, clara, hilda)
+        left._tls.write(b"last")
+        sealed = [left._outgoing.read()]
+        with pytest.raises(ssl.SSLWantReadError):
+            left._tls.unwrap()  # says that nothing follows; the answer is not waited for
+        sealed.append(left._outgoing.read())
+        for each in [b"".join(sealed)] if together else sealed:
+            await one.send(each)
+        assert await right.receive() == b"last"
+        assert await right.receive() == b""
+        assert await right.receive() == b""
+
+
+async def test_records_that_come_together_or_in_pieces_are_handed_on(clara: Node, hilda: Node) -> None:
+    one, other = wires()
+    left, right = await shake(one, other, clara, hilda)
+    for number in range(3):
+        left._tls.write(SECRET[number::3])
+    sealed = left._outgoing.read()
+    await one.send(sealed[:-7])
+    found = await right.receive()
+    await one.send(sealed[-7:])
+    expected = b"".join(SECRET[number::3] for number in range(3))
+    assert len(found) > len(expected) - 16 * 1024
+    assert found + await right.receive() == expected
+
+
 async def test_only_the_node_that_was_named_is_talked_to(clara: Node, hilda: Node, tmp_path: Path) -> None:
     stranger = Node.create(tmp_path / "elsewhere", "clara")
     beatrix = Node.create(tmp_path, "beatrix")

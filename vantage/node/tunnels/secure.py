@@ -66,6 +66,7 @@ class SecureWire:
         self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
         self._tls = context.wrap_bio(self._incoming, self._outgoing, server_side=server_side)
         self._sending = asyncio.Lock()
+        self._closed = False
 
     @classmethod
     async def handshake(
@@ -113,9 +114,10 @@ class SecureWire:
             VantageError: RELAY_TAMPERED, RELAY_PEER_LOST when it ends without that, or that of the wire.
         """
         while True:
-            found = self._read()
-            if found is not None:
+            if found := self._read():
                 return found
+            if self._closed:
+                return b""
             data = await self._wire.receive()
             if not data:
                 raise error(Reason.RELAY_PEER_LOST, "the connection ended in the middle")
@@ -126,19 +128,22 @@ class SecureWire:
         # The farewell that counts is the link's; whoever gets neither sees the connection end in the middle.
         await self._wire.close()
 
-    def _read(self) -> bytes | None:
-        """Everything that can be opened now; None when nothing can, no bytes after the close of TLS."""
+    def _read(self) -> bytes:
+        """Everything that can be opened now, which may be nothing; notes the close of TLS, which nothing follows."""
         parts = []
         try:
-            while part := self._tls.read(_READ):
+            # One record is taken out of the buffer at a time: an empty one is not asked, only to hear that it is empty.
+            while self._incoming.pending and not self._closed:
+                part = self._tls.read(_READ)
                 parts.append(part)
-            return b"".join(parts)  # closed; what came before is handed on first, the close is found again
+                self._closed = not part
         except ssl.SSLWantReadError:
-            return b"".join(parts) if parts else None
+            pass
         except ssl.SSLZeroReturnError:
-            return b"".join(parts)
+            self._closed = True
         except ssl.SSLError as problem:
             raise _translate(problem) from problem
+        return b"".join(parts)
 
     async def _shake_hands(self) -> None:
         while True:
