@@ -42,6 +42,8 @@ class Kind(IntEnum):
     """The link ends in order: the run has ended."""
 
 
+_KINDS = {kind.value: kind for kind in Kind}
+"""Looked up for each frame: a call of the enumeration takes several times as long."""
 UNCOUNTED = frozenset({Kind.HELLO, Kind.ACK})
 """Kinds that belong to one connection, not to the link: never sent again."""
 
@@ -113,10 +115,9 @@ class Decoder:
                 end = position + HEADER.size + size
                 if end > len(view):
                     break
-                try:
-                    kind = Kind(number)
-                except ValueError:
-                    raise violation(f"frames of the kind {number} are not known") from None
+                kind = _KINDS.get(number)
+                if kind is None:
+                    raise violation(f"frames of the kind {number} are not known")
                 payload = bytes(view[position + HEADER.size : end])
                 position = end
                 yield kind, channel, payload

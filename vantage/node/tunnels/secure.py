@@ -65,7 +65,6 @@ class SecureWire:
         self._wire = wire
         self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
         self._tls = context.wrap_bio(self._incoming, self._outgoing, server_side=server_side)
-        self._sending = asyncio.Lock()
         self._closed = False
 
     @classmethod
@@ -165,10 +164,8 @@ class SecureWire:
                 return
 
     async def _flush(self) -> None:
-        # Reader and writer may both have something to say; a wire takes one at a time.
-        async with self._sending:
-            if self._outgoing.pending:
-                await self._wire.send(self._outgoing.read())
+        if self._outgoing.pending:
+            await self._wire.send(self._outgoing.read())
 
 
 def _translate(problem: ssl.SSLError) -> VantageError:
