@@ -73,7 +73,10 @@ class _Network:
         self, function: Function, arguments: Mapping[str, Any], organization: str, datasets: Mapping[str, str]
     ) -> Any:
         # Once over JSON, as on the wire: a tuple or a numpy number would not arrive as such.
-        plain = json.loads(json.dumps(dict(arguments)))
+        try:
+            plain = json.loads(json.dumps(dict(arguments), allow_nan=False))
+        except ValueError:
+            raise invalid(f"{function.name}: JSON has no NaN and no infinity: give None, or leave it out") from None
         problems = validate_arguments(function.declared, plain)
         if problems:
             raise invalid(f"{function.name}: {'; '.join(problems)}")

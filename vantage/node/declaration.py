@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import json
+from typing import NoReturn
 
 from jsonschema.exceptions import best_match
 
 from vantage.common.declaration import Function, argument_problems
 from vantage.common.errors import Reason, error
 from vantage.common.unique_keys import RepeatedKeyError, unique_keys
+
+
+def _no_number(name: str) -> NoReturn:
+    """NaN and infinity, which JSON does not have and Python's reader takes: a schema with ``not`` lets NaN pass."""
+    raise error(
+        Reason.ARGUMENTS_INVALID, f"the arguments have {name}, which JSON does not have: give null, or leave it out"
+    )
 
 
 def check_arguments(function: Function, content: bytes) -> None:
@@ -19,7 +27,7 @@ def check_arguments(function: Function, content: bytes) -> None:
         RefusedError: IMAGE_DECLARATION_INVALID, see ``argument_problems``.
     """
     try:
-        arguments = json.loads(content or b"{}", object_pairs_hook=unique_keys)
+        arguments = json.loads(content or b"{}", object_pairs_hook=unique_keys, parse_constant=_no_number)
     except RepeatedKeyError:
         raise error(Reason.ARGUMENTS_INVALID, "the arguments have a key twice: give each once") from None
     except (ValueError, RecursionError):

@@ -121,6 +121,12 @@ def test_data_that_is_damaged_is_unreadable_whatever_its_kind(
     assert "Traceback" in capsys.readouterr().err  # the node's admin sees what is wrong
 
 
+def test_arguments_are_json_in_the_local_runner_too() -> None:
+    with pytest.raises(AlgorithmError, match="no NaN") as caught:
+        local.run(sample.shapes, GOOD | {"share": math.nan}, {})
+    assert caught.value.reason is Reason.ARGUMENTS_INVALID
+
+
 def test_local_subtasks_end_early_as_they_do_in_a_network(tmp_path: Path) -> None:
     (tmp_path / "good.csv").write_text("a\n1\n2\n")
     good, none = {"lung": tmp_path / "good.csv"}, dict[str, Path]()

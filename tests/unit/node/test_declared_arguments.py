@@ -8,6 +8,7 @@ from vantage.common.declaration import Function
 from vantage.common.errors import Reason, VantageError
 from vantage.node.declaration import check_arguments
 
+BELOW = Function("summary", arguments={"properties": {"min_count": {"not": {"maximum": 10}}}})
 FUNCTION = Function("summary", arguments={"properties": {"min_count": {"minimum": 10}}})
 
 
@@ -18,3 +19,12 @@ def test_a_key_twice_is_refused(content: bytes) -> None:
         check_arguments(FUNCTION, content)
     assert caught.value.reason is Reason.ARGUMENTS_INVALID
     check_arguments(FUNCTION, b'{"min_count": 10, "more": [{"a": 1}, {"a": 2}]}')
+
+
+@pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity"])
+def test_what_is_no_number_in_json_is_refused(number: str) -> None:
+    for content in (f'{{"min_count": {number}}}', f'{{"min_count": 11, "more": [{number}]}}'):
+        with pytest.raises(VantageError, match=f"have {number}, which JSON does not have") as caught:
+            check_arguments(BELOW, content.encode())
+        assert caught.value.reason is Reason.ARGUMENTS_INVALID
+    check_arguments(BELOW, b'{"min_count": 11, "more": [null, "NaN"]}')
