@@ -1,8 +1,17 @@
-"""The order of the files: those that need an engine come last, so that what is cheap to find is found first."""
+"""The order of the files, and what tests of interrupts need of the shell that started them."""
+
+import signal
 
 import pytest
 
 
+def pytest_configure() -> None:
+    # Shells start what runs in the background with SIGINT ignored, and every program that a test starts inherits that.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    # Those that need an engine come last, so that what is cheap to find is found first.
     late = {item.path for item in items if item.get_closest_marker("docker")}
     items.sort(key=lambda item: item.path in late)
