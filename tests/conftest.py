@@ -1,6 +1,8 @@
 """The order of the files, and what tests of interrupts need of the shell that started them."""
 
+import os
 import signal
+from collections import Counter
 
 import pytest
 
@@ -12,6 +14,12 @@ def pytest_configure() -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    # Those that need an engine come last, so that what is cheap to find is found first.
-    late = {item.path for item in items if item.get_closest_marker("docker")}
-    items.sort(key=lambda item: item.path in late)
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        # The longest first, so that no process has to wait for it in the end.
+        slow = {item.path for item in items if item.get_closest_marker("slow")}
+        tests = Counter(item.path for item in items)
+        items.sort(key=lambda item: (item.path not in slow, -tests[item.path]))
+    else:
+        # Those that need an engine last, so that what is cheap to find is found first.
+        late = {item.path for item in items if item.get_closest_marker("docker")}
+        items.sort(key=lambda item: item.path in late)
