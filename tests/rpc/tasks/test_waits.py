@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
+import uuid
 from collections.abc import AsyncIterator
+from contextlib import aclosing
 from datetime import timedelta
+from typing import Any
 
-from sqlalchemy import delete, update
+import pytest
+from sqlalchemy import Connection, delete, update
 
 from vantage.api.task.v1 import task_pb2, task_service_pb2
 from vantage.server.domain.membership import Standing
-from vantage.server.storage import schema
+from vantage.server.domain.session import Hello, NodeMessage
+from vantage.server.rpc.node_converters import lease_from_proto
+from vantage.server.storage import presence_store, schema
 from vantage.testing.task_server import ROSA, Network, request_id, spec
 
 ONE = "organizations/alpha/nodes/one"
@@ -86,6 +94,49 @@ async def test_who_watches_is_told_when_a_node_comes_or_goes(network: Network) -
     # The run that the node has waits for nobody, and its watcher was told nothing.
     await network.stub().CancelTask(task_service_pb2.CancelTaskRequest(name=taken.name), metadata=ROSA)
     assert (await anext(others)).HasField("run_finished")
+
+
+async def test_a_session_that_is_cancelled_while_it_ends_is_told_of(
+    network: Network, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node = network.node(ONE)
+    await node.hello(slots=1)
+    await _create(network)
+    lease = (await node.assigned()).lease
+    events = _run(network)
+    await anext(events)
+    sessions, over = network.sessions, asyncio.Event()
+    (principal,) = sessions.of_organization("organizations/alpha")
+
+    async def says() -> AsyncIterator[NodeMessage]:
+        yield Hello("1", str(uuid.uuid4()), (), (lease_from_proto(lease),), 1)
+        await over.wait()
+
+    async def serve() -> None:
+        async with aclosing(sessions.serve(principal, says())) as messages:
+            async for _ack, _message in messages:
+                welcomed.set()
+
+    welcomed, ending, cancelled = asyncio.Event(), threading.Event(), threading.Event()
+    seen = presence_store.seen
+
+    def slowly(connection: Connection, **known: Any) -> None:
+        ending.set()
+        assert cancelled.wait(30)
+        seen(connection, **known)
+
+    serving = asyncio.create_task(serve())
+    await welcomed.wait()
+    await node.receive("goodbye")  # fenced
+    assert (await anext(events)).run_waits.wait.cause == task_pb2.WAIT_CAUSE_NODE_BUSY
+    monkeypatch.setattr(presence_store, "seen", slowly)
+    over.set()
+    assert await asyncio.to_thread(ending.wait, 30)
+    serving.cancel()
+    await asyncio.gather(serving, return_exceptions=True)
+    cancelled.set()
+    async with asyncio.timeout(30):
+        assert (await anext(events)).run_waits.wait.cause == task_pb2.WAIT_CAUSE_NODE_OFFLINE
 
 
 async def test_where_nobody_serves_the_collaboration_the_run_says_so(network: Network) -> None:

@@ -139,9 +139,16 @@ class Sessions:
             if receiver.done() and not receiver.cancelled() and (problem := receiver.exception()) is not None:
                 raise _first(problem)
         finally:
-            receiver.cancel()
-            await asyncio.gather(receiver, return_exceptions=True)
-            await self._closed(session)
+            # A call may be cancelled while it ends by itself: that the node is gone is told all the same.
+            leaving = asyncio.create_task(self._leave(session, receiver), name="session end")
+            self._streams.add(leaving)
+            leaving.add_done_callback(self._streams.discard)
+            await asyncio.shield(leaving)
+
+    async def _leave(self, session: NodeSession, receiver: asyncio.Task[None]) -> None:
+        receiver.cancel()
+        await asyncio.gather(receiver, return_exceptions=True)
+        await self._closed(session)
 
     def presence(self, node: str) -> Presence:
         """What is known of a node."""
