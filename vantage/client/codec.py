@@ -223,7 +223,7 @@ class Codec:
                 if told != statement.failure.reason[:80]:
                     raise _unverified(f"the server tells of {told}, its node of {statement.failure.reason}")
                 return replace(made, failure=Failure(statement.failure.reason, statement.failure.message))
-            assert statement.result is not None  # noqa: S101  # verify_result: a success has one
+            assert statement.result is not None  # noqa: S101  # verify_statement: a success has one
             media_type = statement.result.media_type
             if fetched is None:
                 return replace(made, media_type=media_type)

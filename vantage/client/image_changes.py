@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -16,8 +16,6 @@ MAX_COMPARED = 4_000_000
 """Lines of one text times lines of the other that are compared: difflib takes minutes for hostile 64 KiB."""
 
 Tree = Mapping[str, tuple[File, int]]
-Read = Callable[[str, int], str | None]
-"""The text of a file, by its path and the number of its layer; None when it is none, or too long."""
 
 
 @dataclass(frozen=True)
