@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from vantage.api.task.v1 import task_pb2, task_service_pb2
@@ -73,16 +75,16 @@ class Questions:
         Raises:
             ConfigurationError: the journal is not usable.
         """
+        leases = [entry.assign.lease for entry in journal.unfinished()]
+        attempts = {attempt_of(lease.run, lease.attempt): lease.run for lease in leases}
         try:
-            await journal.write(lambda database: database.execute(_SCHEMA))
+            await journal.write(partial(_prepare, attempts))
             questions = cls(journal, await asyncio.to_thread(_load, path))
         except sqlite3.Error as problem:
             raise error(
                 Reason.CONFIGURATION_INVALID, f"the subtasks in the journal {path} cannot be read: {problem}"
             ) from problem
-        leases = [entry.assign.lease for entry in journal.unfinished()]
-        under_way = {attempt_of(lease.run, lease.attempt) for lease in leases}
-        for attempt in [each for each in questions._asked if each not in under_way]:
+        for attempt in [each for each in questions._asked if each not in attempts]:
             questions.forget(attempt)
         return questions
 
@@ -128,6 +130,14 @@ class Questions:
             return None
         values = (attempt, own, question.creation.SerializeToString(), question.name, question.answer_key)
         return lambda database: database.execute("INSERT OR REPLACE INTO question VALUES (?, ?, ?, ?, ?)", values)
+
+
+def _prepare(attempts: Mapping[str, str], database: sqlite3.Connection) -> None:
+    database.execute(_SCHEMA)
+    columns = {row[1] for row in database.execute("PRAGMA table_info(question)")}
+    if "run" in columns:  # of an earlier release, which kept them by run
+        database.execute("ALTER TABLE question RENAME COLUMN run TO attempt")
+        database.executemany("UPDATE question SET attempt = ? WHERE attempt = ?", list(attempts.items()))
 
 
 def _load(path: Path) -> dict[str, dict[str, Question]]:
