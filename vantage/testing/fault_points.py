@@ -116,8 +116,9 @@ def _prepare_node() -> None:
     run = Journal._run
 
     def run_watched(self: Journal, batch: Sequence[Any]) -> Any:
-        # Units are local functions of the methods that ask for them.
-        steps = [job.unit.__qualname__.split(".")[1] for job in batch if "." in job.unit.__qualname__]
+        # Units that are steps of a run are local functions of the methods that ask for them.
+        names = [getattr(job.unit, "__qualname__", "").split(".") for job in batch]
+        steps = [name[1] for name in names if len(name) > 1]
         for step in steps:
             _reached(f"node.{step}.before_commit")
         problem = run(self, batch)  # type: ignore[arg-type]  # a sequence will do
