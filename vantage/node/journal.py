@@ -387,7 +387,7 @@ class Journal:
     def _retry(self) -> None:
         self._loop.call_later(_RETRY_SECONDS, self._jobs.put, _Job(_look_again, None))
 
-    def _run(self, batch: list[_Job]) -> sqlite3.Error | None:
+    def _run(self, batch: list[_Job]) -> Exception | None:
         if not batch:
             return None
         try:
@@ -395,7 +395,7 @@ class Journal:
             for job in batch:
                 job.unit(self._connection)
             self._connection.execute("COMMIT")
-        except sqlite3.Error as problem:
+        except Exception as problem:  # noqa: BLE001  # also a mistake in one unit: everybody who writes waits for this thread
             if self._connection.in_transaction:
                 self._connection.execute("ROLLBACK")
             return problem
@@ -406,7 +406,7 @@ def _look_again(_db: sqlite3.Connection) -> None:
     """Does nothing: what is owed goes along."""
 
 
-def _settle(waiting: list[asyncio.Future[None]], problem: sqlite3.Error | None) -> None:
+def _settle(waiting: list[asyncio.Future[None]], problem: Exception | None) -> None:
     for each in waiting:
         if each.done():
             continue

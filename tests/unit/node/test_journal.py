@@ -189,3 +189,17 @@ async def test_with_time_it_says_everything(tmp_path: Path) -> None:
     kinds = [message.WhichOneof("message") for message in journal.unsent(0)]
     assert kinds == ["accepted", "started", "completed"]
     await journal.close()
+
+
+async def test_a_mistake_in_a_unit_of_work_reaches_who_waits_and_nobody_after(tmp_path: Path) -> None:
+    journal = await Journal.open(tmp_path / "journal.db")
+    with pytest.raises(ZeroDivisionError):
+        async with asyncio.timeout(20):
+            await journal.write(lambda _database: 1 / 0)
+    assign = assignment()
+    async with asyncio.timeout(20):
+        await journal.accept(assign)
+    await journal.close()
+    again = await Journal.open(tmp_path / "journal.db")
+    assert again.entry(assign.lease.lease_id) is not None
+    await again.close()
