@@ -78,6 +78,8 @@ def test_the_first_look_shows_what_the_author_added(registry: Registry, keys: Pa
     }
     files = {"app/algorithm.py": PROGRAM.encode(), "app/model.bin": os.urandom(5000), "app/\x1b[2Jevil": b"\x1b[31m\n"}
     files[f"app/x\n  {FORGED}"] = b""
+    # Variants of a letter that nobody sees can hold a program, which another line decodes and runs.
+    files["app/data.py"] = "DATA = 'v\ufe00\U000e0101'  # für\r\n".encode()
     image = push(registry, files, settings=settings)
     sign(image, AUTHOR)
     assert run("image", "export", image, "--out", keys / "images.tar").exit_code == 0
@@ -96,6 +98,7 @@ def test_the_first_look_shows_what_the_author_added(registry: Registry, keys: Pa
         "+ /app/algorithm.py  file 0644 0:0 45 bytes",
         "+def summary():",
         "+ /app/model.bin  file 0644 0:0 5.0 kB",
+        "+DATA = 'v<U+FE00><U+E0101>'  # für<U+000D>",
         "not listed: layers 1; name the base image with --against",
         f"signature by {keys / 'author.pub'} (classic)",
         "signature by a key that is not among --known (bundle)",

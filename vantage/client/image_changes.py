@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -87,10 +87,14 @@ def setting_changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> Iter
 
 
 def unified(old: str, new: str) -> tuple[str, ...]:
-    """Lines of the unified format, without its header; of texts with very many lines perhaps more than needed."""
-    before, after = old.splitlines(), new.splitlines()
+    """Lines of the unified format, without its header; of texts with very many lines perhaps more than needed.
+
+    Texts that differ have lines that differ: a line ends with a line feed and with nothing else that some reader may
+    take for an end, and a last line without one is said to have none.
+    """
+    before, after = _split(old), _split(new)
     if len(before) * len(after) <= MAX_COMPARED:
-        return tuple(list(difflib.unified_diff(before, after, lineterm="", n=2))[2:])
+        return tuple(_as_patch_writes(list(difflib.unified_diff(before, after, lineterm="", n=2))[2:]))
     begin = _common(before, after)
     before, after = before[begin:], after[begin:]
     if end := _common(before[::-1], after[::-1]):
@@ -98,7 +102,20 @@ def unified(old: str, new: str) -> tuple[str, ...]:
     if not before and not after:
         return ()
     lines = (*(f"-{line}" for line in before), *(f"+{line}" for line in after))
-    return (f"@@ -{_place(begin, before)} +{_place(begin, after)} @@", *lines)
+    return tuple(_as_patch_writes((f"@@ -{_place(begin, before)} +{_place(begin, after)} @@", *lines)))
+
+
+def _split(text: str) -> list[str]:
+    """Lines with their line feeds."""
+    lines = text.split("\n")
+    return [*(f"{line}\n" for line in lines[:-1]), *filter(None, lines[-1:])]
+
+
+def _as_patch_writes(lines: Iterable[str]) -> Iterator[str]:
+    for line in lines:
+        yield line.removesuffix("\n")
+        if not line.endswith("\n") and not line.startswith("@@"):
+            yield "\\ No newline at end of file"
 
 
 def _common(one: Sequence[str], other: Sequence[str]) -> int:
@@ -115,4 +132,4 @@ def _place(begin: int, lines: Sequence[str]) -> str:
 def _shown(value: Any) -> str:
     if value is None:
         return ""
-    return value if isinstance(value, str) else json.dumps(value, indent=2, sort_keys=True)
+    return f"{value if isinstance(value, str) else json.dumps(value, indent=2, sort_keys=True)}\n"

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from vantage.client import image_changes
-from vantage.client.image_changes import MAX_COMPARED, Change, changes, unified, with_text
+from vantage.client.image_changes import MAX_COMPARED, Change, changes, setting_changes, unified, with_text
 from vantage.client.image_files import File, StoredLayer, apply, scan, texts
 from vantage.common.blobs import Descriptor
 from vantage.common.errors import Reason, VantageError
@@ -109,7 +109,27 @@ def test_texts_with_many_lines_are_not_compared_for_minutes(monkeypatch: pytest.
     assert unified("a\nb\nc\n", "a\nB\nd\nc\n") == ("@@ -2,1 +2,2 @@", "-b", "+B", "+d")
     assert unified("a\nc\n", "a\nb\nc\n") == ("@@ -1,0 +2,1 @@", "+b")
     assert unified("a\na\n", "a\n") == ("@@ -2,1 +1,0 @@", "-a")
-    assert unified("a\n", "a") == ()
+    assert unified("a\n", "a") == ("@@ -1,1 +1,1 @@", "-a", "+a", "\\ No newline at end of file")
+
+
+@pytest.mark.parametrize("compared", [MAX_COMPARED, 0])
+@pytest.mark.parametrize(
+    ("old", "new", "shown"),
+    [
+        # What was a comment as a whole becomes a program: only a line feed ends a line.
+        ("# x\x0bevil()\n", "# x\nevil()\n", {"-# x\x0bevil()", "+# x", "+evil()"}),
+        ("# x\x85evil()\n", "# x\nevil()\n", {"-# x\x85evil()", "+# x", "+evil()"}),
+        ("a\n", "a\r\n", {"-a", "+a\r"}),
+        ("a\n", "a", {"-a", "+a", "\\ No newline at end of file"}),
+    ],
+)
+def test_texts_that_differ_in_the_ends_of_lines_are_not_shown_as_equal(
+    monkeypatch: pytest.MonkeyPatch, compared: int, old: str, new: str, shown: set[str]
+) -> None:
+    monkeypatch.setattr(image_changes, "MAX_COMPARED", compared)
+    assert {line for line in unified(old, new) if not line.startswith("@@")} == shown
+    (setting,) = setting_changes({"Cmd": old}, {"Cmd": new})
+    assert setting.diff
 
 
 def test_only_short_texts_are_read(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from vantage.client.cli.command import Call, command
 from vantage.client.cli.images import describe_function, image, key_password
 from vantage.client.cli.progress import Transfers
 from vantage.client.cli.registries import accesses, registry_options, require_registry
-from vantage.common.text import one_line
+from vantage.common.text import revealed
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric import ec
@@ -109,7 +109,7 @@ def review(
         seen = asyncio.run(_look(look, parsed, earlier, keys, reach, transfers))
     if not call.output.is_json:
         for line in _lines(seen):
-            click.echo(one_line(line))
+            click.echo(revealed(line))
     if path is None:
         if call.output.is_json:
             call.output.document(_document(seen))
