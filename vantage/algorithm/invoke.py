@@ -19,6 +19,7 @@ from vantage.algorithm.functions import Function
 from vantage.algorithm.schema import invalid
 from vantage.algorithm.values import encode, media_type_of
 from vantage.common.errors import Reason, VantageError
+from vantage.common.workbooks import remedy_for
 
 
 @dataclass(frozen=True)
@@ -104,8 +105,9 @@ def _load(parameter: str, source: Source, kind: str) -> Any:
         raise
     except Exception as problem:  # noqa: BLE001  # parsers of foreign files raise whatever they like, and may quote them
         traceback.print_exception(problem, file=sys.stderr)  # see ``failure_of``
+        remedy = remedy_for(source.path) if source.format == "excel" else ""
         raise AlgorithmError(
-            f"the dataset of {parameter!r} is not readable as {source.format} ({type(problem).__name__})",
+            f"the dataset of {parameter!r} is not readable as {source.format} ({type(problem).__name__}){remedy}",
             reason=Reason.DATASET_UNREADABLE,
         ) from None
 
@@ -134,7 +136,8 @@ def _read(source: Source, kind: str) -> Any:
         case "excel", _:
             import pandas as pd
 
-            frame = pd.read_excel(source.path, sheet_name=source.sheet or 0)
+            # Left to choose, pandas asks for a library for what it takes for an old workbook.
+            frame = pd.read_excel(source.path, sheet_name=source.sheet or 0, engine="openpyxl")
             if kind == "pandas":
                 return frame
             import pyarrow as pa

@@ -121,6 +121,13 @@ def test_data_that_is_damaged_is_unreadable_whatever_its_kind(
     assert "Traceback" in capsys.readouterr().err  # the node's admin sees what is wrong
 
 
+def test_a_workbook_with_a_password_or_of_old_is_said_to_be_that(tmp_path: Path) -> None:
+    (tmp_path / "t.xlsx").write_bytes(bytes.fromhex("d0cf11e0a1b11ae1") + bytes(4096))
+    with pytest.raises(AlgorithmError, match=r"save it as \.xlsx without a password") as caught:
+        local.run(sample.rows, {}, {"clara": {"df": tmp_path / "t.xlsx"}})
+    assert caught.value.reason is Reason.DATASET_UNREADABLE
+
+
 def test_arguments_are_json_in_the_local_runner_too() -> None:
     with pytest.raises(AlgorithmError, match="no NaN") as caught:
         local.run(sample.shapes, GOOD | {"share": math.nan}, {})

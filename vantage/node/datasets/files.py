@@ -9,6 +9,7 @@ from threading import Event
 from typing import TypeVar
 
 from vantage.common.errors import Reason, VantageError, error
+from vantage.common.workbooks import remedy_for
 from vantage.node.datasets.contents import MAX_COLUMNS, Table
 from vantage.node.datasets.sections import DatasetSection
 
@@ -89,8 +90,9 @@ def _wanted(items: Iterable[T], stopped: Event) -> Iterator[T]:
 
 
 def _unreadable(dataset: DatasetSection, problem: Exception) -> VantageError:
+    remedy = remedy_for(dataset.path) if dataset.format == "excel" and dataset.path is not None else ""
     return error(
         Reason.DATASET_UNREADABLE,
-        f"the dataset {dataset.name} is not readable as {dataset.format} ({type(problem).__name__})",
+        f"the dataset {dataset.name} is not readable as {dataset.format} ({type(problem).__name__}){remedy}",
         dataset=dataset.name,
     )

@@ -42,6 +42,13 @@ def test_a_file_that_is_damaged_is_unreadable_and_nothing_worse(tmp_path: Path, 
     assert "Jansen" not in caught.value.message
 
 
+def test_a_workbook_with_a_password_or_of_old_is_said_to_be_that(tmp_path: Path) -> None:
+    (tmp_path / "t.xlsx").write_bytes(bytes.fromhex("d0cf11e0a1b11ae1") + bytes(4096))
+    dataset = DatasetSection.model_validate({"name": "old", "format": "excel", "path": tmp_path / "t.xlsx"})
+    with pytest.raises(VantageError, match=r"save it as \.xlsx without a password"):
+        table_of(dataset, Event(), count=True)
+
+
 def filled(directory: Path, kind: str) -> DatasetSection:
     """A file, or folder, with two rows."""
     path = directory / kind
