@@ -18,6 +18,7 @@ from vantage.client.keyring import SECRETS_FILE
 from vantage.common import pki, sealing
 from vantage.testing import commands
 from vantage.testing.commands import call, call_json
+from vantage.testing.terminal import Terminal
 
 PASSWORD = "nine calm otters swim"
 PASSPHRASE = "two dry foxes bark"
@@ -146,12 +147,17 @@ def _archive(network: Path, task: str, keys: Path) -> None:
     call("task", "result", task, "--save", archive, "--sealed")
     assert sorted(each.name for each in archive.iterdir()) == ["clara.age", "hilda.age"]
     assert shutil.which("age") is not None, "age is missing: scripts/test installs it"
-    opened = subprocess.run(
-        ["age", "--decrypt", "--identity", keys / SECRETS_FILE, archive / "clara.age"],
-        capture_output=True,
-        check=True,
-    )
-    assert json.loads(opened.stdout) == {"value": MARKER}
+    opened = archive / "clara.json"
+    command = ("age", "--decrypt", "--identity", keys / SECRETS_FILE, "--output", opened, archive / "clara.age")
+    with Terminal.running(*command) as terminal:
+        terminal.wait_for("passphrase")
+        terminal.type(PASSPHRASE)
+        assert terminal.end() == 0, terminal.shown
+    assert json.loads(opened.read_bytes()) == {"value": MARKER}
+    # Without a terminal: the keys as they are, from the one place that knows the passphrase.
+    (plain := network / "plain.txt").write_text(call("key", "export", "--secret")[0])
+    done = subprocess.run(["age", "-d", "-i", plain, archive / "hilda.age"], capture_output=True, check=True)
+    assert json.loads(done.stdout) == {"value": MARKER}
 
 
 def _rotation(task: str, keys: Path) -> None:

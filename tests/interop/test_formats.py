@@ -16,7 +16,7 @@ from scripts.vectorlib.cast import ALICE, Cast
 from vantage.common import orders, sealing
 from vantage.common.bound_arguments import arguments_of
 from vantage.common.dsse import digest_of
-from vantage.common.errors import RefusedError
+from vantage.common.errors import Reason, RefusedError, VantageError
 from vantage.common.sealing import SealedPayload
 from vantage.testing.signers import NOW, order
 
@@ -76,13 +76,18 @@ def test_an_order_and_a_payload_of_another_language_are_taken(cast: Cast) -> Non
         assert arguments_of(opened, ALICE).decode() == plaintext
 
 
+def age_vectors() -> list[dict[str, Any]]:
+    """Without armor, which we neither write nor read."""
+    read: list[dict[str, Any]] = [json.loads(line) for line in node("age-vectors").splitlines()]
+    return [each for each in read if "armored" not in each]
+
+
 def test_published_vectors_of_age_open_or_are_refused_as_they_must_be() -> None:
     opened = refused = 0
-    for line in node("age-vectors").splitlines():
-        vector: dict[str, Any] = json.loads(line)
-        # What we neither write nor read: armor, passphrases, and identities of other kinds than X25519.
+    for vector in age_vectors():
+        # Identities of other kinds than X25519 are not read.
         identities = [each for each in vector["identity"] if each.startswith("AGE-SECRET-KEY-1")]
-        if "armored" in vector or "passphrase" in vector or not identities:
+        if not identities:
             continue
         sealed = base64.b64decode(vector["content"])
         target = io.BytesIO()
@@ -100,3 +105,21 @@ def test_published_vectors_of_age_open_or_are_refused_as_they_must_be() -> None:
             refused += 1
     assert opened >= 10
     assert refused >= 50
+
+
+def test_published_vectors_of_age_with_a_passphrase_open_or_are_refused_as_they_must_be() -> None:
+    expected = {"success": [], "no match": [Reason.KEY_INVALID], "header failure": [Reason.SEAL_INVALID]}
+    seen = []
+    for vector in age_vectors():
+        if "passphrase" not in vector:
+            continue
+        reasons = []
+        try:
+            content = sealing.unseal_with_passphrase(base64.b64decode(vector["content"]), vector["passphrase"].encode())
+            assert hashlib.sha256(content).hexdigest() == vector["payload"]
+        except VantageError as problem:
+            reasons.append(problem.reason)
+        assert reasons == expected[vector["expect"]], vector["name"]
+        seen.append(vector["expect"])
+    assert set(seen) == set(expected)
+    assert len(seen) >= 20

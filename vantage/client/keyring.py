@@ -3,7 +3,8 @@
 A directory per server holds ``user-key.pem`` and ``user-cert.pem`` (the signing key with its certificate chain),
 ``user-cert.csr`` (the request for the certificate), ``seal-keys.txt`` (an ``age`` identity file, the newest key first),
 ``seal-keys.json`` (the list of keys that was signed last) and, if the organization wants one, ``recovery.txt`` (``age``
-recipients that can open every answer, too). Private files have mode 0600 and never leave the machine.
+recipients that can open every answer, too). Private files have mode 0600 and never leave the machine; a passphrase, if
+there is one, encrypts the signing key and the keys that open answers.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ MAX_RECOVERY = 8
 KIND = "organizations/users"
 
 Passphrase = Callable[[], bytes | None]
-"""Asked for the passphrase of the signing key, and only when it has one; None when nobody knows it."""
+"""Asked for the passphrase of the keys, and only when they have one; None when nobody knows it."""
 
 
 class KeyFiles:
@@ -47,12 +48,15 @@ class KeyFiles:
     Args:
         directory: where the files are.
         clock: the time.
+        passphrase: see ``Passphrase``; it is asked once.
     """
 
-    def __init__(self, directory: Path, clock: Clock | None = None) -> None:
+    def __init__(self, directory: Path, clock: Clock | None = None, passphrase: Passphrase | None = None) -> None:
         self.directory = directory
         self._clock = clock or SystemClock()
-        self._secrets = SealFile(directory / SECRETS_FILE, self._clock)
+        self._ask = passphrase
+        self._passphrase: bytes | None = None
+        self._secrets = SealFile(directory / SECRETS_FILE, self._clock, self._asked)
 
     @property
     def exists(self) -> bool:
@@ -66,7 +70,7 @@ class KeyFiles:
 
         Args:
             name: whose, organizations/{organization}/users/{user}.
-            passphrase: encrypts the signing key.
+            passphrase: encrypts the secret keys.
 
         Returns:
             The file of the request.
@@ -88,7 +92,8 @@ class KeyFiles:
             key = pki.create_key()
             request = pki.create_request(key, name).public_bytes(serialization.Encoding.PEM)
             replace_private(self.directory / REQUEST_FILE, request.decode())
-            self._secrets.create()
+            self._secrets.create(passphrase)
+            self._passphrase = passphrase
             # The signing key appears last and whole: until it is there, there are no keys.
             partial = self.directory / f".{KEY_FILE}.new"
             partial.unlink(missing_ok=True)
@@ -146,11 +151,13 @@ class KeyFiles:
         """The keys, ready for use, after checking that key, certificate and name fit.
 
         Args:
-            passphrase: see ``Passphrase``.
+            passphrase: see ``Passphrase``; in place of the one before.
 
         Raises:
             VantageError: something is missing or does not fit; the message says which command helps.
         """
+        if passphrase is not None:
+            self._ask, self._passphrase = passphrase, None
         name, chain = self.name(), self.chain()
         if not chain:
             raise error(
@@ -163,7 +170,7 @@ class KeyFiles:
         path = self.directory / KEY_FILE
         check_private(path)
         encrypted = b"ENCRYPTED" in path.read_bytes()
-        key = pki.read_key(path, passphrase() if encrypted and passphrase is not None else None)
+        key = pki.read_key(path, self._asked() if encrypted else None)
         if key.public_key() != chain[0].public_key():
             raise error(
                 Reason.CERTIFICATE_INVALID,
@@ -266,6 +273,11 @@ class KeyFiles:
     def seen(self) -> SeenVersions:
         """Versions of others' lists of keys that were seen."""
         return SeenVersions(self.directory / SEEN_FILE)
+
+    def _asked(self) -> bytes | None:
+        if self._passphrase is None and self._ask is not None:
+            self._passphrase = self._ask()
+        return self._passphrase
 
     def _must_exist(self) -> None:
         if not self.exists:

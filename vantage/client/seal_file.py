@@ -1,9 +1,12 @@
-"""The secret keys that open answers: an identity file of ``age``, the newest key first."""
+"""The secret keys that open answers: an identity file of ``age``, the newest key first.
+
+With a passphrase it is what ``age --passphrase`` makes of such a file, which ``age --identity`` takes as well.
+"""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -41,15 +44,17 @@ class SealFile:
     Args:
         path: where it is.
         clock: the time.
+        passphrase: asked for the passphrase, and only when it has one; None when nobody knows it.
     """
 
-    def __init__(self, path: Path, clock: Clock) -> None:
+    def __init__(self, path: Path, clock: Clock, passphrase: Callable[[], bytes | None]) -> None:
         self._path = path
         self._clock = clock
+        self._passphrase = passphrase
 
-    def create(self) -> None:
+    def create(self, passphrase: bytes | None) -> None:
         """Begin with one new key, whatever was there."""
-        self._write([self._secret()])
+        self._write([self._secret()], passphrase)
 
     def identities(self) -> list[str]:
         """The secret keys, the newest first.
@@ -57,19 +62,20 @@ class SealFile:
         Raises:
             VantageError: the file is not usable.
         """
-        return [each.identity for each in self._read()]
+        return [each.identity for each in self._read()[0]]
 
     def keys(self) -> list[SealKey]:
         """Their public halves, the newest first."""
         return [
             SealKey(sealing.recipient_of(each.identity), _moment(each.created), position == 0)
-            for position, each in enumerate(self._read())
+            for position, each in enumerate(self._read()[0])
         ]
 
     def rotate(self) -> str:
         """Put a new key first, and return its public half."""
-        secrets = [self._secret(), *self._read()]
-        self._write(secrets)
+        before, passphrase = self._read()
+        secrets = [self._secret(), *before]
+        self._write(secrets, passphrase)
         return sealing.recipient_of(secrets[0].identity)
 
     def revoke(self, recipient: str) -> str:
@@ -79,22 +85,28 @@ class SealFile:
             NotFoundError: there is none like that.
         """
         wanted = sealing.check_recipient(recipient)
-        secrets = self._read()
+        secrets, passphrase = self._read()
         rest = [each for each in secrets if sealing.recipient_of(each.identity) != wanted]
         if len(rest) == len(secrets):
             raise error(Reason.NOT_FOUND, f"there is no key {wanted} here: see 'vantage key list'")
         if not rest or rest[0] != secrets[0]:
             rest.insert(0, self._secret())
-        self._write(rest)
+        self._write(rest, passphrase)
         return sealing.recipient_of(rest[0].identity)
 
     def _secret(self) -> _Secret:
         return _Secret(sealing.create_identity(), f"{self._clock.now():%Y-%m-%dT%H:%M:%SZ}")
 
-    def _read(self) -> list[_Secret]:
+    def _read(self) -> tuple[list[_Secret], bytes | None]:
+        """The keys, and the passphrase that they have."""
         check_private(self._path)
+        passphrase = None
         try:
-            text = self._path.read_text("utf-8")
+            content = self._path.read_bytes()
+            if sealing.is_sealed(content):
+                passphrase = self._passphrase()
+                content = self._opened(content, passphrase)
+            text = content.decode()
             sealing.read_identities(text)
         except (OSError, UnicodeDecodeError) as problem:
             raise broken(f"{self._path} cannot be read: {problem}") from problem
@@ -105,9 +117,17 @@ class SealFile:
             elif line and not line.startswith("#"):
                 found.append(_Secret(line, created))
                 created = ""
-        return found
+        return found, passphrase
 
-    def _write(self, secrets: Sequence[_Secret]) -> None:
+    def _opened(self, content: bytes, passphrase: bytes | None) -> bytes:
+        if passphrase is None:
+            raise error(Reason.KEY_INVALID, f"{self._path} has a passphrase: give it", path=str(self._path))
+        try:
+            return sealing.unseal_with_passphrase(content, passphrase)
+        except VantageError as problem:
+            raise error(problem.reason, f"{self._path}: {problem.message}", path=str(self._path)) from None
+
+    def _write(self, secrets: Sequence[_Secret], passphrase: bytes | None) -> None:
         lines = ["# vantage: keys that open answers, the newest first; 'age -d -i' takes this file"]
         for each in secrets:
             lines += [
@@ -115,7 +135,10 @@ class SealFile:
                 f"# public key: {sealing.recipient_of(each.identity)}",
                 each.identity,
             ]
-        replace_private(self._path, "\n".join(lines) + "\n")
+        text = "\n".join(lines) + "\n"
+        replace_private(
+            self._path, text if passphrase is None else sealing.seal_with_passphrase(text.encode(), passphrase)
+        )
 
 
 def _moment(text: str) -> datetime | None:

@@ -1,4 +1,4 @@
-"""The age format (age-encryption.org/v1), X25519 recipients, on the primitives of ``cryptography``.
+"""The age format (age-encryption.org/v1), X25519 recipients or a passphrase, on the primitives of ``cryptography``.
 
 From the specification at https://github.com/C2SP/C2SP/blob/main/age.md. Written here because sealing is on the way of
 every byte of a large payload: the bound library seals a fifth as fast as the primitives. Held to the published test
@@ -12,7 +12,7 @@ import binascii
 import hmac
 import os
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -22,16 +22,28 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
 from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+from cryptography.hazmat.primitives.kdf.scrypt import Scrypt
 
 CHUNK = 64 * 1024
 MAX_HEADER_BYTES = 64 * 1024
 """A header is held in memory before anything of it is known to be authentic."""
 
-_VERSION = b"age-encryption.org/v1"
+WORK_FACTOR = 17
+"""Of a passphrase, as a power of two: 128 MiB and some tenths of a second for each try."""
+MAX_WORK_FACTOR = 20
+"""What a header may ask of its reader: a gigabyte, some seconds. The ``age`` tool writes 18."""
+
+INTRO = b"age-encryption.org/"
+"""How every age file begins, of whichever version."""
+_VERSION = INTRO + b"v1"
+_SCRYPT_LABEL = b"age-encryption.org/v1/scrypt"
+_SCRYPT = b"scrypt"
+_FACTOR = re.compile(rb"[1-9][0-9]?")
 _X25519_INFO = b"age-encryption.org/v1/X25519"
 _TAG_BYTES = 16
 _FILE_KEY_BYTES = 16
 _NONCE_BYTES = 16
+_SALT_BYTES = 16
 _COLUMNS = 64
 _ARGUMENT = re.compile(rb"[\x21-\x7e]+")
 _IDENTITY_HRP = "age-secret-key-"
@@ -114,7 +126,23 @@ def encrypt(source: Source, target: Target, recipients: Sequence[X25519PublicKey
         OSError: of source or target.
     """
     file_key = os.urandom(_FILE_KEY_BYTES)
-    header = _VERSION + b"\n" + b"".join(_wrap(file_key, each) for each in recipients) + b"---"
+    _write(source, target, file_key, b"".join(_wrap(file_key, each) for each in recipients))
+
+
+def encrypt_with_passphrase(source: Source, target: Target, passphrase: bytes) -> None:
+    """Encrypt a stream, read to its end, to whoever knows a passphrase; takes some tenths of a second and 128 MiB.
+
+    Raises:
+        OSError: of source or target.
+    """
+    file_key, salt = os.urandom(_FILE_KEY_BYTES), os.urandom(_SALT_BYTES)
+    body = ChaCha20Poly1305(_stretched(passphrase, salt, WORK_FACTOR)).encrypt(bytes(12), file_key, None)
+    stanza = b"-> scrypt %s %d\n%s\n" % (_base64(salt), WORK_FACTOR, _base64(body))
+    _write(source, target, file_key, stanza)
+
+
+def _write(source: Source, target: Target, file_key: bytes, stanzas: bytes) -> None:
+    header = _VERSION + b"\n" + stanzas + b"---"
     nonce = os.urandom(_NONCE_BYTES)
     target.write(header + b" " + _base64(_header_mac(file_key, header)) + b"\n" + nonce)
     cipher = _payload_cipher(file_key, nonce)
@@ -131,8 +159,27 @@ def decrypt(source: Source, target: Target, identities: Sequence[X25519PrivateKe
         DamagedError: see there; what was written must be thrown away.
         OSError: of source or target.
     """
+    _read(source, target, lambda stanzas: next(_unwrapped(stanzas, identities), None))
+
+
+def decrypt_with_passphrase(source: Source, target: Target, passphrase: bytes) -> None:
+    """Decrypt what was encrypted to a passphrase: as ``decrypt``, with as much memory and time as the header asks for.
+
+    Raises:
+        UnknownFormatError: see there.
+        NoKeyError: it has another passphrase, or none.
+        DamagedError: see there; or it asks for more work than ``MAX_WORK_FACTOR``.
+        OSError: of source or target.
+    """
+    _read(source, target, lambda stanzas: _unlocked(stanzas, passphrase))
+
+
+def _read(source: Source, target: Target, unwrap: Callable[[list[_Stanza]], bytes | None]) -> None:
     stanzas, header, mac = _read_header(source)
-    file_key = next(_unwrapped(stanzas, identities), None)
+    if len(stanzas) > 1 and any(each.arguments[0] == _SCRYPT for each in stanzas):
+        # Whoever knows the passphrase would not be the only one who could have written it.
+        raise DamagedError("a passphrase stands alone")
+    file_key = unwrap(stanzas)
     if file_key is None:
         raise NoKeyError("it is sealed to none of these keys")
     if not hmac.compare_digest(mac, _header_mac(file_key, header)):
@@ -230,6 +277,25 @@ def _unwrapped(stanzas: Iterable[_Stanza], identities: Sequence[X25519PrivateKey
                 yield ChaCha20Poly1305(_hkdf(shared, share + own, _X25519_INFO)).decrypt(bytes(12), stanza.body, None)
             except InvalidTag:
                 continue
+
+
+def _unlocked(stanzas: Sequence[_Stanza], passphrase: bytes) -> bytes | None:
+    kind, *arguments = stanzas[0].arguments
+    if kind != _SCRYPT:
+        return None
+    if len(arguments) != 2 or not _FACTOR.fullmatch(arguments[1]):
+        raise DamagedError("a stanza is not as the format says")
+    salt, factor, body = _unbase64(arguments[0]), int(arguments[1]), stanzas[0].body
+    if len(salt) != _SALT_BYTES or len(body) != _FILE_KEY_BYTES + _TAG_BYTES or factor > MAX_WORK_FACTOR:
+        raise DamagedError("a stanza is not as the format says")
+    try:
+        return ChaCha20Poly1305(_stretched(passphrase, salt, factor)).decrypt(bytes(12), body, None)
+    except InvalidTag:
+        return None
+
+
+def _stretched(passphrase: bytes, salt: bytes, factor: int) -> bytes:
+    return Scrypt(salt=_SCRYPT_LABEL + salt, length=32, n=1 << factor, r=8, p=1).derive(passphrase)
 
 
 def _read_header(source: Source) -> tuple[list[_Stanza], bytes, bytes]:

@@ -121,6 +121,38 @@ def unseal_stream(source: age.Source, target: age.Target, identities: Sequence[s
         raise _unopened("it was changed or cut on the way") from None
 
 
+def seal_with_passphrase(content: bytes, passphrase: bytes) -> bytes:
+    """Encrypt bytes to whoever knows a passphrase, as ``age --passphrase`` does; takes 128 MiB for some tenths of a
+    second."""
+    target = io.BytesIO()
+    age.encrypt_with_passphrase(io.BytesIO(content), target, passphrase)
+    return target.getvalue()
+
+
+def unseal_with_passphrase(content: bytes, passphrase: bytes) -> bytes:
+    """Decrypt what has a passphrase.
+
+    Raises:
+        InvalidArgumentError: KEY_INVALID, the passphrase is wrong.
+        RefusedError: SEAL_INVALID, it was changed or cut, or is of an unknown version.
+    """
+    target = io.BytesIO()
+    try:
+        age.decrypt_with_passphrase(io.BytesIO(content), target, passphrase)
+    except age.NoKeyError:
+        raise error(Reason.KEY_INVALID, "its passphrase is wrong, or it has none") from None
+    except age.UnknownFormatError:
+        raise _unopened("its format is not known to this version: update vantage") from None
+    except age.DamagedError:
+        raise _unopened("it was changed or cut") from None
+    return target.getvalue()
+
+
+def is_sealed(content: bytes) -> bool:
+    """Whether bytes are sealed, by how they begin."""
+    return content.startswith(age.INTRO)
+
+
 class _Led:
     """A stream with bytes before it."""
 

@@ -15,7 +15,7 @@ PATIENCE = 60.0
 
 
 class Terminal:
-    """A pseudo-terminal with ``vantage`` in it.
+    """A pseudo-terminal with a program in it.
 
     Attributes:
         shown: everything that it has shown so far.
@@ -30,10 +30,17 @@ class Terminal:
     @contextmanager
     def with_(cls, *arguments: object) -> Iterator[Self]:
         """Start ``vantage`` in a terminal of its own."""
+        with cls.running(sys.executable, "-m", "vantage", *arguments) as started:
+            yield started
+
+    @classmethod
+    @contextmanager
+    def running(cls, *command: object) -> Iterator[Self]:
+        """Start a program in a terminal of its own."""
         master, slave = pty.openpty()
         try:
             process = subprocess.Popen(
-                [sys.executable, "-m", "vantage", *map(str, arguments)],
+                [*map(str, command)],
                 stdin=slave,
                 stdout=slave,
                 stderr=slave,

@@ -12,7 +12,14 @@ from vantage.client.keyring import KEY_FILE, RECOVERY_FILE, REQUEST_FILE, SECRET
 from vantage.common import dsse, pki, sealing
 from vantage.common.attestation import verify_keys
 from vantage.common.clock import ManualClock
-from vantage.common.errors import ConfigurationError, ConflictError, InvalidArgumentError, NotFoundError, Reason
+from vantage.common.errors import (
+    ConfigurationError,
+    ConflictError,
+    InvalidArgumentError,
+    NotFoundError,
+    Reason,
+    RefusedError,
+)
 from vantage.common.seen_versions import SeenVersions
 from vantage.common.statements import KeyBundle
 
@@ -85,7 +92,37 @@ def test_a_passphrase_is_asked_for_only_when_there_is_one(place: Place) -> None:
     assert files.open(lambda: b"two dry foxes").name == ROSA
     for given, word in ((None, "has a passphrase"), (lambda: b"wrong", "passphrase is wrong")):
         with pytest.raises(InvalidArgumentError, match=word):
-            files.open(given)
+            KeyFiles(files.directory, place.clock).open(given)
+
+
+def test_a_passphrase_protects_what_opens_answers_too_and_is_asked_for_once(place: Place) -> None:
+    files = place.ready(b"two dry foxes")
+    path = files.directory / SECRETS_FILE
+    (first,) = files.identities()
+    times = 0
+
+    def asked() -> bytes:
+        nonlocal times
+        times += 1
+        return b"two dry foxes"
+
+    again = KeyFiles(files.directory, place.clock, asked)
+    assert again.open().identities == (first,)
+    second = again.rotate()
+    assert again.revoke(sealing.recipient_of(first)) == second
+    assert (again.open().recipients, times) == ((second,), 1)
+    for each in files.directory.iterdir():
+        assert b"AGE-SECRET-KEY" not in each.read_bytes()
+        assert stat.S_IMODE(each.stat().st_mode) == 0o600
+    for given, word in ((None, "has a passphrase"), (lambda: b"wrong", "passphrase is wrong")):
+        with pytest.raises(InvalidArgumentError, match=word):
+            KeyFiles(files.directory, place.clock, given).seal_keys()
+        with pytest.raises(InvalidArgumentError, match=word):
+            KeyFiles(files.directory, place.clock, given).rotate()
+    assert again.open().recipients == (second,)
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(RefusedError, match=r"seal-keys.*cut"):
+        again.open()
 
 
 def test_no_passphrase_is_asked_for_without_one(place: Place) -> None:

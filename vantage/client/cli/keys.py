@@ -50,7 +50,7 @@ def key() -> None:
     "vantage key create --name dora/rosa",
 )
 @click.option("--name", metavar="ORG/USER", help="Whose; without it, those of whoever is logged in.")
-@click.option("--passphrase", "ask", is_flag=True, help="Ask for a passphrase that encrypts the signing key.")
+@click.option("--passphrase", "ask", is_flag=True, help="Ask for a passphrase that encrypts the keys.")
 @click.option("--passphrase-stdin", is_flag=True, help="Read that passphrase from stdin.")
 def create(call: Call, name: str | None, ask: bool, passphrase_stdin: bool) -> None:
     """Make your keys and the request for a certificate.
@@ -190,11 +190,12 @@ def _files(call: Call) -> tuple[str, KeyFiles]:
     from vantage.client.keyring import KeyFiles
 
     chosen, _profile = profiles.load().get(call.profile)
-    return chosen, KeyFiles(profiles.keys_path(chosen))
+    files = KeyFiles(profiles.keys_path(chosen), passphrase=lambda: asking(files))
+    return chosen, files
 
 
 def _open(files: KeyFiles) -> Keyring:
-    return files.open(lambda: asking(files))
+    return files.open()
 
 
 def _publish(call: Call, files: KeyFiles, opened: Keyring | None = None) -> int:

@@ -1,4 +1,4 @@
-"""The passphrase of the signing key, asked of the person at the terminal."""
+"""The passphrase of the keys, asked of the person at the terminal."""
 
 from __future__ import annotations
 
@@ -13,11 +13,13 @@ if TYPE_CHECKING:
 
 
 def asking(files: KeyFiles) -> bytes | None:
-    """The passphrase of the signing key: stored, or asked of the person at the terminal."""
+    """The passphrase of the keys: stored, or asked of the person at the terminal."""
     from vantage.client.keys import PASSPHRASE_VARIABLE, stored_passphrase
 
     if (stored := stored_passphrase(files.name())) is not None:
         return stored
     if not terminal.is_interactive():
-        raise click.UsageError(f"your key has a passphrase: there is no terminal to ask, so set {PASSPHRASE_VARIABLE}")
-    return terminal.secret("Passphrase of your key", from_stdin=False, option=PASSPHRASE_VARIABLE).encode()
+        raise click.UsageError(
+            f"your keys have a passphrase: there is no terminal to ask, so set {PASSPHRASE_VARIABLE}"
+        )
+    return terminal.secret("Passphrase of your keys", from_stdin=False, option=PASSPHRASE_VARIABLE).encode()
