@@ -131,11 +131,14 @@ def _files(network: Path) -> None:
     table, answers = network / "rosa.csv", network / "answers"
     table.write_text("a\n1\n2\n")
     answers.mkdir()
-    (task,) = {json.loads(call(*ASK, "count", "--file", f"table={table}", "--output", "json")[0])["task"]}
-    done = call_json("task", "result", task, "--into", answers)
-    assert [each["saved"] for each in done["results"]] == [str(answers / f"{each}.json") for each in ("clara", "hilda")]
+    saved = [str(answers / f"{each}.json") for each in ("clara", "hilda")]
+    asked = call_json(*ASK, "count", "--file", f"table={table}", "--into", answers)
+    task = asked["task"]
+    for done in (asked, *(call_json("task", each, task, "--into", answers) for each in ("watch", "result"))):
+        assert [each["saved"] for each in done["results"]] == saved
     assert [json.loads(each.read_text()) for each in answers.iterdir()] == [{"rows": 2}] * 2
-    assert "--into" in call("task", "result", task, "--into", answers, "--save", answers, code=2)[1]
+    for command in (("task", "result", task), ("task", "watch", task), (*ASK, "echo")):
+        assert "--into" in call(*command, "--into", answers, "--save", answers, code=2)[1]
     missing = refused(*ASK, "count", "--file", f"table={network / 'nowhere.csv'}")
     assert (missing["reason"], "nowhere.csv" in missing["message"]) == ("INVALID_ARGUMENT", True)
 

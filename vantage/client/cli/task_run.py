@@ -119,6 +119,7 @@ UNVERIFIED = click.option(
 @LOG
 @QUIET
 @SAVE
+@INTO
 def run_task(
     call: Call,
     image: str,
@@ -142,6 +143,7 @@ def run_task(
     logs: bool,
     quiet: bool,
     save: Path | None,
+    into: Path | None,
 ) -> None:
     """Ask organizations to run a function of an image, and wait for the answers.
 
@@ -153,6 +155,7 @@ def run_task(
     from vantage.client import OnFailure
     from vantage.client.cli.progress import Transfers
 
+    one_place(save, into)
     targets, common, sent = parse_targets(organizations, datasets, overrides, files)
     given = parse_arguments(arguments)
     request_id = request_id or str(uuid.uuid4())
@@ -192,7 +195,17 @@ def run_task(
             if not call.output.is_json:
                 call.output.note(f"attach with: vantage task watch {short(handle.name)}")
             return
-        wait(call, handle, transfers, logs=logs, quiet=quiet, save=save, quorum=quorum or 0)
+        wait(call, handle, transfers, logs=logs, quiet=quiet, save=save, into=into, quorum=quorum or 0)
+
+
+def one_place(save: Path | None, into: Path | None) -> None:
+    """See that answers are wanted in one place: before a question is asked for nothing.
+
+    Raises:
+        UsageError: they are wanted in two.
+    """
+    if save is not None and into is not None:
+        raise click.UsageError("--save and --into both say where the answers go: give one of them")
 
 
 def wait(
@@ -203,6 +216,7 @@ def wait(
     logs: bool,
     quiet: bool,
     save: Path | None,
+    into: Path | None,
     unverified: bool = False,
     quorum: int | None = None,
 ) -> None:
@@ -214,7 +228,7 @@ def wait(
         with display(call.output, quiet=quiet) as shown:
             follow(handle.events(), shown, logs=logs)
         with transfers.shown():
-            results = handle.results(unverified=unverified)
+            results = handle.results(unverified=unverified, into=into)
     except KeyboardInterrupt:
         name = short(handle.name)
         raise click.exceptions.Abort(

@@ -12,7 +12,7 @@ from vantage.client.cli.asking import DurationType
 from vantage.client.cli.command import Call, command
 from vantage.client.cli.nouns import add_get, one, short
 from vantage.client.cli.output import Column, text
-from vantage.client.cli.task_run import INTO, LOG, QUIET, SAVE, SEALED, UNVERIFIED, run_task, wait
+from vantage.client.cli.task_run import INTO, LOG, QUIET, SAVE, SEALED, UNVERIFIED, one_place, run_task, wait
 
 if TYPE_CHECKING:
     from vantage.client import Run, Task
@@ -104,14 +104,19 @@ def list_tasks(
 @LOG
 @QUIET
 @SAVE
+@INTO
 @UNVERIFIED
-def watch(call: Call, name: str, logs: bool, quiet: bool, save: Path | None, unverified: bool) -> None:
+def watch(
+    call: Call, name: str, logs: bool, quiet: bool, save: Path | None, into: Path | None, unverified: bool
+) -> None:
     """Attach to a task until it has ended, then print the answers."""
     from vantage.client.cli.progress import Transfers
 
+    one_place(save, into)
     transfers = Transfers(enabled=not quiet)
     with call.client(transfers) as client:
-        wait(call, client.tasks.attach(name), transfers, logs=logs, quiet=quiet, save=save, unverified=unverified)
+        handle = client.tasks.attach(name)
+        wait(call, handle, transfers, logs=logs, quiet=quiet, save=save, into=into, unverified=unverified)
 
 
 @command(
@@ -133,8 +138,7 @@ def result(call: Call, name: str, save: Path | None, into: Path | None, sealed: 
     from vantage.client.cli.progress import Transfers
     from vantage.common.errors import Reason, error
 
-    if save is not None and into is not None:
-        raise click.UsageError("--save and --into both say where the answers go: give one of them")
+    one_place(save, into)
     if sealed and save is None and into is None:
         raise click.UsageError("--sealed keeps files: say where with --save or --into")
     transfers = Transfers(enabled=True)
