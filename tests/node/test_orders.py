@@ -258,15 +258,42 @@ def by_way_of_hilda(station: Station, asker: Asker, directory: Path) -> pb.Assig
     return message
 
 
-@pytest.mark.parametrize(("allowed", "reason"), [(["hilda"], "POLICY_REFUSED"), (["hilda", "dora"], "")])
+HILDAS = {"nodes": ["organizations/hilda/nodes/hilda-1"]}
+
+
+@pytest.mark.parametrize(
+    ("allowed", "reason"),
+    [
+        ({"organizations": ["hilda"]}, "POLICY_REFUSED"),
+        ({"organizations": ["hilda", "dora"]}, ""),
+        ({"users": ["bob"], **HILDAS}, "POLICY_REFUSED"),
+        ({"users": ["alice"], **HILDAS}, ""),
+        ({"users": ["dora/alice"], **HILDAS}, ""),
+    ],
+)
 async def test_who_may_not_ask_does_not_ask_by_way_of_another(
-    station: Station, asker: Asker, tmp_path: Path, allowed: list[str], reason: str
+    station: Station, asker: Asker, tmp_path: Path, allowed: dict[str, Any], reason: str
 ) -> None:
-    station.settings["policy"]["organizations"] = allowed
+    station.settings["policy"].update(allowed)
     message = by_way_of_hilda(station, asker, tmp_path)
     if reason:
         refused = await refusal(station, message)
         assert (refused.failure.reason, "organizations/dora" in refused.failure.message) == (reason, True)
+        return
+    async with station.running():
+        session = await station.session()
+        send(session, message)
+        await session.receive("accepted")
+
+
+@pytest.mark.parametrize(("user", "reason"), [("dora/alice", ""), ("hilda/alice", "POLICY_REFUSED")])
+async def test_a_namesake_whom_another_organization_certifies_is_somebody_else(
+    station: Station, asker: Asker, user: str, reason: str
+) -> None:
+    station.settings["policy"]["users"] = [user]
+    message = asker.ask()
+    if reason:
+        assert (await refusal(station, message)).failure.reason == reason
         return
     async with station.running():
         session = await station.session()

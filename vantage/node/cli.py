@@ -69,7 +69,7 @@ policy:
   #    minimum_count: 10
   #    approval: first_run         # or every_result; see 'vantage node approvals'
   # organizations: [clara]         # who may ask; leave out to allow all of the collaboration
-  # users: [alice]
+  # users: [clara/alice]           # alone; alice: whoever is called so, in any organization
   # nodes: []                      # nodes whose running algorithms may ask; needed when users is set
   allow_unsigned: false            # true: also run tasks that nobody has signed; for development
   allow_logs: false                # what algorithms print may contain data

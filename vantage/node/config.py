@@ -12,8 +12,8 @@ from vantage.common.errors import Reason, VantageError, error
 from vantage.common.rpc import normalize_fingerprint, split_target
 from vantage.node.datasets.sections import DatasetSection
 from vantage.node.egress.sections import EgressRule
-from vantage.node.fields import Bytes, NodeName, OrganizationName, Seconds, Section, UserName
-from vantage.node.image_sections import ImageRule, KeySection, RevokedSection, misfits, with_files
+from vantage.node.fields import Bytes, NodeName, OrganizationName, Seconds, Section
+from vantage.node.image_sections import ImageRule, KeySection, RevokedSection, RuleUser, misfits, with_files
 from vantage.node.registry_section import RegistrySection
 from vantage.node.yaml_source import YamlSource
 
@@ -99,7 +99,7 @@ class PolicySection(Section):
     revoked: RevokedSection = RevokedSection()
     release: tuple[ReleaseRule, ...] = Field(default=(), max_length=1000)
     organizations: tuple[OrganizationName, ...] | None = None
-    users: tuple[UserName, ...] | None = None
+    users: tuple[RuleUser, ...] | None = None
     nodes: tuple[NodeName, ...] | None = None
     allow_unsigned: bool = False
     allow_logs: bool = False

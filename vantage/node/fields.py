@@ -38,7 +38,6 @@ Bytes = Annotated[int, BeforeValidator(lambda value: _amount(value, _UNITS, "512
 Seconds = Annotated[int, BeforeValidator(lambda value: _amount(value, _SECONDS, "30m")), Field(gt=0)]
 OrganizationName = Annotated[str, _named("organizations")]
 CollaborationName = Annotated[str, _named("collaborations")]
-UserName = Annotated[str, _named("users")]
 NodeName = Annotated[str, _named("organizations/nodes")]
 
 

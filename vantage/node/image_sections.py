@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from datetime import date
 from pathlib import Path
 from typing import Annotated, Any
@@ -38,6 +38,11 @@ def _user(text: str) -> str:
     return full
 
 
+def lists_user(users: Collection[str], organization: str, login: str) -> bool:
+    """Whether users, as a configuration keeps them, include the one of this login in an organization."""
+    return bool(login) and not {f"users/{login}", f"{organization}/users/{login}"}.isdisjoint(users)
+
+
 def _schema(document: dict[str, Any]) -> dict[str, Any]:
     import jsonschema
     from jsonschema.exceptions import SchemaError
@@ -52,6 +57,7 @@ def _schema(document: dict[str, Any]) -> dict[str, Any]:
 
 
 RuleUser = Annotated[str, AfterValidator(_user)]
+"""``organizations/dora/users/alice``, or ``users/alice`` for whoever is called so in any organization."""
 Role = Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{0,31}$")]
 Digest = Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$")]
 Schema = Annotated[dict[str, Any], AfterValidator(_schema)]

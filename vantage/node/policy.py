@@ -10,6 +10,7 @@ from vantage.common.declaration import Declaration
 from vantage.common.errors import Reason, VantageError, error
 from vantage.node.config import NodeConfig
 from vantage.node.declaration import check_arguments
+from vantage.node.image_sections import lists_user
 
 JSON = "application/json"
 
@@ -88,7 +89,8 @@ def decide_request(config: NodeConfig, assign: pb.Assign, collaborations: Collec
         restricted = policy.users is not None or policy.nodes is not None
         permitted = not restricted or creator in (policy.nodes or ())
     else:
-        permitted = policy.users is None or creator in policy.users
+        login = creator.rpartition("/")[2]
+        permitted = policy.users is None or lists_user(policy.users, assign.creator_organization, login)
     if not permitted:
         return _refuse(Reason.POLICY_REFUSED, f"the policy of {node.name} does not allow {creator} to ask")
     # (5)
@@ -108,15 +110,28 @@ def decide_request(config: NodeConfig, assign: pb.Assign, collaborations: Collec
 
 
 def decide_root(config: NodeConfig, requester: str) -> Decision:
-    """Whether the one may ask in whose name a task runs: also when a node asks, for a task of theirs."""
-    organization = requester.partition("/users/")[0]
-    allowed = config.policy.organizations
-    if allowed is not None and organization not in allowed:
-        return _refuse(
-            Reason.POLICY_REFUSED,
-            f"the policy of {config.identity.name} does not allow {organization} to ask, nor others in its name: ask "
-            "its admin",
-        )
+    """Whether the one may ask in whose name a task runs: also when a node asks, for a task of theirs.
+
+    Checks: (1) their organization may, (2) so may they.
+
+    Args:
+        config: the node's.
+        requester: who has signed the order at the top, ``organizations/{organization}/users/{user}``.
+    """
+    organization, _, login = requester.partition("/users/")
+    policy = config.policy
+    for whom, allowed in (
+        # (1)
+        (organization, policy.organizations is None or organization in policy.organizations),
+        # (2)
+        (requester, policy.users is None or lists_user(policy.users, organization, login)),
+    ):
+        if not allowed:
+            return _refuse(
+                Reason.POLICY_REFUSED,
+                f"the policy of {config.identity.name} does not allow {whom} to ask, nor others in their name: ask its "
+                "admin",
+            )
     return ALLOWED
 
 

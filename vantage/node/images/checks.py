@@ -15,6 +15,7 @@ from typing import ClassVar, Protocol
 from vantage.common.errors import Reason, error
 from vantage.common.oci import ImageReference
 from vantage.common.repository_patterns import matches
+from vantage.node.image_sections import lists_user
 from vantage.node.images.facts import ImageFacts
 from vantage.node.images.keys import is_over
 from vantage.node.policy import Decision
@@ -173,10 +174,9 @@ class AskedBy:
         request = case.request
         if self.organizations is not None and request.organization not in self.organizations:
             return self._no(case, request.organization or "callers of no organization", self.organizations)
-        if self.users is not None:
-            login = request.user.rpartition("/")[2]
-            if not login or not {f"users/{login}", f"{request.organization}/users/{login}"} & self.users:
-                return self._no(case, request.user or "callers whom no order names", self.users)
+        login = request.user.rpartition("/")[2]
+        if self.users is not None and not lists_user(self.users, request.organization, login):
+            return self._no(case, request.user or "callers whom no order names", self.users)
         return Decision(because=f"{request.user or request.organization or 'everybody'} may")
 
     def _no(self, case: Case, who: str, allowed: Collection[str]) -> Decision:
