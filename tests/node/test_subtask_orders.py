@@ -117,7 +117,9 @@ def given(**changes: object) -> GivenOrder:
     )
     order = _order(f"{DORA}/users/alice", (ORGANIZATION,), delegation=delegation, **changes)
     digest = order_digest(order)
-    return GivenOrder(VerifiedOrder(order, digest, DORA, digest, order.requester, order.expires, (digest,), 0), ())
+    return GivenOrder(
+        VerifiedOrder(order, digest, DORA, digest, order.requester, order.expires, (digest,), 0, frozenset()), ()
+    )
 
 
 def context(order: GivenOrder) -> RunContext:

@@ -38,6 +38,7 @@ class VerifiedOrder:
         root_expires: until when that one is valid: orders below it may come until then.
         lineage: digests from the root to this order.
         max_tasks: how many orders below the root there may be, all together; 0 for a root.
+        members: organizations that the order at the top asks, or lets be asked: nobody else has a part in its job.
     """
 
     order: Order
@@ -48,6 +49,7 @@ class VerifiedOrder:
     root_expires: datetime
     lineage: tuple[str, ...]
     max_tasks: int
+    members: frozenset[str]
 
     @property
     def depth(self) -> int:
@@ -113,6 +115,7 @@ def verify_order(envelope: bytes, parents: Sequence[bytes], certify: Certify, at
         lineage.append((order, signed))
     order, signed = lineage[-1]
     root, root_signed = lineage[0]
+    delegated = root.delegation.organizations if root.delegation is not None else ()
     return VerifiedOrder(
         order,
         signed.digest,
@@ -122,6 +125,7 @@ def verify_order(envelope: bytes, parents: Sequence[bytes], certify: Certify, at
         root.expires,
         tuple(each.digest for _order, each in lineage),
         root.delegation.max_tasks if root.delegation is not None and len(lineage) > 1 else 0,
+        frozenset((*(each.organization for each in root.targets), *delegated)),
     )
 
 

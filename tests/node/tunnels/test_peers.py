@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from contextlib import aclosing, asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,12 +18,16 @@ from vantage.api.algorithm.v1 import algorithm_service_pb2 as pb
 from vantage.api.node.v1 import node_session_service_pb2 as node_pb
 from vantage.common import pki
 from vantage.common.errors import Reason, VantageError, error
+from vantage.common.orders import VerifiedOrder
+from vantage.common.statements import OrderTarget
 from vantage.node.door import ByteStream, RunCallbacks
+from vantage.node.orders import GivenOrder
 from vantage.node.tunnels import tunnels
 from vantage.node.tunnels.link import Parties
 from vantage.node.tunnels.peers import RunPeers
 from vantage.node.tunnels.wire import Wire
 from vantage.testing.peer_network import ALLOWED, PeerNetwork
+from vantage.testing.signers import DIGEST, order
 
 MIB = 1024 * 1024
 
@@ -196,6 +201,35 @@ async def test_each_node_decides(tmp_path: Path) -> None:
         assert await reason_of(anext(runs["beatrix"].listen("ring"))) is Reason.PEERS_REFUSED
         assert await reason_of(runs["dennis"].dial(peer("clara"))) is Reason.CERTIFICATE_UNTRUSTED
         assert await reason_of(runs["clara"].dial(peer("dennis"))) is Reason.CERTIFICATE_UNTRUSTED
+
+
+def signed_for(network_runs: Iterable[RunCallbacks], *organizations: str) -> None:
+    """As if all these runs were those of a signed order that asks these organizations."""
+    targets = tuple(OrderTarget(organization=f"organizations/{each}") for each in organizations)
+    made = order("organizations/dora/users/rosa", targets=targets, delegation=None)
+    members = frozenset(each.organization for each in targets)
+    verified = VerifiedOrder(
+        made, DIGEST, "organizations/dora", DIGEST, made.requester, made.expires, (DIGEST,), 0, members
+    )
+    for run in network_runs:
+        peers = run._outside.inner  # type: ignore[attr-defined]  # what the server's offers reach
+        assert isinstance(peers, RunPeers)
+        peers.context = replace(peers.context, order=GivenOrder(verified, ()))
+
+
+async def test_who_was_asked_nothing_is_no_peer_whatever_the_server_says(tmp_path: Path) -> None:
+    """A server in league with a member calls a run of that one a run of this job."""
+    async with PeerNetwork.running(tmp_path, ["clara", "hilda", "mallory"]) as network:
+        runs = await network.ask("clara", "hilda", "mallory")
+        honest = [runs[each] for each in ("clara", "hilda")]
+        signed_for(runs.values(), "clara", "hilda", "mallory")
+        async with connected(runs["mallory"], runs["clara"], "clara"):
+            pass
+        signed_for(honest, "clara", "hilda")
+        assert await reason_of(runs["hilda"].dial(peer("mallory"))) is Reason.PEERS_REFUSED
+        assert await reason_of(runs["mallory"].dial(peer("hilda"))) is Reason.PEERS_REFUSED
+        async with connected(runs["hilda"], runs["clara"], "clara"):
+            pass
 
 
 async def test_a_server_that_names_another_authority_is_found_out(tmp_path: Path) -> None:

@@ -59,6 +59,16 @@ def test_an_order_of_a_certified_user_is_verified(world: World) -> None:
     assert (verified.depth, verified.root, verified.root_requester) == (0, verified.digest, world.alice.name)
 
 
+def test_the_members_of_a_job_are_those_of_the_order_at_the_top(world: World) -> None:
+    hilda = OrderTarget(organization="organizations/hilda")
+    targets = (*order(world.alice.name).targets, hilda)
+    envelope = by_alice(world, targets=targets)
+    members = {"organizations/clara", "organizations/dora", "organizations/hilda"}
+    assert check(world, envelope).members == members
+    assert check(world, below(world, order(world.alice.name, targets=targets)), envelope).members == members
+    assert check(world, by_alice(world, targets=(hilda,), delegation=None)).members == {"organizations/hilda"}
+
+
 def test_an_independent_reader_verifies_the_envelope(world: World) -> None:
     document = json.loads(by_alice(world))
     (signature,) = document["signatures"]

@@ -32,10 +32,13 @@ async def journal(tmp_path: Path) -> AsyncIterator[Journal]:
     await made.close()
 
 
+NOBODY: frozenset[str] = frozenset()
+
+
 def root(requester: str, **changes: object) -> VerifiedOrder:
     made = order(requester, **changes)
     digest = common_orders.order_digest(made)
-    return VerifiedOrder(made, digest, "organizations/dora", digest, requester, made.expires, (digest,), 0)
+    return VerifiedOrder(made, digest, "organizations/dora", digest, requester, made.expires, (digest,), 0, NOBODY)
 
 
 def below(above: VerifiedOrder, number: int, max_tasks: int) -> VerifiedOrder:
@@ -48,7 +51,7 @@ def below(above: VerifiedOrder, number: int, max_tasks: int) -> VerifiedOrder:
     digest = common_orders.order_digest(made)
     lineage = (above.digest, digest)
     return VerifiedOrder(
-        made, digest, "organizations/dora", above.digest, ALICE, above.root_expires, lineage, max_tasks
+        made, digest, "organizations/dora", above.digest, ALICE, above.root_expires, lineage, max_tasks, NOBODY
     )
 
 

@@ -151,6 +151,11 @@ class RunPeers:
 
     # From the node.
 
+    def stranger(self, organization: str) -> VantageError | None:
+        """Why an organization has no part in this job; None when it has: see ``rules.stranger``."""
+        order = self.context.order
+        return rules.stranger(None if order is None else order.verified, organization)
+
     async def answer(self, offer: node_pb.OpenRelay, connect: Callable[[Parties], Awaitable[Wire]]) -> None:
         """Carry a connection that a peer asked for, until it is lost or the link has ended.
 
@@ -259,7 +264,8 @@ class RunPeers:
                     ],
                 )
                 peer = next(each for each in others if each.run == run)
-                if (refusal := self._connector.refusal_of(peer.organization)) is not None:
+                refusal = self._connector.refusal_of(peer.organization) or self.stranger(peer.organization)
+                if refusal is not None:
                     raise refusal
                 if peer.state == broker_pb.PEER_STATE_ENDED:
                     raise error(Reason.PEER_ENDED, f"the run at {peer.organization} has ended")

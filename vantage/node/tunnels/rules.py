@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from vantage.common.errors import Reason, VantageError, error
+from vantage.common.orders import VerifiedOrder
 from vantage.node.config import PolicySection
 
 
@@ -17,6 +18,19 @@ def refusal_of(policy: PolicySection, node: str, organization: str) -> VantageEr
     return error(
         Reason.PEERS_REFUSED,
         f"the policy of {node} does not let algorithms talk to {whom}: ask its admin (policy.peers)",
+    )
+
+
+def stranger(order: VerifiedOrder | None, organization: str) -> VantageError | None:
+    """Why a run may not talk to one of an organization that nobody has asked; None when it was asked.
+
+    Which runs are of a job is the server's word. Whom the one who asks means is signed; without an order, nothing is.
+    """
+    if order is None or organization in order.members:
+        return None
+    return error(
+        Reason.PEERS_REFUSED,
+        f"the signed order asks nothing of {organization}, so that it is no peer, whatever the server says",
     )
 
 

@@ -149,6 +149,8 @@ class Tunnels:
             peers = await self._find(offer.lease.lease_id)
             if peers.lease != offer.lease:
                 raise error(Reason.PEER_ENDED, "the attempt has ended")
+            if (refusal := peers.stranger(organization)) is not None:
+                raise refusal
             roots = await self._trust.authorities(organization)
         except VantageError as problem:
             self._refuse(offer, problem)
