@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import uuid
 from collections.abc import AsyncIterator, Callable, Iterable
 from datetime import UTC, datetime, timedelta
@@ -31,7 +32,9 @@ from vantage.common.statements import (
     ResultStatement,
 )
 from vantage.common.trust import TrustStore
+from vantage.node import answers as answers_module
 from vantage.node import config as node_config
+from vantage.node.answers import Answers
 from vantage.node.connection import Connection
 from vantage.node.door import RunContext
 from vantage.node.identity import Identity
@@ -47,6 +50,8 @@ DORA = "organizations/dora"
 DORAS = f"{DORA}/nodes/dora-1"
 TASK = f"tasks/{new_id()}"
 RUN = f"{TASK}/runs/{new_id()}"
+MAX_BYTES = 1000
+UPLOAD = "payloads/of-dora"
 
 
 class Sides:
@@ -62,7 +67,9 @@ class Sides:
         self.key = pki.create_key()
         self.chain = (authority.issue(DORAS, self.key.public_key()),)
         sealer = Sealer(lambda: self.keys.identities)
-        self.orders = SubtaskOrders(self.connection, trust.certify, sealer, Payloads(self.connection), SystemClock())
+        payloads = Payloads(self.connection)
+        self.orders = SubtaskOrders(self.connection, trust.certify, sealer, payloads, SystemClock())
+        self.answers = Answers(trust.certify, sealer, payloads, MAX_BYTES)
         self.identity = sealing.create_identity()
         self.content = sealing.seal(b'{"rows": 3}', (sealing.recipient_of(self.identity),)).content
 
@@ -263,9 +270,9 @@ async def opened(sides: Sides, spec: task_pb2.TaskSpec, run: task_pb2.Run, kind:
     event = task_pb2.TaskEvent(sequence=2)
     if kind == "snapshot":
         event.snapshot.task.runs.append(run)
-        return (await sides.orders.opened(event, spec, sides.identity)).snapshot.task.runs[0]
+        return (await sides.answers.handed_on(event, spec, sides.identity)).snapshot.task.runs[0]
     getattr(event, kind).run.CopyFrom(run)
-    answer: task_pb2.Run = getattr(await sides.orders.opened(event, spec, sides.identity), kind).run
+    answer: task_pb2.Run = getattr(await sides.answers.handed_on(event, spec, sides.identity), kind).run
     return answer
 
 
@@ -328,5 +335,96 @@ async def test_a_snapshot_of_other_runs_is_refused(sides: Sides, change: Callabl
     event.snapshot.task.runs.append(sides.answered(spec))
     change(event.snapshot.task)
     with pytest.raises(VantageError) as caught:
-        await sides.orders.opened(event, spec, sides.identity)
+        await sides.answers.handed_on(event, spec, sides.identity)
     assert caught.value.reason is Reason.RESULT_UNVERIFIED
+
+
+def refers_to_upload(sides: Sides, spec: task_pb2.TaskSpec, server: ScriptedServer) -> task_pb2.Run:
+    """A run whose result is not inside the message."""
+    run = sides.answered(spec)
+    run.result.reference = UPLOAD
+    run.result.digest, run.result.size_bytes = dsse.digest_of(sides.content), len(sides.content)
+    server.downloads[UPLOAD] = sides.content
+    return run
+
+
+async def test_what_fits_no_message_is_referred_to_and_opened_when_it_is_read(
+    sides: Sides, server: ScriptedServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = sides.sent()
+    run = refers_to_upload(sides, spec, server)
+    assert (await opened(sides, spec, run)).result.inline == b'{"rows": 3}'  # it does fit
+    monkeypatch.setattr(answers_module, "_HANDED_ON", len(sides.content) - 1)
+    downloads = len(server.calls["DownloadPayload"])
+    run.result.media_type = "text/html"  # says the server
+    answer = await opened(sides, spec, run)
+    assert (answer.result.reference, answer.result.media_type) == (RUN, "application/json")
+    assert (answer.result.size_bytes, answer.result.digest) == (len(sides.content), dsse.digest_of(sides.content))
+    assert len(server.calls["DownloadPayload"]) == downloads
+    for each in (run, sides.answered(spec)):  # also from inside a message
+        file = io.BytesIO()
+        await sides.answers.open_to(each, spec, sides.identity, file)
+        assert file.getvalue() == b'{"rows": 3}'
+
+
+async def test_results_that_together_fit_no_message_are_referred_to(
+    sides: Sides, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = sides.sent()
+    spec.targets.add(organization=DORA)
+    second = f"{TASK}/runs/{new_id()}"
+    runs = [sides.answered(spec), sides.answered(spec, run=second)]
+    runs[1].name = second
+    event = task_pb2.TaskEvent(sequence=2)
+    event.snapshot.task.runs.extend(runs)
+    monkeypatch.setattr(answers_module, "_HANDED_ON_TOGETHER", len(sides.content))
+    runs[1].result.digest = dsse.digest_of(sides.content)
+    event.snapshot.task.runs[1].CopyFrom(runs[1])
+    first, last = (await sides.answers.handed_on(event, spec, sides.identity)).snapshot.task.runs
+    assert (first.result.inline, last.result.reference) == (b'{"rows": 3}', second)
+
+
+async def test_a_server_that_lies_about_what_is_read_is_not_believed(
+    sides: Sides, server: ScriptedServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(answers_module, "_HANDED_ON", 1)
+    spec = sides.sent()
+    others = sealing.seal(b'{"rows": 4}', (sealing.recipient_of(sides.identity),)).content
+
+    async def refused(run: task_pb2.Run) -> Reason:
+        file = io.BytesIO()
+        with pytest.raises(VantageError) as caught:
+            await sides.answers.open_to(run, spec, sides.identity, file)
+        return caught.value.reason
+
+    run = refers_to_upload(sides, spec, server)
+    run.result.digest = dsse.digest_of(others)
+    answer = await opened(sides, spec, run)
+    assert (answer.state, answer.failure.reason) == (task_pb2.RUN_STATE_FAILED, "RESULT_UNVERIFIED")
+    server.downloads[UPLOAD] = others
+    assert await refused(run) is Reason.RESULT_UNVERIFIED
+    run = refers_to_upload(sides, spec, server)
+    run.state = task_pb2.RUN_STATE_FAILED
+    assert await refused(run) is Reason.RESULT_UNVERIFIED
+    run.state = task_pb2.RUN_STATE_CANCELLED
+    assert await refused(run) is Reason.NOT_FOUND
+    run = refers_to_upload(sides, spec, server)
+    run.organization = "organizations/mallory"
+    assert await refused(run) is Reason.RESULT_UNVERIFIED
+
+
+async def test_what_is_read_must_be_sealed_to_the_subtask_and_within_the_limit(
+    sides: Sides, server: ScriptedServer
+) -> None:
+    for content, reason in (
+        (sealing.seal(b"of hilda", sides.keys.recipients[:1]).content, Reason.SEAL_INVALID),
+        (sealing.seal(b"x" * MAX_BYTES, (sealing.recipient_of(sides.identity),)).content, Reason.PAYLOAD_TOO_LARGE),
+    ):
+        sides.content = content
+        spec = sides.sent()
+        run = refers_to_upload(sides, spec, server)
+        run.result.size_bytes = 1  # says the server
+        with pytest.raises(VantageError) as caught:
+            await sides.answers.open_to(run, spec, sides.identity, io.BytesIO())
+        assert caught.value.reason is reason
+    assert len(server.calls["DownloadPayload"]) == 1  # what is too large is not begun

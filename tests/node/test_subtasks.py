@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import io
+import sqlite3
 import uuid
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing, asynccontextmanager
@@ -23,6 +25,7 @@ from vantage.common.names import new_id
 from vantage.common.trust import TrustStore
 from vantage.node import config as node_config
 from vantage.node import subtasks as subtasks_module
+from vantage.node.answers import Answers
 from vantage.node.audit import NodeAudit
 from vantage.node.connection import Connection
 from vantage.node.door import RunContext
@@ -41,6 +44,10 @@ from vantage.testing.scripted_server import ScriptedServer
 from vantage.testing.station import COLLABORATION, IMAGE, NODE, ORGANIZATION, Station
 
 TASK = f"tasks/{new_id()}"
+RUN = f"{TASK}/runs/{new_id()}"
+UPLOAD = "payloads/of-dora"
+CONTENT = b"0123456789" * 500
+MAX_BYTES = 10_000
 
 
 def context(minutes: float = 10) -> RunContext:
@@ -91,11 +98,13 @@ def watch_events(*events: tuple[int, str]) -> list[object]:
     return [task_service_pb2.WatchTaskResponse(event=event(*each)) for each in events]
 
 
-def orders(connection: Connection, station: Station) -> SubtaskOrders:
+def secrecy(connection: Connection, station: Station) -> tuple[SubtaskOrders, Answers]:
     keys = SealKeys(station.directory / "data", SystemClock())
     sealer = Sealer(lambda: keys.identities)
     certify = TrustStore(station.directory / "data").certify
-    return SubtaskOrders(connection, certify, sealer, Payloads(connection), SystemClock())
+    payloads = Payloads(connection)
+    orders = SubtaskOrders(connection, certify, sealer, payloads, SystemClock())
+    return orders, Answers(certify, sealer, payloads, MAX_BYTES)
 
 
 @asynccontextmanager
@@ -109,7 +118,8 @@ async def opened(station: Station, say: Callable[[str], None]) -> AsyncGenerator
     questions = await Questions.open(journal, path)
     approvals = await Approvals.open(journal, path, noted, SystemClock(), say)
     consent = Consent(NODE, approvals, SystemClock())
-    yield Subtasks(connection, orders(connection, station), noted, questions, consent, SystemClock()), approvals
+    orders, answers = secrecy(connection, station)
+    yield Subtasks(connection, orders, answers, noted, questions, consent, SystemClock()), approvals
     await journal.close()
     await noted.close()
     await connection.close()
@@ -393,3 +403,75 @@ async def test_arguments_wait_for_a_person_where_everything_that_leaves_does(
         assert len(await going) == 2
         approvals.forget(attempt_of(run.run, run.attempt))
         assert not file.exists()  # noqa: ASYNC240
+
+
+def large() -> task_pb2.Run:
+    """A run without a signed order whose result does not fit into a message."""
+    run = task_pb2.Run(name=RUN, organization="organizations/dora", state=task_pb2.RUN_STATE_SUCCEEDED)
+    run.result.reference, run.result.media_type = UPLOAD, "application/octet-stream"
+    run.result.size_bytes, run.result.digest = len(CONTENT), dsse.digest_of(CONTENT)
+    return run
+
+
+def answered_large(server: ScriptedServer) -> None:
+    finished = task_pb2.TaskEvent(sequence=2, run_finished=task_pb2.RunFinished(run=large()))
+    server.script(
+        "RunTask", [task_service_pb2.RunTaskResponse(event=each) for each in (event(1, "snapshot"), finished)]
+    )
+    server.downloads[UPLOAD] = CONTENT
+
+
+def told(*runs: task_pb2.Run) -> task_service_pb2.GetTaskResponse:
+    return task_service_pb2.GetTaskResponse(task=task_pb2.Task(name=TASK, runs=runs))
+
+
+async def test_a_large_answer_is_read_by_the_run_also_in_the_next_process(
+    station: Station, server: ScriptedServer
+) -> None:
+    run, request = context(), question()
+    cut = error(Reason.UNAVAILABLE, "cut")
+    async with opened(station, print) as (subtasks, _approvals):
+        answered_large(server)
+        async with asyncio.timeout(20), aclosing(subtasks.run(run, request)) as events:
+            finished = [await anext(events) for _ in range(2)][1].run_finished.run
+        assert (finished.result.reference, finished.result.size_bytes) == (RUN, len(CONTENT))
+        server.script("GetTask", cut, told(large()))
+        server.script("DownloadPayload", cut)
+        file = io.BytesIO()
+        await subtasks.read(run, RUN, file)
+        assert file.getvalue() == CONTENT
+        # The process may end here, and nothing more was written down: what it has announced must be known.
+        questions = sqlite3.connect(station.directory / "journal.db")
+        assert questions.execute("SELECT name FROM question").fetchall() == [(TASK,)]
+        questions.close()
+
+
+async def test_only_answers_to_own_subtasks_are_read(subtasks: Subtasks, server: ScriptedServer) -> None:
+    run = dataclasses.replace(context(), run="tasks/t/runs/r", attempt=1)
+    answered_large(server)
+    async with asyncio.timeout(20), aclosing(subtasks.run(run, question())) as events:
+        [await anext(events) for _ in range(2)]
+    other = f"{TASK}/runs/{new_id()}"
+    for who, name in (
+        (context(), RUN),
+        (dataclasses.replace(run, attempt=2), RUN),
+        *((run, name) for name in ("", "/runs/", f"{TASK}x/runs/r", f"../{RUN}", run.run, UPLOAD)),
+    ):
+        with pytest.raises(VantageError) as caught:
+            await subtasks.read(who, name, io.BytesIO())
+        assert caught.value.reason is Reason.NOT_FOUND
+    assert "GetTask" not in server.calls
+    unfinished = large()
+    unfinished.state = task_pb2.RUN_STATE_RUNNING
+    for name, answer in ((other, told(large())), (TASK, told(large())), (RUN, told(unfinished)), (RUN, told())):
+        server.script("GetTask", answer)
+        with pytest.raises(VantageError) as caught:
+            await subtasks.read(run, name, io.BytesIO())
+        assert caught.value.reason is Reason.NOT_FOUND
+    endless = large()
+    endless.result.size_bytes = 1
+    server.downloads[UPLOAD] = b"x" * (MAX_BYTES + 1)
+    server.script("GetTask", told(endless))
+    with pytest.raises(VantageError, match=r"limits\.max_input_bytes") as caught:
+        await subtasks.read(run, RUN, io.BytesIO())
+    assert caught.value.reason is Reason.PAYLOAD_TOO_LARGE

@@ -22,6 +22,7 @@ from vantage.common.clock import Clock, SystemClock
 from vantage.common.errors import Reason, VantageError, error
 from vantage.common.trust_record import Change
 from vantage.node import admin, renewal
+from vantage.node.answers import Answers
 from vantage.node.attempts import Tools
 from vantage.node.audit import FILE as AUDIT_FILE
 from vantage.node.audit import NodeAudit
@@ -162,12 +163,13 @@ class Agent:
             approvals = await Approvals.open(journal, path, audit, self._clock, self._say)
             consent = Consent(identity.name, approvals, self._clock)
             questions = await Questions.open(journal, path)
+            answers = Answers(store.certify, secrecy.sealer, payloads, config.limits.max_input_bytes)
             tools = Tools(
                 self._parts.source,
                 await Boxes.open(journal, path),
                 self._parts.executor,
                 payloads,
-                Subtasks(connection, secrecy.subtasks, audit, questions, consent, self._clock),
+                Subtasks(connection, secrecy.subtasks, answers, audit, questions, consent, self._clock),
                 self._parts.serve,
                 tunnels,
                 services,

@@ -95,7 +95,7 @@ limits:
   grace: 10s                       # between SIGTERM and SIGKILL when a run is stopped
   max_result_bytes: 64MiB
   max_image_size: 20GiB            # as transported, and unpacked
-  max_input_bytes: 4GiB       # files that researchers send with a task
+  max_input_bytes: 4GiB            # files that come with a task; one answer to a subtask
   max_log_lines: 10000
 
 # How many algorithms run at once, and how many more the node takes to fetch their images meanwhile.

@@ -201,6 +201,14 @@ class RunCallbacks(Protocol):
         """
         ...
 
+    def subtask_result(self, run: str) -> AsyncGenerator[bytes, None]:
+        """The result of a run of a subtask, in blocks of at most 1 MiB; the first comes when all is verified.
+
+        Raises:
+            VantageError: as AlgorithmService.ReadSubtaskResult.
+        """
+        ...
+
     async def dial(self, target: algorithm_pb.DialTarget) -> ByteStream:
         """Connect the run with a target; whoever gets the stream closes it.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import uuid
+from collections.abc import Sequence
 from io import BytesIO
 from pathlib import Path
 from typing import BinaryIO
@@ -15,6 +16,7 @@ from vantage.api.payload.v1 import payload_service_pb2 as pb
 from vantage.api.types.v1 import types_pb2
 from vantage.common.backoff import Backoff
 from vantage.common.errors import Reason, UnauthenticatedError, UnavailableError, VantageError, error
+from vantage.common.opening_sink import OpeningSink
 from vantage.common.payload_frames import PayloadStub, upload
 from vantage.common.rpc import error_from_rpc
 from vantage.common.sink import Sink
@@ -42,8 +44,12 @@ class Payloads:
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
 
-    async def read(self, payload: types_pb2.Payload) -> bytes:
+    async def read(self, payload: types_pb2.Payload, limit: int = MAX_ARGUMENT_BYTES) -> bytes:
         """The bytes of a payload as transported, inline or downloaded and checked.
+
+        Args:
+            payload: what to bring.
+            limit: bytes that are downloaded.
 
         Raises:
             VantageError: it is too large, does not have the digest that was announced, or is not there.
@@ -51,7 +57,7 @@ class Payloads:
         if payload.WhichOneof("content") != "reference":
             return payload.inline
         content = BytesIO()
-        await self._fetch(payload, content, MAX_ARGUMENT_BYTES)
+        await self.open_to(payload, content, limit)
         return content.getvalue()
 
     async def read_to(self, payload: types_pb2.Payload, path: Path, limit: int) -> None:
@@ -68,7 +74,7 @@ class Payloads:
         try:
             with await asyncio.to_thread(path.open, "xb") as file:
                 if payload.WhichOneof("content") == "reference":
-                    await self._fetch(payload, file, limit)
+                    await self.open_to(payload, file, limit)
                 else:
                     file.write(payload.inline)
         except OSError as problem:
@@ -77,24 +83,56 @@ class Payloads:
                 f"the node has no room for the arguments: {problem.strerror}: ask its admin to look at the disk",
             ) from problem
 
-    async def _fetch(self, payload: types_pb2.Payload, target: BinaryIO, limit: int) -> None:
+    async def open_to(
+        self, payload: types_pb2.Payload, file: BinaryIO, limit: int, identities: Sequence[str] = ()
+    ) -> None:
+        """Bring a payload into an empty file, opened while it arrives; memory stays bounded.
+
+        What is in the file counts when this returns, and only if the digest of the payload is to be believed.
+
+        Args:
+            payload: what to bring.
+            file: takes the bytes; the caller closes it.
+            limit: bytes that are taken.
+            identities: secret keys that open it; none when it is not sealed.
+
+        Raises:
+            VantageError: as ``read``.
+            RefusedError: SEAL_INVALID.
+            OSError: of the file.
+        """
         if payload.size_bytes > limit:
             raise _too_large(payload.size_bytes, limit)
         for _once_more in (True, False):
-            sink = await self._download_whole(payload, target, limit)
-            if not payload.digest or sink.digest == payload.digest:
+            if await self._arrives(payload, OpeningSink(file, identities) if identities else Sink(file), limit):
                 return
-            log.warning("arguments were changed on their way", extra={"payload": payload.reference})
-            target.seek(0)
-            target.truncate()
-        raise error(Reason.PAYLOAD_DIGEST_MISMATCH, "the arguments were changed on their way: send the task again")
+            log.warning("payload was changed on its way", extra={"payload": payload.reference})
+            file.seek(0)
+            file.truncate()
+        raise error(Reason.PAYLOAD_DIGEST_MISMATCH, "the payload was changed on its way: send the task again")
 
-    async def _download_whole(self, payload: types_pb2.Payload, target: BinaryIO, limit: int) -> Sink:
-        sink, patience = Sink(target), _Patience()
+    async def _arrives(self, payload: types_pb2.Payload, sink: Sink | OpeningSink, limit: int) -> bool:
+        """Bring all of it; returns whether it is what was announced."""
+        try:
+            if payload.WhichOneof("content") == "reference":
+                await self._download_whole(payload, sink, limit)
+            else:
+                await sink.take([payload.inline])
+            if payload.digest and sink.digest != payload.digest:
+                return False
+            if isinstance(sink, OpeningSink):
+                await sink.opened()
+            return True
+        finally:
+            if isinstance(sink, OpeningSink):
+                await sink.close()
+
+    async def _download_whole(self, payload: types_pb2.Payload, sink: Sink | OpeningSink, limit: int) -> None:
+        patience = _Patience()
         while True:
             try:
                 await self._download(payload, sink, limit)
-                return sink
+                return
             except VantageError as problem:
                 await self._wait_or_raise(problem, patience, sink.size)
 
@@ -131,7 +169,7 @@ class Payloads:
             # Whether the node ends for this is decided elsewhere; it is no fault of the run whose bytes wait.
             raise error(Reason.UNAVAILABLE, f"the node lost its server: {problem}") from problem
 
-    async def _download(self, payload: types_pb2.Payload, sink: Sink, limit: int) -> None:
+    async def _download(self, payload: types_pb2.Payload, sink: Sink | OpeningSink, limit: int) -> None:
         metadata = await self._metadata()
         stub = PayloadStub(await self._connection.bulk_channel())
         behind = WriteBehind(sink.take)
@@ -203,6 +241,6 @@ class _Patience:
 def _too_large(size: int, limit: int) -> VantageError:
     return error(
         Reason.PAYLOAD_TOO_LARGE,
-        f"the arguments have {size} bytes, the node takes {limit}: send less, or ask its admin for a higher "
+        f"the payload has {size} bytes, the node takes {limit}: send less, or ask its admin for a higher "
         "limits.max_input_bytes",
     )

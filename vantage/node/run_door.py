@@ -11,6 +11,8 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
+from tempfile import TemporaryFile
+from typing import BinaryIO
 
 from vantage.api.algorithm.v1 import algorithm_service_pb2 as algorithm_pb
 from vantage.api.node.v1 import node_session_service_pb2 as pb
@@ -31,6 +33,7 @@ Serve = Callable[[RunContext, RunCallbacks, Path], AbstractAsyncContextManager[P
 """Serves the local API of a run with files in a directory; gives the directory of its socket."""
 
 _TAIL = 20
+_BLOCK = 1024 * 1024
 
 
 class RunDoor:
@@ -71,6 +74,7 @@ class RunDoor:
         self._serve = serve
         self._outside = outside
         self._running = False
+        self._reading = asyncio.Lock()
         if (box := boxes.get(lease.lease_id)) is not None:
             self._go_on(box)
 
@@ -189,6 +193,24 @@ class RunDoor:
         """See ``RunCallbacks``."""
         return self._subtasks.run(self._context, request)
 
+    async def subtask_result(self, run: str) -> AsyncGenerator[bytes, None]:
+        """See ``RunCallbacks``."""
+        # One at a time: many at once would take as many times the room on disk.
+        async with self._reading:
+            try:
+                # It has no name: nobody else finds it, and nothing of it is left, however this ends.
+                with await asyncio.to_thread(_nameless, self._scratch) as file:
+                    await self._subtasks.read(self._context, run, file)
+                    file.seek(0)
+                    while block := await asyncio.to_thread(file.read, _BLOCK):
+                        yield block
+            except OSError as problem:
+                raise error(
+                    Reason.SCRATCH_UNAVAILABLE,
+                    f"the node has no room for the result of a subtask: {problem.strerror}: ask its admin to look at "
+                    "the disk",
+                ) from problem
+
     async def dial(self, target: algorithm_pb.DialTarget) -> ByteStream:
         """See ``RunCallbacks``."""
         if target.HasField("peer") or target.HasField("incoming"):
@@ -213,3 +235,7 @@ class RunDoor:
     def peers(self) -> AsyncGenerator[algorithm_pb.WatchPeersResponse, None]:
         """See ``RunCallbacks``."""
         return self._outside.peers()
+
+
+def _nameless(directory: Path) -> BinaryIO:
+    return TemporaryFile(dir=directory)

@@ -1,4 +1,4 @@
-"""Subtasks under a signed order: signed by this node, sealed to those who are asked, opened here."""
+"""Subtasks under a signed order: signed by this node, sealed to those who are asked."""
 
 from __future__ import annotations
 
@@ -16,12 +16,10 @@ from vantage.api.identity.v1 import key_service_pb2 as key_pb
 from vantage.api.identity.v1 import key_service_pb2_grpc
 from vantage.api.task.v1 import task_pb2
 from vantage.api.types.v1 import types_pb2
-from vantage.common import dsse
-from vantage.common.attestation import verify_result
 from vantage.common.bound_arguments import line_of
 from vantage.common.clock import Clock
 from vantage.common.dsse import Certify
-from vantage.common.errors import Reason, VantageError, error
+from vantage.common.errors import Reason, error
 from vantage.common.orders import check_narrower, narrow, sign_order
 from vantage.common.recipients import KeyDirectory, Recipients
 from vantage.common.rpc import error_from_rpc
@@ -37,27 +35,18 @@ _JSON = "application/json"
 _INLINE_TOTAL = 4 * 1024 * 1024
 """Bytes of arguments inside one message; what does not fit is uploaded."""
 _INLINE_ONE = 512 * 1024
-_HANDED_ON = 3 * 1024 * 1024
-"""Bytes of a result that are handed to the algorithm inside a message."""
 _TIMEOUT = 30.0
-_OUTCOMES = {
-    task_pb2.RUN_STATE_SUCCEEDED: "succeeded",
-    task_pb2.RUN_STATE_FAILED: "failed",
-    task_pb2.RUN_STATE_REFUSED: "refused",
-}
-"""States that a node has to sign."""
-
 Leaves = Callable[[Iterable[task_pb2.Target]], Awaitable[None]]
 """Told of targets, with digest and size of their arguments as they will be sent, before the first byte leaves."""
 
 
 class SubtaskOrders:
-    """Makes and reads what travels between this node and those that its algorithms ask.
+    """Makes what travels from this node to those that its algorithms ask.
 
     Args:
         connection: the way to the server; knows who this node is.
         certify: whom the node's owner trusts.
-        sealer: opens and seals.
+        sealer: seals.
         payloads: what is too large for a message.
         clock: the time.
         seen: see ``KeyDirectory``.
@@ -180,97 +169,6 @@ class SubtaskOrders:
             delegation=narrow(above.delegation),
             parent=Parent(order=given.verified.digest, run=context.run),
         )
-
-    async def opened(self, event: task_pb2.TaskEvent, spec: task_pb2.TaskSpec, answer_key: str) -> task_pb2.TaskEvent:
-        """An event for the algorithm: results of ended runs verified and opened, or said to be not believed.
-
-        Nothing else than the answers to this subtask opens with its key. With a key of the node, a server could hand
-        what was sealed to the node for somebody else to an organization in league with it, to be signed as its answer.
-
-        Raises:
-            TrustError: RESULT_UNVERIFIED, the server does not tell of one run for each target.
-        """
-        answer = task_pb2.TaskEvent()
-        answer.CopyFrom(event)
-        match event.WhichOneof("event"):
-            case "run_finished":
-                copied: Sequence[task_pb2.Run] = [answer.run_finished.run]
-            case "run_changed":
-                copied = [answer.run_changed.run]
-            case "snapshot":
-                copied = answer.snapshot.task.runs
-                asked = [each.organization for each in spec.targets]
-                if [each.organization for each in copied] != asked or len({each.name for each in copied}) != len(asked):
-                    raise error(
-                        Reason.RESULT_UNVERIFIED,
-                        "the server does not tell of one run for each organization that the subtask asks",
-                    )
-            case _:
-                return event
-        of = {each.organization: each for each in spec.targets}
-        for copy in copied:
-            run = task_pb2.Run()
-            run.CopyFrom(copy)
-            # What nobody has verified does not reach the algorithm, whatever the server calls it.
-            copy.ClearField("result")
-            copy.ClearField("statement")
-            if run.state in _OUTCOMES:
-                await self._open(run, copy, of.get(run.organization), spec, answer_key)
-        return answer
-
-    async def _open(
-        self,
-        run: task_pb2.Run,
-        copy: task_pb2.Run,
-        target: task_pb2.Target | None,
-        spec: task_pb2.TaskSpec,
-        answer_key: str,
-    ) -> None:
-        try:
-            if target is None:
-                raise error(Reason.RESULT_UNVERIFIED, f"{run.organization} was not asked")
-            content = await self._payloads.read(run.result) if run.HasField("result") else None
-            digest = None if content is None else f"sha256:{hashlib.sha256(content).hexdigest()}"
-            payload = dsse.peek(spec.order)
-            verified = verify_result(
-                run.statement,
-                self._certify,
-                order=dsse.digest_of(payload),
-                asked=Order.decode(payload).created,
-                run=run.name,
-                organization=target.organization,
-                node=target.node,
-                digest=digest,
-            )
-            statement = verified.statement
-            if statement.outcome != _OUTCOMES[run.state]:
-                raise error(
-                    Reason.RESULT_UNVERIFIED,
-                    f"the result is not to be trusted: the server calls the run {_OUTCOMES[run.state].upper()}, its "
-                    f"node {statement.outcome.upper()}",
-                )
-            if statement.failure is not None:
-                copy.failure.reason, copy.failure.message = statement.failure.reason, statement.failure.message
-            if content is None or statement.result is None:
-                return
-            opened = await self._sealer.open(content, (answer_key,))
-            if len(opened) > _HANDED_ON:
-                raise error(
-                    Reason.RESULT_TOO_LARGE,
-                    f"the result has {len(opened)} bytes, a node hands {_HANDED_ON} on to its algorithm: let the "
-                    "function return less",
-                )
-            copy.result.CopyFrom(
-                types_pb2.Payload(
-                    media_type=statement.result.media_type,
-                    sealing=types_pb2.SEALING_NONE,
-                    inline=opened,
-                    size_bytes=len(opened),
-                )
-            )
-        except VantageError as problem:
-            copy.state = task_pb2.RUN_STATE_FAILED
-            copy.failure.reason, copy.failure.message = problem.reason.name, problem.message
 
     async def _seal(
         self, target: task_pb2.Target, arguments: types_pb2.Payload, found: Recipients

@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import AsyncGenerator, Iterable
 from contextlib import aclosing
 from functools import partial
+from typing import BinaryIO
 
 import grpc
 from google.protobuf.duration_pb2 import Duration
@@ -21,6 +22,7 @@ from vantage.common.clock import Clock
 from vantage.common.errors import InternalError, Reason, UnauthenticatedError, UnavailableError, VantageError, error
 from vantage.common.event_order import EventOrder
 from vantage.common.rpc import error_from_rpc
+from vantage.node.answers import Answers, refers
 from vantage.node.audit import NodeAudit
 from vantage.node.connection import Connection
 from vantage.node.door import RunContext
@@ -44,6 +46,7 @@ class Subtasks:
     Args:
         connection: the way to the server.
         orders: signs and seals what is asked under a signed order.
+        answers: verifies and opens what is answered.
         audit: what leaves the node, for its admin.
         questions: what was asked, for the process after this one.
         consent: asks people whether a question may leave.
@@ -54,6 +57,7 @@ class Subtasks:
         self,
         connection: Connection,
         orders: SubtaskOrders,
+        answers: Answers,
         audit: NodeAudit,
         questions: Questions,
         consent: Consent,
@@ -62,6 +66,7 @@ class Subtasks:
         self._consent = consent
         self._connection = connection
         self._orders = orders
+        self._answers = answers
         self._audit = audit
         self._clock = clock
         self._questions = questions
@@ -143,11 +148,11 @@ class Subtasks:
                         ended = event.snapshot.task.state not in _GOING_ON and not 0 < last < event.sequence
                     if kind != "snapshot" or not last:  # else the events after the last one follow: nothing is missing
                         last = order.last
-                        yield (
-                            event
-                            if context.order is None
-                            else await self._orders.opened(event, creation.spec, question.answer_key)
-                        )
+                        handed_on = await self._answers.handed_on(event, creation.spec, question.answer_key)
+                        if refers(handed_on):
+                            # The process after this one must know of which subtask it is when it is asked for.
+                            await self._questions.keep(attempt_of(context.run, context.attempt), own)
+                        yield handed_on
                     if ended:
                         return
                 problem: VantageError = error(Reason.UNAVAILABLE, "the server ended the stream of a subtask")
@@ -161,12 +166,52 @@ class Subtasks:
                 self._orders.forget_keys()
                 creation = await self._creation(context, request, own, question, stale=creation)
                 continue
-            if isinstance(problem, UnauthenticatedError):
-                self._connection.token_refused()
-            elif not isinstance(problem, UnavailableError):
-                raise problem
-            log.info("attaching to a subtask again", extra={"run": context.run, "reason": problem.reason.name})
-            await asyncio.sleep(backoff.next_delay())
+            await self._wait_or_raise(problem, backoff, context.run)
+
+    async def read(self, context: RunContext, name: str, file: BinaryIO) -> None:
+        """Write a result of a subtask into a file, verified and opened; a lost connection is not noticed.
+
+        Args:
+            context: the run that reads.
+            name: ``tasks/{task}/runs/{run}`` of the subtask.
+            file: empty; what is in it counts when this returns.
+
+        Raises:
+            NotFoundError: NOT_FOUND, this attempt has created no such subtask, or the run has no result.
+            VantageError: as TaskService.GetTask, and as ``Answers.open_to``.
+            OSError: of the file.
+        """
+        task = name.partition("/runs/")[0]
+        asked = self._questions.of(attempt_of(context.run, context.attempt))
+        question = next((each for each in asked.values() if task and each.name == task), None)
+        if question is None or question.creation is None:
+            raise error(Reason.NOT_FOUND, f"this run has created no subtask of which {name:.200} is a run")
+        run = next((each for each in (await self._task(context, task)).runs if each.name == name), None)
+        if run is None:
+            raise error(Reason.NOT_FOUND, f"{name:.200} is not a run of {task}")
+        await self._answers.open_to(run, question.creation.spec, question.answer_key, file)
+
+    async def _task(self, context: RunContext, name: str) -> task_pb2.Task:
+        backoff = Backoff()
+        while True:
+            try:
+                metadata = await self._connection.metadata()
+                stub = task_service_pb2_grpc.TaskServiceStub(await self._connection.channel())
+                request = task_service_pb2.GetTaskRequest(name=name)
+                return (await stub.GetTask(request, metadata=metadata, timeout=30)).task
+            except grpc.aio.AioRpcError as failure:
+                problem = error_from_rpc(failure)
+            except VantageError as failure:
+                problem = failure
+            await self._wait_or_raise(problem, backoff, context.run)
+
+    async def _wait_or_raise(self, problem: VantageError, backoff: Backoff, run: str) -> None:
+        if isinstance(problem, UnauthenticatedError):
+            self._connection.token_refused()
+        elif not isinstance(problem, UnavailableError):
+            raise problem
+        log.info("asking for a subtask again", extra={"run": run, "reason": problem.reason.name})
+        await asyncio.sleep(backoff.next_delay())
 
     async def _creation(
         self,

@@ -364,6 +364,10 @@ class _Tasks(task_grpc.TaskServiceServicer):
         answer: task_pb.CreateTaskResponse = await self._server._answer("CreateTask", request, context)
         return answer
 
+    async def GetTask(self, request: task_pb.GetTaskRequest, context: Context) -> task_pb.GetTaskResponse:
+        answer: task_pb.GetTaskResponse = await self._server._answer("GetTask", request, context)
+        return answer
+
     async def RunTask(
         self, request: task_pb.RunTaskRequest, context: Context
     ) -> AsyncGenerator[task_pb.RunTaskResponse, None]:

@@ -39,6 +39,7 @@ CONTEXT = RunContext(
     image="registry/image@sha256:0",
     token="the token",
 )
+SUBTASK_RUN = "tasks/s/runs/r"
 
 
 @dataclass
@@ -82,6 +83,15 @@ class Recorder:
                 yield task_pb2.TaskEvent(sequence=sequence)
             if request.function == "long":
                 await asyncio.Event().wait()
+        finally:
+            self.told.append("closed")
+
+    async def subtask_result(self, run: str) -> AsyncGenerator[bytes, None]:
+        if run != SUBTASK_RUN:
+            raise error(Reason.NOT_FOUND, "no such run")
+        try:
+            yield b"a" * 1024 * 1024
+            yield b"b"
         finally:
             self.told.append("closed")
 
@@ -213,6 +223,25 @@ async def test_events_of_a_subtask_are_streamed_and_the_source_is_closed(tmp_pat
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             [each async for each in served.stub.RunSubtask(request, metadata=TOKEN)]
         assert error_from_rpc(caught.value).reason is Reason.ORGANIZATION_NOT_MEMBER
+    assert served.recorder.told.count("closed") == 2
+
+
+async def test_a_large_result_of_a_subtask_is_streamed_in_pieces(tmp_path: Path) -> None:
+    async with serving(tmp_path) as served:
+        request = pb.ReadSubtaskResultRequest(run=SUBTASK_RUN)
+        chunks = [each.chunk async for each in served.stub.ReadSubtaskResult(request, metadata=TOKEN)]
+        assert b"".join(chunks) == b"a" * 1024 * 1024 + b"b"
+        assert max(map(len, chunks)) <= 1024 * 1024
+        call = served.stub.ReadSubtaskResult(request, metadata=TOKEN)
+        await anext(aiter(call))
+        call.cancel()
+        other = pb.ReadSubtaskResultRequest(run="tasks/t/runs/r")
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            [each async for each in served.stub.ReadSubtaskResult(other, metadata=TOKEN)]
+        assert error_from_rpc(caught.value).reason is Reason.NOT_FOUND
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            [each async for each in served.stub.ReadSubtaskResult(request)]
+        assert error_from_rpc(caught.value).reason is Reason.UNAUTHENTICATED
     assert served.recorder.told.count("closed") == 2
 
 

@@ -13,10 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import grpc
+from grpc_status import rpc_status
 
 from vantage.api.algorithm.v1 import algorithm_service_pb2 as pb
 from vantage.api.algorithm.v1 import algorithm_service_pb2_grpc
 from vantage.api.task.v1 import task_pb2
+from vantage.common.errors import Reason, error
+from vantage.common.rpc import status_of
 
 TOKEN = "token-of-the-run"
 HERE = Path(__file__).parent
@@ -26,6 +29,7 @@ class LocalNode(algorithm_service_pb2_grpc.AlgorithmServiceServicer):
     """Answers one run; keeps what it was told.
 
     ``subtask_streams``: per call of RunSubtask, the events; a list that ends without task_finished breaks the stream.
+    ``subtask_results``: what ReadSubtaskResult streams, by run; ``lost_reads`` of them break after the first chunk.
     """
 
     def __init__(self, function: str, arguments: bytes = b"{}", datasets: dict[str, Path] | None = None) -> None:
@@ -40,6 +44,8 @@ class LocalNode(algorithm_service_pb2_grpc.AlgorithmServiceServicer):
         self.refuse_result = False
         self.subtasks: list[pb.RunSubtaskRequest] = []
         self.subtask_streams: list[list[task_pb2.TaskEvent]] = []
+        self.subtask_results: dict[str, list[bytes]] = {}
+        self.lost_reads = 0
 
     def GetContext(self, request: Any, context: Any) -> Any:
         self._check(context)
@@ -89,6 +95,17 @@ class LocalNode(algorithm_service_pb2_grpc.AlgorithmServiceServicer):
             yield pb.RunSubtaskResponse(event=event)
         if not events or not events[-1].HasField("task_finished"):
             context.abort(grpc.StatusCode.UNAVAILABLE, "connection lost")
+
+    def ReadSubtaskResult(self, request: Any, context: Any) -> Any:
+        self._check(context)
+        if request.run not in self.subtask_results:
+            refused = error(Reason.RESULT_UNVERIFIED, "the result is not to be trusted")
+            context.abort_with_status(rpc_status.to_status(status_of(refused)))
+        for chunk in self.subtask_results[request.run]:
+            yield pb.ReadSubtaskResultResponse(chunk=chunk)
+            if self.lost_reads:
+                self.lost_reads -= 1
+                context.abort(grpc.StatusCode.UNAVAILABLE, "connection lost")
 
     def Dial(self, request_iterator: Any, context: Any) -> Any:
         context.abort(grpc.StatusCode.UNIMPLEMENTED, "no peers here")

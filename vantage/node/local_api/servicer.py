@@ -111,6 +111,15 @@ class AlgorithmServicer(algorithm_service_pb2_grpc.AlgorithmServiceServicer):
         async for event in _translated(self._callbacks.subtask(request), context):
             yield pb.RunSubtaskResponse(event=event)
 
+    async def ReadSubtaskResult(
+        self, request: pb.ReadSubtaskResultRequest, context: Context
+    ) -> AsyncGenerator[pb.ReadSubtaskResultResponse, None]:
+        await self._authenticate(context)
+        async with aclosing(_translated(self._callbacks.subtask_result(request.run), context)) as blocks:
+            async for block in blocks:
+                for start in range(0, len(block), CHUNK):
+                    yield pb.ReadSubtaskResultResponse(chunk=block[start : start + CHUNK])
+
     async def Dial(
         self, request_iterator: AsyncIterator[pb.DialRequest], context: Context
     ) -> AsyncGenerator[pb.DialResponse, None]:

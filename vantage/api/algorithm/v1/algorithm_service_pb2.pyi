@@ -922,7 +922,10 @@ class RunSubtaskResponse(_message.Message):
     EVENT_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def event(self) -> _task_pb2.TaskEvent:
-        """The event."""
+        """The event. Results are verified and opened. Those of more than 3 MiB, and what would be more than 8 MiB in one event,
+        are left out: their reference is the name of the run, for ReadSubtaskResult; size_bytes and digest are those of the
+        bytes as they travelled, sealed.
+        """
 
     def __init__(
         self,
@@ -936,3 +939,47 @@ class RunSubtaskResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___RunSubtaskResponse: _TypeAlias = RunSubtaskResponse  # noqa: Y015
+
+@_typing.final
+class ReadSubtaskResultRequest(_message.Message):
+    """Question for ReadSubtaskResult."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RUN_FIELD_NUMBER: _builtins.int
+    run: _builtins.str
+    """tasks/{task}/runs/{run} of the subtask: the reference in the event."""
+    def __init__(
+        self,
+        *,
+        run: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["run", b"run"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReadSubtaskResultRequest: _TypeAlias = ReadSubtaskResultRequest  # noqa: Y015
+
+@_typing.final
+class ReadSubtaskResultResponse(_message.Message):
+    """One chunk, in order; none when the result is empty."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CHUNK_FIELD_NUMBER: _builtins.int
+    chunk: _builtins.bytes
+    """At most 1 MiB."""
+    def __init__(
+        self,
+        *,
+        chunk: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunk", b"chunk"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReadSubtaskResultResponse: _TypeAlias = ReadSubtaskResultResponse  # noqa: Y015

@@ -65,6 +65,11 @@ class AlgorithmServiceStub(object):
                 request_serializer=vantage_dot_api_dot_algorithm_dot_v1_dot_algorithm__service__pb2.RunSubtaskRequest.SerializeToString,
                 response_deserializer=vantage_dot_api_dot_algorithm_dot_v1_dot_algorithm__service__pb2.RunSubtaskResponse.FromString,
                 _registered_method=True)
+        self.ReadSubtaskResult = channel.unary_stream(
+                '/vantage.api.algorithm.v1.AlgorithmService/ReadSubtaskResult',
+                request_serializer=vantage_dot_api_dot_algorithm_dot_v1_dot_algorithm__service__pb2.ReadSubtaskResultRequest.SerializeToString,
+                response_deserializer=vantage_dot_api_dot_algorithm_dot_v1_dot_algorithm__service__pb2.ReadSubtaskResultResponse.FromString,
+                _registered_method=True)
         self.Dial = channel.stream_stream(
                 '/vantage.api.algorithm.v1.AlgorithmService/Dial',
                 request_serializer=vantage_dot_api_dot_algorithm_dot_v1_dot_algorithm__service__pb2.DialRequest.SerializeToString,
@@ -143,6 +148,20 @@ class AlgorithmServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ReadSubtaskResult(self, request, context):
+        """Streams a result of a subtask of this run that its event refers to: fetched, verified and opened by the node before
+        the first chunk. Called again, it begins anew. Of the results of one run one is read at a time: a second call waits
+        until the first has ended. Nothing is left at the node when the call ends, whichever way.
+        Who: the running algorithm.
+        Errors: NOT_FOUND (not a run of a subtask that this attempt has created, or one without a result),
+        RESULT_UNVERIFIED and SEAL_INVALID (it is not to be believed: what an event calls the failure of the run),
+        PAYLOAD_TOO_LARGE (more than limits.max_input_bytes of the node), SCRATCH_UNAVAILABLE, those of TaskService.GetTask
+        and PayloadService.DownloadPayload.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Dial(self, request_iterator, context):
         """Opens a stream of bytes to a target: a peer, a connection that Listen announced, the service behind a dataset of the
         run, or a host that the node's policy allows. It is the node that connects. First message: target; the node answers
@@ -213,6 +232,11 @@ def add_AlgorithmServiceServicer_to_server(servicer, server):
                     servicer.RunSubtask,
                     request_deserializer=vantage_dot_api_dot_algorithm_dot_v1_dot_algorithm__service__pb2.RunSubtaskRequest.FromString,
                     response_serializer=vantage_dot_api_dot_algorithm_dot_v1_dot_algorithm__service__pb2.RunSubtaskResponse.SerializeToString,
+            ),
+            'ReadSubtaskResult': grpc.unary_stream_rpc_method_handler(
+                    servicer.ReadSubtaskResult,
+                    request_deserializer=vantage_dot_api_dot_algorithm_dot_v1_dot_algorithm__service__pb2.ReadSubtaskResultRequest.FromString,
+                    response_serializer=vantage_dot_api_dot_algorithm_dot_v1_dot_algorithm__service__pb2.ReadSubtaskResultResponse.SerializeToString,
             ),
             'Dial': grpc.stream_stream_rpc_method_handler(
                     servicer.Dial,
@@ -393,6 +417,33 @@ class AlgorithmService(object):
             '/vantage.api.algorithm.v1.AlgorithmService/RunSubtask',
             vantage_dot_api_dot_algorithm_dot_v1_dot_algorithm__service__pb2.RunSubtaskRequest.SerializeToString,
             vantage_dot_api_dot_algorithm_dot_v1_dot_algorithm__service__pb2.RunSubtaskResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReadSubtaskResult(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/vantage.api.algorithm.v1.AlgorithmService/ReadSubtaskResult',
+            vantage_dot_api_dot_algorithm_dot_v1_dot_algorithm__service__pb2.ReadSubtaskResultRequest.SerializeToString,
+            vantage_dot_api_dot_algorithm_dot_v1_dot_algorithm__service__pb2.ReadSubtaskResultResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -52,6 +52,16 @@ class AlgorithmServiceStub:
     Who: the running algorithm, within the limits of its task.
     Errors: those of TaskService.RunTask.
     """
+    ReadSubtaskResult: _aio.UnaryStreamMultiCallable[_algorithm_service_pb2.ReadSubtaskResultRequest, _algorithm_service_pb2.ReadSubtaskResultResponse]
+    """Streams a result of a subtask of this run that its event refers to: fetched, verified and opened by the node before
+    the first chunk. Called again, it begins anew. Of the results of one run one is read at a time: a second call waits
+    until the first has ended. Nothing is left at the node when the call ends, whichever way.
+    Who: the running algorithm.
+    Errors: NOT_FOUND (not a run of a subtask that this attempt has created, or one without a result),
+    RESULT_UNVERIFIED and SEAL_INVALID (it is not to be believed: what an event calls the failure of the run),
+    PAYLOAD_TOO_LARGE (more than limits.max_input_bytes of the node), SCRATCH_UNAVAILABLE, those of TaskService.GetTask
+    and PayloadService.DownloadPayload.
+    """
     Dial: _aio.StreamStreamMultiCallable[_algorithm_service_pb2.DialRequest, _algorithm_service_pb2.DialResponse]
     """Opens a stream of bytes to a target: a peer, a connection that Listen announced, the service behind a dataset of the
     run, or a host that the node's policy allows. It is the node that connects. First message: target; the node answers
@@ -149,6 +159,22 @@ class AlgorithmServiceServicer(metaclass=_abc_1.ABCMeta):
         has finished. With the same request_id it attaches to the subtask that exists, after the event after_sequence.
         Who: the running algorithm, within the limits of its task.
         Errors: those of TaskService.RunTask.
+        """
+
+    @_abc_1.abstractmethod
+    def ReadSubtaskResult(
+        self,
+        request: _algorithm_service_pb2.ReadSubtaskResultRequest,
+        context: _aio.ServicerContext[_algorithm_service_pb2.ReadSubtaskResultRequest, _abc.AsyncIterator[_algorithm_service_pb2.ReadSubtaskResultResponse]],
+    ) -> _abc.AsyncIterator[_algorithm_service_pb2.ReadSubtaskResultResponse]:
+        """Streams a result of a subtask of this run that its event refers to: fetched, verified and opened by the node before
+        the first chunk. Called again, it begins anew. Of the results of one run one is read at a time: a second call waits
+        until the first has ended. Nothing is left at the node when the call ends, whichever way.
+        Who: the running algorithm.
+        Errors: NOT_FOUND (not a run of a subtask that this attempt has created, or one without a result),
+        RESULT_UNVERIFIED and SEAL_INVALID (it is not to be believed: what an event calls the failure of the run),
+        PAYLOAD_TOO_LARGE (more than limits.max_input_bytes of the node), SCRATCH_UNAVAILABLE, those of TaskService.GetTask
+        and PayloadService.DownloadPayload.
         """
 
     @_abc_1.abstractmethod
