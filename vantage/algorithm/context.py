@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, get_args
 
 from vantage.algorithm.errors import AlgorithmError
+from vantage.algorithm.values import plain, received
 from vantage.common.errors import AUTHOR_REASONS, Reason
 
 if TYPE_CHECKING:
@@ -31,13 +33,16 @@ class SubtaskResult:
 
     Attributes:
         organization: id, e.g. "clara".
-        value: the result: JSON values, or ``pyarrow.Table`` for a table. None when it failed.
+        value: the result: JSON values, ``pyarrow.Table`` for a table, bytes for anything else; with ``into`` the path
+            of the file that holds it. None when it failed.
         failure: why there is none.
+        media_type: of the result.
     """
 
     organization: str
     value: Any = None
     failure: Failure | None = None
+    media_type: str = ""
 
     def get(self) -> Any:
         """The result.
@@ -50,6 +55,21 @@ class SubtaskResult:
         known = Reason.__members__.get(self.failure.reason, Reason.ALGORITHM_FAILED)
         reason = known if known in AUTHOR_REASONS else Reason.ALGORITHM_FAILED
         raise AlgorithmError(f"{self.organization}: {self.failure.message} [{self.failure.reason}]", reason=reason)
+
+
+def taken(organization: str, media_type: str, blocks: Iterable[bytes], into: Path | None) -> SubtaskResult:
+    """What an organization answered, out of its bytes; see ``values.received``.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    try:
+        return SubtaskResult(organization, received(media_type, blocks, into, organization), media_type=media_type)
+    except (ValueError, OSError, RecursionError) as problem:  # Arrow's errors are ValueErrors or OSErrors
+        if into is not None:
+            raise
+        text = f"the result is not {media_type} ({type(problem).__name__})"
+        return SubtaskResult(organization, failure=Failure("RESULT_NOT_SERIALIZABLE", text))
 
 
 @dataclass(frozen=True)
@@ -65,6 +85,7 @@ class Subtask:
     quorum: int = 0
     on_failure: OnFailure = "continue"
     max_runtime: float | None = None
+    into: Path | None = None
 
 
 class Door(Protocol):
@@ -119,12 +140,13 @@ class Context:
         quorum: int = 0,
         on_failure: OnFailure = "continue",
         max_runtime: float | None = None,
+        into: Path | str | None = None,
     ) -> list[SubtaskResult]:
         """Run a function of this image at organizations and wait until all have ended.
 
         Args:
             function: declared function, or its name.
-            arguments: the same for all.
+            arguments: the same for all; what is not JSON becomes it as in results.
             organizations: whom to ask; everyone when left out.
             datasets: data parameter -> name of the dataset at the node.
             title: for people.
@@ -132,12 +154,15 @@ class Context:
             quorum: how many answers suffice: the others are cancelled then, and fail with QUORUM_REACHED; 0 for all.
             on_failure: "cancel-rest" to wait for nobody any more once one has failed.
             max_runtime: seconds that the function may take at each; at most what the task itself allows.
+            into: directory for the results, as files named after their organizations, which replace what was there:
+                each value is a path. Of a result only a piece is in memory then, whatever its size.
 
         Returns:
             One per organization, in the order asked. A failure is an answer: see ``SubtaskResult.get``.
 
         Raises:
             AlgorithmError: the subtask could not be created.
+            OSError: a file cannot be written.
         """
         asked = self.organizations if organizations is None else organizations
         if not asked or len(set(asked)) != len(asked):
@@ -148,7 +173,7 @@ class Context:
         return self._door.subtask(
             Subtask(
                 name,
-                arguments or {},
+                _as_json(arguments or {}),
                 tuple(asked),
                 datasets or {},
                 title,
@@ -156,6 +181,7 @@ class Context:
                 quorum,
                 on_failure,
                 max_runtime,
+                None if into is None else Path(into),
             )
         )
 
@@ -194,6 +220,7 @@ class Context:
         quorum: int = 0,
         on_failure: OnFailure = "continue",
         max_runtime: float | None = None,
+        into: Path | str | None = None,
     ) -> list[SubtaskResult]:
         """``subtask`` for asynchronous functions: several can wait at once."""
         return await asyncio.to_thread(
@@ -207,4 +234,12 @@ class Context:
             quorum=quorum,
             on_failure=on_failure,
             max_runtime=max_runtime,
+            into=into,
         )
+
+
+def _as_json(arguments: Mapping[str, Any]) -> Any:
+    try:
+        return plain(arguments, "arguments")
+    except AlgorithmError as problem:
+        raise AlgorithmError(f"the subtask's {problem.message}", reason=Reason.ARGUMENTS_INVALID) from None

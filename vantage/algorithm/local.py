@@ -10,13 +10,13 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, NoReturn
 
-from vantage.algorithm.context import Context, Failure, Subtask, SubtaskResult
+from vantage.algorithm.context import Context, Failure, Subtask, SubtaskResult, taken
 from vantage.algorithm.database import Database
 from vantage.algorithm.errors import AlgorithmError
 from vantage.algorithm.functions import Function, described, find
-from vantage.algorithm.invoke import Source, failure_of, invoke
+from vantage.algorithm.invoke import Answer, Source, failure_of, invoke
 from vantage.algorithm.schema import invalid
-from vantage.algorithm.values import decode
+from vantage.algorithm.values import received
 from vantage.common.argument_files import FORMATS
 from vantage.common.data_questions import split_reference
 from vantage.common.declaration import validate_arguments
@@ -67,11 +67,12 @@ class _Network:
 
     def call(self, function: Function, arguments: Mapping[str, Any], organization: str | None) -> Any:
         where = organization or next(iter(self._data), "local")
-        return self.answer(function, arguments, where, {})
+        answer = self._answer(function, arguments, where, {})
+        return received(answer.media_type, answer.blocks(), None, where)
 
-    def answer(
+    def _answer(
         self, function: Function, arguments: Mapping[str, Any], organization: str, datasets: Mapping[str, str]
-    ) -> Any:
+    ) -> Answer:
         # Once over JSON, as on the wire: a tuple or a numpy number would not arrive as such.
         try:
             plain = json.loads(json.dumps(dict(arguments), allow_nan=False))
@@ -87,9 +88,7 @@ class _Network:
             if path is not None:
                 sources[parameter] = _source(path)
         context = Context(self, organization, tuple(self._data) or (organization,))
-        answer = invoke(function, plain, sources, context)
-        content = answer.content.read_bytes() if isinstance(answer.content, Path) else answer.content
-        return decode(answer.media_type, content)
+        return invoke(function, plain, sources, context)
 
     def progress(self, fraction: float, message: str) -> None:
         print(f"{fraction:4.0%} {message}", file=sys.stderr)
@@ -120,10 +119,11 @@ class _Network:
                 organization, failure=Failure("ORGANIZATION_NOT_MEMBER", f"there is no data of {organization}")
             )
         try:
-            return SubtaskResult(organization, self.answer(function, subtask.arguments, organization, subtask.datasets))
+            answer = self._answer(function, subtask.arguments, organization, subtask.datasets)
         except Exception as problem:  # noqa: BLE001  # as in a node: a failure of a subtask is an answer
             failure = failure_of(problem, function.name)
             return SubtaskResult(organization, failure=Failure(failure.reason.name, failure.message))
+        return taken(organization, answer.media_type, answer.blocks(), subtask.into)
 
 
 def _not_asked(organization: str, reason: str) -> SubtaskResult:

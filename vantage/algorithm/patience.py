@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 import grpc
 
 from vantage.common.backoff import Backoff
+from vantage.common.errors import VantageError
 
 CHANNEL_OPTIONS = (
     ("grpc.initial_reconnect_backoff_ms", 100),
@@ -54,4 +55,17 @@ def lost(problem: Any) -> bool:
     """Whether a call ended because the node went away; what the node answers itself has details."""
     if not isinstance(problem, grpc.Call | grpc.aio.AioRpcError) or problem.code() is not grpc.StatusCode.UNAVAILABLE:
         return False
-    return all(key != _DETAILS for key, _value in problem.trailing_metadata() or ())
+    return not _told(problem)
+
+
+def refusal(problem: Any) -> VantageError | None:
+    """What the node answers in place of what was asked for; None when the call ended for another reason."""
+    from vantage.common.rpc import error_from_rpc  # here, since few algorithms are ever refused anything
+
+    if not isinstance(problem, grpc.Call) or problem.code() is grpc.StatusCode.UNAVAILABLE or not _told(problem):
+        return None
+    return error_from_rpc(problem)  # type: ignore[arg-type]  # of the synchronous calls, too
+
+
+def _told(problem: grpc.Call | grpc.aio.AioRpcError) -> bool:
+    return any(key == _DETAILS for key, _value in problem.trailing_metadata() or ())

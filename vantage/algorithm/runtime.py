@@ -10,21 +10,19 @@ import os
 import signal
 import sys
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
-from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import grpc
 
-from vantage.algorithm.context import Context, Failure, Subtask, SubtaskResult
+from vantage.algorithm.context import Context, Failure, Subtask, SubtaskResult, taken
 from vantage.algorithm.database import Database
 from vantage.algorithm.errors import AlgorithmError
 from vantage.algorithm.functions import find
 from vantage.algorithm.invoke import Answer, Source, failure_of, invoke
-from vantage.algorithm.patience import CHANNEL_OPTIONS, Patience, lost
-from vantage.algorithm.values import decode
+from vantage.algorithm.patience import CHANNEL_OPTIONS, Patience, lost, refusal
 from vantage.api.algorithm.v1 import algorithm_service_pb2 as pb
 from vantage.api.algorithm.v1 import algorithm_service_pb2_grpc
 from vantage.api.task.v1 import task_pb2
@@ -35,7 +33,6 @@ if TYPE_CHECKING:
     from vantage.algorithm.peers import Peers
     from vantage.algorithm.ports import Ports
 
-CHUNK = 64 * 1024
 _MAX_MESSAGE = 16 * 1024 * 1024
 OPTIONS = (*CHANNEL_OPTIONS, ("grpc.max_receive_message_length", _MAX_MESSAGE), ("grpc.enable_http_proxy", 0))
 """Of a channel to the node."""
@@ -228,13 +225,15 @@ class GrpcDoor:
             request.timeout.FromNanoseconds(int(subtask.timeout * 1e9))
         ended: dict[str, SubtaskResult] = {}
         try:
-            self._patience.repeat(lambda seconds: self._follow(request, ended, seconds))
+            self._patience.repeat(lambda seconds: self._follow(request, subtask.into, ended, seconds))
         except grpc.RpcError as problem:
             raise AlgorithmError(f"the subtask {subtask.function} failed: {_text(problem)}") from problem
         missing = Failure("NO_RESULT", "the subtask ended without an answer of this organization")
         return [ended.get(each, SubtaskResult(each, failure=missing)) for each in asked]
 
-    def _follow(self, request: pb.RunSubtaskRequest, ended: dict[str, SubtaskResult], seconds: float) -> None:
+    def _follow(
+        self, request: pb.RunSubtaskRequest, into: Path | None, ended: dict[str, SubtaskResult], seconds: float
+    ) -> None:
         """Read events until the subtask has ended; notes in the request up to where, for the next time."""
         events = self._stub.RunSubtask(request, metadata=self._metadata, wait_for_ready=True, timeout=seconds)
         for answer in events:
@@ -242,43 +241,52 @@ class GrpcDoor:
             match event.WhichOneof("event"):
                 case "snapshot":
                     for run in event.snapshot.task.runs:
-                        _take(run, ended)
+                        self._take(run, into, ended, seconds)
                     if event.snapshot.task.state > task_pb2.TASK_STATE_ACTIVE:
                         return  # all there is: no event follows
                 case "run_finished":
-                    _take(event.run_finished.run, ended)
+                    self._take(event.run_finished.run, into, ended, seconds)
                 case "task_finished":
                     return
             request.after_sequence = max(request.after_sequence, event.sequence)
 
+    def _take(self, run: task_pb2.Run, into: Path | None, ended: dict[str, SubtaskResult], seconds: float) -> None:
+        organization = _short(run.organization)
+        if run.state == task_pb2.RUN_STATE_SUCCEEDED:
+            if organization not in ended:
+                ended[organization] = self._result(organization, run.result, into, seconds)
+        elif run.state > task_pb2.RUN_STATE_SUCCEEDED:
+            state = task_pb2.RunState.Name(run.state).removeprefix("RUN_STATE_")
+            ended[organization] = SubtaskResult(
+                organization, failure=Failure(run.failure.reason or state, run.failure.message or f"the run is {state}")
+            )
 
-def _take(run: task_pb2.Run, ended: dict[str, SubtaskResult]) -> None:
-    organization = _short(run.organization)
-    if run.state == task_pb2.RUN_STATE_SUCCEEDED:
-        ended[organization] = _result(organization, run.result)
-    elif run.state > task_pb2.RUN_STATE_SUCCEEDED:
-        state = task_pb2.RunState.Name(run.state).removeprefix("RUN_STATE_")
-        ended[organization] = SubtaskResult(
-            organization, failure=Failure(run.failure.reason or state, run.failure.message or f"the run is {state}")
-        )
+    def _result(
+        self, organization: str, payload: types_pb2.Payload, into: Path | None, seconds: float
+    ) -> SubtaskResult:
+        """The result inside an event, or the one that it refers to.
 
-
-def _result(organization: str, payload: types_pb2.Payload) -> SubtaskResult:
-    if payload.WhichOneof("content") == "reference":
-        text = "the result is too large for the node to hand on: let the function return less"
-        return SubtaskResult(organization, failure=Failure("RESULT_TOO_LARGE", text))
-    try:
-        return SubtaskResult(organization, decode(payload.media_type, payload.inline))
-    except (ValueError, OSError) as problem:  # Arrow's errors are ValueErrors or OSErrors
-        text = f"the result is not {payload.media_type} ({type(problem).__name__})"
-        return SubtaskResult(organization, failure=Failure("RESULT_NOT_SERIALIZABLE", text))
+        Raises:
+            grpc.RpcError: the node went away meanwhile.
+        """
+        blocks: Iterable[bytes] = (payload.inline,)
+        if payload.WhichOneof("content") == "reference":
+            request = pb.ReadSubtaskResultRequest(run=payload.reference)
+            read = self._stub.ReadSubtaskResult(request, metadata=self._metadata, wait_for_ready=True, timeout=seconds)
+            blocks = (each.chunk for each in read)
+        try:
+            return taken(organization, payload.media_type, blocks, into)
+        except grpc.RpcError as problem:
+            refused = refusal(problem)
+            if refused is None:
+                raise
+            return SubtaskResult(organization, failure=Failure(refused.reason.name, refused.message))
 
 
 def _parts(answer: Answer) -> Iterator[pb.SubmitResultRequest]:
     yield pb.SubmitResultRequest(header=pb.ResultHeader(media_type=answer.media_type))
-    with answer.content.open("rb") if isinstance(answer.content, Path) else BytesIO(answer.content) as stream:
-        while chunk := stream.read(CHUNK):
-            yield pb.SubmitResultRequest(chunk=chunk)
+    for block in answer.blocks():
+        yield pb.SubmitResultRequest(chunk=block)
 
 
 def _short(organization: str) -> str:

@@ -12,10 +12,11 @@ import grpc
 
 from vantage.algorithm.errors import AlgorithmError
 from vantage.algorithm.patience import lost
-from vantage.algorithm.values import ARROW, decode, encode
+from vantage.algorithm.values import decode, encode
 from vantage.api.algorithm.v1 import algorithm_service_pb2 as pb
 from vantage.common.data_field import decode_data, encode_data
 from vantage.common.errors import Reason
+from vantage.common.media_types import ARROW
 from vantage.common.rpc import error_from_rpc
 
 if TYPE_CHECKING:

@@ -6,17 +6,14 @@ import dataclasses
 import datetime
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 from vantage.algorithm.errors import AlgorithmError
 from vantage.common.errors import Reason
-
-JSON = "application/json"
-ARROW = "application/vnd.apache.arrow.stream"
-BYTES = "application/octet-stream"
-
+from vantage.common.media_types import ARROW, BYTES, JSON, suffix_of
 
 _FILES = {
     ".csv": "text/csv",
@@ -52,11 +49,23 @@ def encode(value: Any) -> tuple[str, bytes]:
             return ARROW, _encode_table(value)
     if isinstance(value, bytes):
         return BYTES, value
+    return JSON, json.dumps(plain(value, "result"), separators=(",", ":"), allow_nan=False).encode()
+
+
+def plain(value: Any, what: str) -> Any:
+    """A value as JSON has it: numbers and arrays of numpy become numbers and lists; see ``encode``.
+
+    Args:
+        value: what is to be written as JSON.
+        what: what it is called in messages.
+
+    Raises:
+        AlgorithmError: RESULT_NOT_SERIALIZABLE, says where in it.
+    """
     try:
-        plain = _plain(value, "result")
+        return _plain(value, what)
     except RecursionError:
-        raise _unserializable("result", "is nested too deeply") from None
-    return JSON, json.dumps(plain, separators=(",", ":"), allow_nan=False).encode()
+        raise _unserializable(what, "is nested too deeply") from None
 
 
 def decode(media_type: str, content: bytes) -> Any:
@@ -69,6 +78,33 @@ def decode(media_type: str, content: bytes) -> Any:
         with pa.ipc.open_stream(content) as reader:
             return reader.read_all()
     return content
+
+
+def received(media_type: str, blocks: Iterable[bytes], into: Path | None, name: str) -> Any:
+    """What ``encode`` made blocks of bytes of, or the file that holds them; of a file only a block is in memory.
+
+    Args:
+        media_type: of the bytes.
+        blocks: the bytes.
+        into: directory for the file; None for the value itself.
+        name: of the file, without the suffix, which follows from the media type.
+
+    Raises:
+        ValueError: the bytes are not what the media type says.
+        OSError: likewise, or the file cannot be written.
+    """
+    if into is None:
+        buffer = BytesIO()
+        buffer.writelines(blocks)
+        return decode(media_type, buffer.getvalue())
+    path = into / f"{name}{suffix_of(media_type)}"
+    part = path.with_name(f".{path.name}.part")
+    try:
+        with part.open("wb") as file:
+            file.writelines(blocks)
+        return part.replace(path)  # complete or not at all
+    finally:
+        part.unlink(missing_ok=True)
 
 
 def _encode_table(value: Any) -> bytes:
@@ -111,7 +147,7 @@ def _plain(value: Any, path: str) -> Any:
         return {
             each.name: _plain(getattr(value, each.name), f"{path}.{each.name}") for each in dataclasses.fields(value)
         }
-    raise _unserializable(path, f"has the type {name}: return JSON values, a DataFrame, an Arrow table or bytes")
+    raise _unserializable(path, f"has the type {name}: give JSON values; a result may be a table or bytes, too")
 
 
 def _library(value: Any) -> str:

@@ -9,9 +9,10 @@ from typing import Any
 
 from vantage.client.packing import AT_ONCE
 from vantage.client.payloads import Fetched
-from vantage.client.values import decode, suffix_of
+from vantage.client.values import decode
 from vantage.common import sealing
 from vantage.common.errors import Reason, error
+from vantage.common.media_types import suffix_of
 from vantage.common.sealing import SealedPayload
 
 

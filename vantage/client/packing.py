@@ -19,12 +19,13 @@ from vantage.api.task.v1 import task_pb2
 from vantage.api.types.v1 import types_pb2
 from vantage.client.models import Question, Target
 from vantage.client.payloads import Payloads
-from vantage.client.values import JSON, encode_arguments, write_table
+from vantage.client.values import encode_arguments, write_table
 from vantage.common import argument_files, sealing
 from vantage.common.argument_files import Archive, ArgumentFile
 from vantage.common.bound_arguments import line_of
 from vantage.common.data_questions import KEY, split_references
 from vantage.common.errors import Reason, error
+from vantage.common.media_types import JSON
 from vantage.common.recipients import Recipients
 from vantage.common.sealed_file import seal_file
 from vantage.common.sealing import MAX_RECIPIENTS

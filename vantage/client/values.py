@@ -9,9 +9,6 @@ from typing import Any
 
 from vantage.common.errors import Reason, error
 
-JSON = "application/json"
-ARROW = "application/vnd.apache.arrow.stream"
-
 
 def encode_arguments(arguments: Mapping[str, Any] | None) -> bytes:
     """Arguments as a JSON object.
@@ -52,21 +49,6 @@ def write_table(table: Any, path: Path, parameter: str) -> None:
             f"{parameter}: {type(table).__name__} is neither a file nor a table that Arrow can hold "
             f"({type(problem).__name__})",
         ) from None
-
-
-_SUFFIXES = {
-    JSON: ".json",
-    ARROW: ".arrows",
-    "application/vnd.apache.arrow.file": ".arrow",
-    "application/vnd.apache.parquet": ".parquet",
-    "text/csv": ".csv",
-    "text/plain": ".txt",
-}
-
-
-def suffix_of(media_type: str) -> str:
-    """What a file of a media type is called at its end; ``.bin`` for an unknown one."""
-    return _SUFFIXES.get(media_type.partition(";")[0].strip().lower(), ".bin")
 
 
 def decode(media_type: str, content: bytes) -> Any:

@@ -4,10 +4,20 @@ from __future__ import annotations
 
 import signal
 import sys
+import tempfile
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
-from vantage.algorithm import AlgorithmError, Context, DataFrame, TooFewRecordsError, declaration_of, function
+from vantage.algorithm import (
+    AlgorithmError,
+    Context,
+    DataFrame,
+    SubtaskResult,
+    TooFewRecordsError,
+    declaration_of,
+    function,
+)
 
 
 @dataclass
@@ -81,6 +91,41 @@ def enough(ctx: Context, quorum: int, cancel_rest: bool = False) -> dict[str, An
         rows, datasets={"df": "lung"}, quorum=quorum, on_failure=on_failure, max_runtime=1.5, timeout=60
     )
     return {each.organization: each.failure.reason if each.failure else each.value for each in results}
+
+
+@function
+def report(text: str) -> Path:
+    path = Path(tempfile.mkdtemp()) / "report.csv"
+    path.write_text(text)
+    return path
+
+
+@function
+def reports(ctx: Context, into: str | None = None) -> dict[str, Any]:
+    """Ask everyone for a file."""
+    results = ctx.subtask(report, {"text": "a,b\n"}, into=into)
+    return {each.organization: each.failure.reason if each.failure else _shown(each) for each in results}
+
+
+def _shown(result: SubtaskResult) -> list[str]:
+    value = result.value
+    shown = [value.name, value.read_text()] if isinstance(value, Path) else [value.decode()]
+    return [result.media_type, *shown]
+
+
+@function
+def computed(ctx: Context, kind: str) -> str:
+    """Ask with what came out of a computation."""
+    import numpy as np
+
+    value: Any = {"nan": float("nan"), "inf": float("inf"), "array": np.array([1.5, 2.0])}[kind]
+    (answer,) = ctx.subtask(weigh, {"weights": {"of": value}}, organizations=["clara"])
+    return str(answer.get())
+
+
+@function
+def weigh(weights: Any) -> str:
+    return repr(weights)
 
 
 @function

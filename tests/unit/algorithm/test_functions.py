@@ -134,6 +134,24 @@ def test_arguments_are_json_in_the_local_runner_too() -> None:
     assert caught.value.reason is Reason.ARGUMENTS_INVALID
 
 
+def test_arguments_of_subtasks_become_json_as_results_do() -> None:
+    data: dict[str, dict[str, Path]] = {"clara": {}}
+    assert local.run(sample.computed, {"kind": "array"}, data) == "{'of': [1.5, 2.0]}"
+    assert local.run(sample.computed, {"kind": "nan"}, data) == "{'of': None}"
+    with pytest.raises(AlgorithmError, match=r"the subtask's arguments\.weights\.of is infinite") as caught:
+        local.run(sample.computed, {"kind": "inf"}, data)
+    assert caught.value.reason is Reason.ARGUMENTS_INVALID
+
+
+def test_local_subtasks_answer_with_files(tmp_path: Path) -> None:
+    data: dict[str, dict[str, Path]] = {"clara": {}, "hilda": {}}
+    answer = local.run(sample.reports, {}, data)
+    assert answer == {each: ["text/csv", "a,b\n"] for each in data}
+    answer = local.run(sample.reports, {"into": str(tmp_path)}, data)
+    assert answer == {each: ["text/csv", f"{each}.csv", "a,b\n"] for each in data}
+    assert sorted(each.name for each in tmp_path.iterdir()) == ["clara.csv", "hilda.csv"]
+
+
 def test_local_subtasks_end_early_as_they_do_in_a_network(tmp_path: Path) -> None:
     (tmp_path / "good.csv").write_text("a\n1\n2\n")
     good, none = {"lung": tmp_path / "good.csv"}, dict[str, Path]()

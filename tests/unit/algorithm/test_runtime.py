@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pandas as pd
 import pyarrow as pa
+import pytest
 
 from tests.unit.algorithm import local_node
 from tests.unit.algorithm.local_node import LocalNode
@@ -125,6 +126,56 @@ def test_subtask_attaches_again_after_a_broken_stream(tmp_path: Path) -> None:
     assert [each.organization for each in first.targets] == ["organizations/clara", "organizations/hilda"]
     assert first.targets[0].datasets[0].dataset == "lung"
     assert node.progress == [(0.5, "asking")]
+
+
+def referring(node: LocalNode, organization: str, media_type: str, *chunks: bytes) -> task_pb2.RunFinished:
+    """An answer that its event leaves out."""
+    run = f"tasks/t/runs/{organization}"
+    if chunks:
+        node.subtask_results[run] = list(chunks)
+    payload = types_pb2.Payload(media_type=media_type, reference=run)
+    return task_pb2.RunFinished(
+        run=task_pb2.Run(
+            name=run, organization=f"organizations/{organization}", state=task_pb2.RUN_STATE_SUCCEEDED, result=payload
+        )
+    )
+
+
+def test_large_results_of_a_subtask_are_read_in_pieces(tmp_path: Path) -> None:
+    node = LocalNode("central", b'{"dataset": "lung"}')
+    node.subtask_streams = [
+        [
+            event(2, run_finished=referring(node, "clara", "application/json", b'"o', b'ne"')),
+            event(3, run_finished=referring(node, "hilda", "application/json")),
+            event(4, task_finished=task_pb2.TaskFinished()),
+        ]
+    ]
+    assert local_node.run(node, tmp_path)[0] == 0
+    assert node.result is not None
+    assert json.loads(node.result[1]) == {"clara": "one", "hilda": "RESULT_UNVERIFIED"}
+
+
+@pytest.mark.parametrize("files", [True, False])
+def test_a_large_result_is_read_again_after_a_broken_stream(tmp_path: Path, files: bool) -> None:
+    node = LocalNode("reports", json.dumps({"into": str(tmp_path)} if files else {}).encode())
+    node.lost_reads = 1
+    clara = event(2, run_finished=referring(node, "clara", "text/csv", b"a,", b"b\n"))
+    hilda = finished("hilda", 0)
+    hilda.run.result.inline, hilda.run.result.media_type = b"c", "text/csv"
+    node.subtask_streams = [
+        [clara],
+        [clara, event(3, run_finished=hilda), event(4, task_finished=task_pb2.TaskFinished())],
+    ]
+    assert local_node.run(node, tmp_path)[0] == 0
+    assert node.result is not None
+    expected = {
+        each: ["text/csv", *([f"{each}.csv"] if files else []), text]
+        for each, text in (("clara", "a,b\n"), ("hilda", "c"))
+    }
+    assert json.loads(node.result[1]) == expected
+    assert [each.after_sequence for each in node.subtasks] == [0, 0]
+    assert sorted(each.name for each in tmp_path.glob("*.csv*")) == (["clara.csv", "hilda.csv"] if files else [])
+    assert not list(tmp_path.glob(".*"))
 
 
 def test_a_subtask_that_has_ended_already_is_answered_by_its_snapshot(tmp_path: Path) -> None:
