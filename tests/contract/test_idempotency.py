@@ -16,6 +16,7 @@ END_STATES = ("Set", "Update", "Delete", "Cancel", "Add", "Remove")
 """Say how it is to be afterwards: the second time it is so already (or NOT_FOUND, after a delete)."""
 
 SPECIAL = {
+    "AlgorithmService.StageArguments": "the same bytes are kept once",
     "AuthService.Bootstrap": "the token works once",
     "AuthService.Login": "each makes a session of its own, which ends by itself",
     "AuthService.ExchangeIdentityToken": "the ID token works once",

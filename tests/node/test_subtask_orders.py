@@ -42,6 +42,7 @@ from vantage.node.orders import GivenOrder
 from vantage.node.payloads import Payloads
 from vantage.node.seal_keys import SealKeys
 from vantage.node.sealed import Sealer
+from vantage.node.staging import Staging
 from vantage.node.subtask_orders import SubtaskOrders
 from vantage.testing.scripted_server import ScriptedServer
 from vantage.testing.station import COLLABORATION, IMAGE, NODE, ORGANIZATION, Station
@@ -227,12 +228,7 @@ async def test_a_subtask_may_take_less_time_than_its_parent_and_no_more(
 
 
 async def test_what_leaves_is_told_before_it_does(sides: Sides, server: ScriptedServer) -> None:
-    now = datetime.now(UTC)
-    secret = sealing.create_identity()
-    bundle = KeyBundle(
-        holder=DORAS, version=1, recipients=(sealing.recipient_of(secret),), created=now, expires=now + KEYS_LIFETIME
-    )
-    keys = key_pb.PublishedKeys(holder=DORAS, envelope=sign_keys(bundle, sides.key, sides.chain))
+    keys, secret = published(sides)
     server.script("ListNodeKeys", key_pb.ListNodeKeysResponse(keys=[keys]))
     order = given()
     request = question()
@@ -264,6 +260,51 @@ async def test_what_leaves_is_told_before_it_does(sides: Sides, server: Scripted
     with pytest.raises(VantageError, match="no audit log"):
         await sides.orders.spec(context(order), order, request, timedelta(minutes=5), full, sides.identity)
     assert len(server.uploads) == uploads
+
+
+def published(sides: Sides) -> tuple[key_pb.PublishedKeys, str]:
+    """Keys of dora's node, and the secret one."""
+    now = datetime.now(UTC)
+    secret = sealing.create_identity()
+    bundle = KeyBundle(
+        holder=DORAS, version=1, recipients=(sealing.recipient_of(secret),), created=now, expires=now + KEYS_LIFETIME
+    )
+    return key_pb.PublishedKeys(holder=DORAS, envelope=sign_keys(bundle, sides.key, sides.chain)), secret
+
+
+async def test_staged_arguments_leave_sealed_and_once_for_all_who_get_them(
+    sides: Sides, server: ScriptedServer, tmp_path: Path
+) -> None:
+    keys, secret = published(sides)
+    server.script("ListNodeKeys", key_pb.ListNodeKeysResponse(keys=[keys]))
+
+    async def chunks() -> AsyncIterator[bytes]:
+        yield b'{"secret": 1}'
+
+    staging = Staging(tmp_path / "staged", 1000)
+    stored = await staging.take("application/json", chunks())
+    request = algorithm_pb.RunSubtaskRequest(request_id=str(uuid.uuid4()), function="partial")
+    arguments = types_pb2.Payload(media_type=stored.media_type, digest=stored.digest)
+    for node in ("", DORAS):
+        request.targets.add(organization=DORA, node=node, arguments=arguments)
+    order = given()
+    told: list[tuple[str, int]] = []
+
+    async def leaves(targets: Iterable[task_pb2.Target]) -> None:
+        assert not server.calls["GetUpload"]
+        told.extend((each.arguments.digest, each.arguments.size_bytes) for each in targets)
+
+    with staging.held(request) as staged:
+        spec = await sides.orders.spec(
+            context(order), order, request, timedelta(minutes=5), leaves, sides.identity, staged
+        )
+    (sent,) = server.uploads.values()
+    assert arguments_of(sealing.unseal(sealing.SealedPayload(sent), [secret]), NODE) == b'{"secret": 1}'
+    assert told == [(dsse.digest_of(sent), len(sent))] * 2
+    signed = Order.decode(dsse.peek(spec.order)).targets
+    assert [(each.arguments.digest, each.arguments.size) for each in signed if each.arguments is not None] == told
+    assert {each.arguments.reference for each in spec.targets} == set(server.uploads)
+    assert [str(each) for each in (tmp_path / "staged").iterdir()] == [str(stored.content)]  # nothing sealed is left
 
 
 async def opened(sides: Sides, spec: task_pb2.TaskSpec, run: task_pb2.Run, kind: str = "run_finished") -> task_pb2.Run:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import io
+import json
 import sqlite3
 import uuid
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
@@ -19,6 +20,7 @@ from vantage.api.algorithm.v1 import algorithm_service_pb2 as algorithm_pb
 from vantage.api.task.v1 import task_pb2, task_service_pb2
 from vantage.api.types.v1 import types_pb2
 from vantage.common import audit, dsse
+from vantage.common.argument_files import MEDIA_TYPE, Archive, ArgumentFile
 from vantage.common.clock import ManualClock, SystemClock
 from vantage.common.errors import Reason, VantageError, error
 from vantage.common.names import new_id
@@ -28,7 +30,7 @@ from vantage.node import subtasks as subtasks_module
 from vantage.node.answers import Answers
 from vantage.node.audit import NodeAudit
 from vantage.node.connection import Connection
-from vantage.node.door import RunContext
+from vantage.node.door import RunContext, StoredResult
 from vantage.node.identity import Identity
 from vantage.node.journal import Journal
 from vantage.node.payloads import Payloads
@@ -38,6 +40,7 @@ from vantage.node.release.consent import Consent
 from vantage.node.release.terms import Terms
 from vantage.node.seal_keys import SealKeys
 from vantage.node.sealed import Sealer
+from vantage.node.staging import Staging
 from vantage.node.subtask_orders import SubtaskOrders
 from vantage.node.subtasks import Subtasks
 from vantage.testing.scripted_server import ScriptedServer
@@ -48,6 +51,7 @@ RUN = f"{TASK}/runs/{new_id()}"
 UPLOAD = "payloads/of-dora"
 CONTENT = b"0123456789" * 500
 MAX_BYTES = 10_000
+NOTHING = Staging(Path("nowhere"), 0)
 
 
 def context(minutes: float = 10) -> RunContext:
@@ -132,10 +136,25 @@ async def subtasks(station: Station) -> AsyncIterator[Subtasks]:
 
 
 async def collect(
-    subtasks: Subtasks, run: RunContext, request: algorithm_pb.RunSubtaskRequest
+    subtasks: Subtasks,
+    run: RunContext,
+    request: algorithm_pb.RunSubtaskRequest,
+    staging: Staging = NOTHING,
 ) -> list[tuple[int, str]]:
     async with asyncio.timeout(20):
-        return [(each.sequence, each.WhichOneof("event") or "") async for each in subtasks.run(run, request)]
+        return [(each.sequence, each.WhichOneof("event") or "") async for each in subtasks.run(run, request, staging)]
+
+
+async def chunks(*contents: bytes) -> AsyncIterator[bytes]:
+    for each in contents:
+        yield each
+
+
+def names(stored: StoredResult, *organizations: str) -> algorithm_pb.RunSubtaskRequest:
+    """A question with staged arguments."""
+    arguments = types_pb2.Payload(media_type=stored.media_type, digest=stored.digest)
+    targets = [task_pb2.Target(organization=f"organizations/{each}", arguments=arguments) for each in organizations]
+    return algorithm_pb.RunSubtaskRequest(request_id=str(uuid.uuid4()), function="partial", targets=targets)
 
 
 async def test_a_subtask_has_image_collaboration_and_parent_of_its_run(
@@ -205,7 +224,7 @@ async def test_a_subtask_lives_no_longer_than_its_run(subtasks: Subtasks, monkey
     request.timeout.FromSeconds(3600)
     monkeypatch.setattr(subtasks, "_clock", ManualClock(datetime.now(UTC) + timedelta(hours=1)))
     with pytest.raises(VantageError, match="no time left"):
-        async with aclosing(subtasks.run(context(), request)) as events:
+        async with aclosing(subtasks.run(context(), request, NOTHING)) as events:
             await anext(events)
 
 
@@ -213,8 +232,8 @@ async def test_two_calls_with_one_id_ask_the_same(subtasks: Subtasks, server: Sc
     for _ in range(2):
         server.script("RunTask", run_events((1, "snapshot"), (2, "task_finished")))
     run, request = context(), question()
-    first = subtasks.run(run, request)
-    second = subtasks.run(run, request)
+    first = subtasks.run(run, request, NOTHING)
+    second = subtasks.run(run, request, NOTHING)
     async with asyncio.timeout(20), aclosing(first), aclosing(second):
         await asyncio.gather(anext(first), anext(second))
     # The time that is left, as it was when the question was made, is part of it.
@@ -323,7 +342,7 @@ async def test_arguments_are_in_the_audit_log_before_they_leave(
     request.targets[0].datasets.add(parameter="df", dataset="lung")
     server.script("RunTask", run_events((1, "snapshot"), (2, "task_finished")))
     path = station.directory / "audit.log"
-    async with asyncio.timeout(20), aclosing(subtasks.run(run, request)) as events:
+    async with asyncio.timeout(20), aclosing(subtasks.run(run, request, NOTHING)) as events:
         await anext(events)
         (line,) = audit.records(path)
     assert line["event"] == "run.subtask"
@@ -432,7 +451,7 @@ async def test_a_large_answer_is_read_by_the_run_also_in_the_next_process(
     cut = error(Reason.UNAVAILABLE, "cut")
     async with opened(station, print) as (subtasks, _approvals):
         answered_large(server)
-        async with asyncio.timeout(20), aclosing(subtasks.run(run, request)) as events:
+        async with asyncio.timeout(20), aclosing(subtasks.run(run, request, NOTHING)) as events:
             finished = [await anext(events) for _ in range(2)][1].run_finished.run
         assert (finished.result.reference, finished.result.size_bytes) == (RUN, len(CONTENT))
         server.script("GetTask", cut, told(large()))
@@ -449,7 +468,7 @@ async def test_a_large_answer_is_read_by_the_run_also_in_the_next_process(
 async def test_only_answers_to_own_subtasks_are_read(subtasks: Subtasks, server: ScriptedServer) -> None:
     run = dataclasses.replace(context(), run="tasks/t/runs/r", attempt=1)
     answered_large(server)
-    async with asyncio.timeout(20), aclosing(subtasks.run(run, question())) as events:
+    async with asyncio.timeout(20), aclosing(subtasks.run(run, question(), NOTHING)) as events:
         [await anext(events) for _ in range(2)]
     other = f"{TASK}/runs/{new_id()}"
     for who, name in (
@@ -475,3 +494,83 @@ async def test_only_answers_to_own_subtasks_are_read(subtasks: Subtasks, server:
     with pytest.raises(VantageError, match=r"limits\.max_input_bytes") as caught:
         await subtasks.read(run, RUN, io.BytesIO())
     assert caught.value.reason is Reason.PAYLOAD_TOO_LARGE
+
+
+async def test_staged_arguments_are_uploaded_once_and_are_in_the_audit_log_before(
+    station: Station, subtasks: Subtasks, server: ScriptedServer, tmp_path: Path
+) -> None:
+    staging = Staging(tmp_path / "staged", 10_000)
+    stored = await staging.take("application/json", chunks(b'{"secret": 3', b"1337}"))
+    server.script("RunTask", run_events((1, "snapshot"), (2, "task_finished")))
+    request = names(stored, "dora", "hilda")
+    await collect(subtasks, context(), request, staging)
+    (reference,) = server.uploads
+    assert server.uploads[reference] == b'{"secret": 31337}'
+    (sent,) = (cast(task_service_pb2.RunTaskRequest, call) for call in server.calls["RunTask"])
+    assert {(each.arguments.reference, each.arguments.digest) for each in sent.spec.targets} == {
+        (reference, stored.digest)
+    }
+    lines = audit.records(station.directory / "audit.log")
+    assert [(each["organization"], each["arguments_digest"], each["arguments_bytes"]) for each in lines] == [
+        (f"organizations/{each}", stored.digest, 17) for each in ("dora", "hilda")
+    ]
+
+
+async def test_what_was_not_staged_does_not_leave_and_may_be_asked_again(
+    subtasks: Subtasks, server: ScriptedServer, tmp_path: Path
+) -> None:
+    run, staging = context(), Staging(tmp_path / "staged", 10_000)
+    stored = await Staging(tmp_path / "other", 10_000).take("application/json", chunks(b"{}"))
+    request = names(stored, "dora")
+    with pytest.raises(VantageError) as caught:
+        await collect(subtasks, run, request, staging)
+    assert caught.value.reason is Reason.ARGUMENTS_NOT_STAGED
+    assert "RunTask" not in server.calls
+    await staging.take("application/json", chunks(b"{}"))
+    server.script("RunTask", run_events((1, "snapshot"), (2, "task_finished")))
+    assert len(await collect(subtasks, run, request, staging)) == 2
+
+
+async def test_staged_arguments_leave_within_the_bounds_of_results(
+    subtasks: Subtasks, server: ScriptedServer, tmp_path: Path
+) -> None:
+    staging = Staging(tmp_path / "staged", 10_000)
+    stored = await staging.take("application/json", chunks(b"x" * 101))
+    request = names(stored, "dora")
+    with pytest.raises(VantageError, match="at most 100") as caught:
+        await collect(subtasks, dataclasses.replace(context(), terms=Terms(max_bytes=100)), request, staging)
+    assert caught.value.reason is Reason.RESULT_TOO_LARGE
+    assert not server.uploads
+
+
+async def test_people_are_shown_what_is_in_staged_arguments(
+    station: Station, server: ScriptedServer, tmp_path: Path
+) -> None:
+    said = asyncio.Queue[str]()
+    staging = Staging(tmp_path / "staged", 10_000)
+    (tmp_path / "model.bin").write_bytes(b"weights")
+    with Archive(b'{"secret": 1}', [ArgumentFile("model", tmp_path / "model.bin")]).open() as stream:
+        stored = await staging.take(MEDIA_TYPE, chunks(stream.read()))
+    async with opened(station, said.put_nowait) as (subtasks, approvals):
+        run = dataclasses.replace(context(), terms=Terms(every_result=True))
+        waiting = asyncio.create_task(collect(subtasks, run, names(stored, "dora"), staging))
+        name = (await said.get()).split()[-1]
+        shown = json.loads((await approvals.commands()["approvals.show"]({"id": name}, "me"))["preview"])
+        assert shown["staged"] == [
+            {
+                "digest": stored.digest,
+                "size_bytes": stored.size,
+                "file": str(stored.content),
+                "files": [{"name": "model.bin", "size_bytes": 7}],
+                "arguments": '{"secret": 1}',
+            }
+        ]
+        assert shown["targets"][0]["arguments"]["digest"] == stored.digest
+        # It waits for as long as people think; what comes meanwhile does not push it out.
+        with pytest.raises(VantageError, match="ask those first"):
+            await staging.take("application/json", chunks(b"x" * 9_000))
+        assert not server.uploads
+        await approvals.decide(name, allow=False, told="not this", who="me")
+        with pytest.raises(VantageError, match="not this"):
+            await waiting
+    assert not server.uploads

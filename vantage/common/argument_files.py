@@ -61,6 +61,21 @@ class Unpacked:
     files: tuple[ArgumentFile, ...]
 
 
+@dataclass(frozen=True)
+class Listing:
+    """What is in an archive, for people.
+
+    Attributes:
+        arguments: the JSON arguments, or their beginning.
+        arguments_size: their number of bytes.
+        files: (name, bytes) of each file, in the order of the archive.
+    """
+
+    arguments: bytes
+    arguments_size: int
+    files: tuple[tuple[str, int], ...]
+
+
 class Archive:
     """An archive that is made while it is read; the files are never held in memory.
 
@@ -125,34 +140,88 @@ def unpack(stream: BinaryIO, directory: Path, max_bytes: int) -> Unpacked:
         LimitExceededError: PAYLOAD_TOO_LARGE.
         OSError: of stream or directory.
     """
-    arguments: bytes | None = None
+    arguments = b""
     files: list[ArgumentFile] = []
     left = max_bytes
-    while (member := _next_member(stream)) is not None:
-        if arguments is None:
-            if member.name != _JSON_NAME:
-                raise _invalid(f"it must begin with {_JSON_NAME}")
-            if member.size > MAX_JSON_BYTES:
-                raise _too_large(f"{_JSON_NAME} has {member.size} bytes, at most {MAX_JSON_BYTES}")
-            arguments = b"".join(_content(stream, member))
+    for member in _members(stream):
+        if member.parameter is None:
+            arguments = b"".join(_content(stream, member.size))
             continue
-        found = _MEMBER.fullmatch(member.name)
-        if found is None or len(files) == MAX_FILES or any(each.parameter == found[1] for each in files):
-            raise _invalid(f"the entry {member.name[:100]!r} is not one of at most {MAX_FILES} files of parameters")
         left -= member.size
         if left < 0:
             raise _too_large(f"the files of the arguments have more than {max_bytes} bytes")
-        path = directory / f"{found[1]}{found[2] or ''}"
+        path = directory / f"{member.parameter}{member.suffix}"
         with path.open("xb") as file:
-            for chunk in _content(stream, member):
+            for chunk in _content(stream, member.size):
                 file.write(chunk)
-        files.append(ArgumentFile(found[1], path))
-    if arguments is None:
-        raise _invalid("it is empty")
+        files.append(ArgumentFile(member.parameter, path))
     # What follows the end of the archive is not part of it, but of what was sealed: it must be read to be authentic.
     while stream.read(_CHUNK):
         pass
     return Unpacked(arguments, tuple(files))
+
+
+def look_into(path: Path, shown: int) -> Listing:
+    """What is in an archive, without unpacking it. Blocks, so call it off the event loop.
+
+    Args:
+        path: the archive.
+        shown: bytes of the JSON arguments that are wanted.
+
+    Raises:
+        InvalidArgumentError: ARGUMENTS_INVALID, it is no such archive, or something follows its end.
+        LimitExceededError: PAYLOAD_TOO_LARGE, the JSON arguments.
+        OSError: of the file.
+    """
+    arguments, size = b"", 0
+    files = []
+    with path.open("rb") as stream:
+        whole = stream.seek(0, io.SEEK_END)
+        stream.seek(0)
+        for member in _members(stream):
+            start = stream.tell()
+            if member.size > whole:
+                raise _invalid("its end is missing")
+            if member.parameter is None:
+                arguments, size = stream.read(min(shown, member.size)), member.size
+            else:
+                files.append((f"{member.parameter}{member.suffix}", member.size))
+            stream.seek(start + _padded(member.size))
+        while rest := stream.read(_CHUNK):
+            if any(rest):
+                raise _invalid("something follows its end")
+    return Listing(arguments, size, tuple(files))
+
+
+@dataclass(frozen=True)
+class _Member:
+    """An entry of an archive; the JSON arguments have no parameter."""
+
+    size: int
+    parameter: str | None = None
+    suffix: str = ""
+
+
+def _members(stream: BinaryIO) -> Iterator[_Member]:
+    """The entries up to the end of an archive; whoever takes one reads its content and padding from the stream."""
+    first = True
+    parameters = set[str]()
+    while (member := _next_member(stream)) is not None:
+        if first:
+            first = False
+            if member.name != _JSON_NAME:
+                raise _invalid(f"it must begin with {_JSON_NAME}")
+            if member.size > MAX_JSON_BYTES:
+                raise _too_large(f"{_JSON_NAME} has {member.size} bytes, at most {MAX_JSON_BYTES}")
+            yield _Member(member.size)
+            continue
+        found = _MEMBER.fullmatch(member.name)
+        if found is None or len(parameters) == MAX_FILES or found[1] in parameters:
+            raise _invalid(f"the entry {member.name[:100]!r} is not one of at most {MAX_FILES} files of parameters")
+        parameters.add(found[1])
+        yield _Member(member.size, found[1], found[2] or "")
+    if first:
+        raise _invalid("it is empty")
 
 
 def _next_member(stream: BinaryIO) -> tarfile.TarInfo | None:
@@ -173,13 +242,13 @@ def _next_member(stream: BinaryIO) -> tarfile.TarInfo | None:
     return member
 
 
-def _content(stream: BinaryIO, member: tarfile.TarInfo) -> Iterator[bytes]:
-    left = member.size
+def _content(stream: BinaryIO, size: int) -> Iterator[bytes]:
+    left = size
     while left:
         chunk = _exactly(stream, min(left, _CHUNK))
         left -= len(chunk)
         yield chunk
-    _exactly(stream, _padded(member.size) - member.size)
+    _exactly(stream, _padded(size) - size)
 
 
 def _exactly(stream: BinaryIO, count: int) -> bytes:

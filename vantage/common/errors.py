@@ -165,6 +165,7 @@ class Reason(Enum):
     PAYLOAD_OFFSET_MISMATCH = 302
     PAYLOAD_QUOTA_EXCEEDED = 303
     PAYLOAD_STORE_UNAVAILABLE = 304
+    ARGUMENTS_NOT_STAGED = 305
     # Sessions of nodes.
     SESSION_FENCED = 400
     SERVER_STOPPING = 401
@@ -298,7 +299,11 @@ _GROUPS: dict[_Row, tuple[Reason, ...]] = {
         Reason.DATASET_NOT_REQUESTED,
         Reason.EGRESS_REFUSED,
     ),
-    _row(NotFoundError, "NOT_FOUND"): (Reason.NOT_FOUND, Reason.SESSION_UNKNOWN),
+    _row(NotFoundError, "NOT_FOUND"): (
+        Reason.NOT_FOUND,
+        Reason.SESSION_UNKNOWN,
+        Reason.ARGUMENTS_NOT_STAGED,
+    ),
     _row(ConflictError, "ALREADY_EXISTS"): (
         Reason.ALREADY_EXISTS,
         Reason.REQUEST_ID_REUSED,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
@@ -10,6 +10,7 @@ from vantage.common.attestation import VerifiedKeys, verify_keys
 from vantage.common.clock import Clock
 from vantage.common.dsse import Certify
 from vantage.common.errors import Reason, VantageError, error
+from vantage.common.sealing import MAX_RECIPIENTS
 
 Fetch = Callable[[str, Sequence[str]], Awaitable[Iterable[tuple[str, bytes]]]]
 """Asks the server for (holder, envelope) of the nodes of organizations that serve a collaboration."""
@@ -152,3 +153,23 @@ def _of(known: Mapping[str, _Known], organization: str, node: str) -> list[_Know
     if node:
         return [known[node]] if node in known else []
     return [known[holder] for holder in sorted(known) if holder.startswith(f"{organization}/nodes/")]
+
+
+def shared(positions: Iterable[int], recipients: Mapping[int, Recipients]) -> Iterator[tuple[list[int], list[str]]]:
+    """Which of several that get the same share one sealed payload, which has a limit of recipients, and whose keys.
+
+    Args:
+        positions: of those who get it.
+        recipients: whom to seal to, by position.
+    """
+    group: list[int] = []
+    whom: dict[str, None] = {}
+    for position in positions:
+        more = dict.fromkeys(recipients[position].recipients)
+        if group and len(whom | more) > MAX_RECIPIENTS:
+            yield group, list(whom)
+            group, whom = [], {}
+        group.append(position)
+        whom |= more
+    if group:
+        yield group, list(whom)

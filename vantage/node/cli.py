@@ -96,6 +96,7 @@ limits:
   max_result_bytes: 64MiB
   max_image_size: 20GiB            # as transported, and unpacked
   max_input_bytes: 4GiB            # files that come with a task; one answer to a subtask
+  max_staged_bytes: 4GiB           # arguments of its subtasks that a run has waiting at the node
   max_log_lines: 10000
 
 # How many algorithms run at once, and how many more the node takes to fetch their images meanwhile.

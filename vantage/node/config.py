@@ -133,6 +133,7 @@ class LimitsSection(Section):
     grace: Annotated[Seconds, Field(le=600)] = 10
     max_result_bytes: Bytes = 64 * 1024**2
     max_input_bytes: Bytes = 4 * 1024**3
+    max_staged_bytes: Bytes = 4 * 1024**3
     max_log_lines: int = Field(default=10_000, ge=0)
     max_image_size: Bytes = 20 * 1024**3
     max_peer_channels: int = Field(default=128, ge=1, le=10_000)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from datetime import date, datetime
@@ -122,7 +122,7 @@ class RunContext:
 
 @dataclass(frozen=True)
 class StoredResult:
-    """A result that is complete at the node.
+    """A result, or arguments of a subtask, that is complete at the node.
 
     Attributes:
         media_type: media type of the bytes.
@@ -191,6 +191,14 @@ class RunCallbacks(Protocol):
 
     async def failure(self, reason: str, message: str) -> None:
         """The function failed, with what its author wants to be shown; durable when this returns."""
+        ...
+
+    async def stage(self, media_type: str, chunks: AsyncIterator[bytes]) -> StoredResult:
+        """Keep arguments, for the subtasks of this run that name them.
+
+        Raises:
+            VantageError: as AlgorithmService.StageArguments; that of ``chunks``.
+        """
         ...
 
     def subtask(self, request: algorithm_pb.RunSubtaskRequest) -> AsyncGenerator[task_pb2.TaskEvent, None]:

@@ -131,6 +131,7 @@ class Execution:
                 need,
                 partial(self.make_directory, lease),
                 policy,
+                self._config.limits.max_staged_bytes,
                 self._reporter,
                 self._boxes,
                 self._subtasks,

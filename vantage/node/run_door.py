@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import time
 from collections import deque
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
 from functools import cached_property
@@ -27,6 +27,7 @@ from vantage.node.outcomes import author_failure
 from vantage.node.outside import Outside
 from vantage.node.release.looking import bare_type
 from vantage.node.reporting import MAX_LINE, Reporter
+from vantage.node.staging import Staging
 from vantage.node.subtasks import Subtasks
 
 Serve = Callable[[RunContext, RunCallbacks, Path], AbstractAsyncContextManager[Path]]
@@ -53,6 +54,7 @@ class RunDoor:
         need: Need,
         make_scratch: Callable[[], Path],
         policy: PolicySection,
+        max_staged_bytes: int,
         reporter: Reporter,
         boxes: Boxes,
         subtasks: Subtasks,
@@ -68,6 +70,7 @@ class RunDoor:
         self._need = need
         self._make_scratch = make_scratch
         self._policy = policy
+        self._max_staged_bytes = max_staged_bytes
         self._reporter = reporter
         self._boxes = boxes
         self._subtasks = subtasks
@@ -189,9 +192,17 @@ class RunDoor:
         with contextlib.suppress(VantageError):
             await self._boxes.change(self._lease.lease_id, **told)
 
+    async def stage(self, media_type: str, chunks: AsyncIterator[bytes]) -> StoredResult:
+        """See ``RunCallbacks``."""
+        return await self._staging.take(media_type, chunks)
+
     def subtask(self, request: algorithm_pb.RunSubtaskRequest) -> AsyncGenerator[task_pb2.TaskEvent, None]:
         """See ``RunCallbacks``."""
-        return self._subtasks.run(self._context, request)
+        return self._subtasks.run(self._context, request, self._staging)
+
+    @cached_property
+    def _staging(self) -> Staging:
+        return Staging(self._scratch / "staged", self._max_staged_bytes)
 
     async def subtask_result(self, run: str) -> AsyncGenerator[bytes, None]:
         """See ``RunCallbacks``."""

@@ -5,14 +5,16 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 from vantage.api.types.v1 import types_pb2
 from vantage.common import argument_files, sealing
-from vantage.common.bound_arguments import skip_line
+from vantage.common.bound_arguments import line_of, skip_line
 from vantage.common.errors import Reason, VantageError, error
+from vantage.common.names import new_id
 from vantage.common.sealed_file import seal_file
 from vantage.common.sealing import SealedPayload
 from vantage.node.door import StoredResult
@@ -83,13 +85,32 @@ class Sealer:
         if isinstance(result.content, bytes):
             sealed = await self.seal(result.content, recipients)
             return StoredResult(result.media_type, sealed, len(sealed), f"sha256:{hashlib.sha256(sealed).hexdigest()}")
+        target = result.content.with_name(f"{result.content.name}.age")
+        return await _seal_beside(result.media_type, result.content, target, recipients, b"", durable=True)
+
+    @asynccontextmanager
+    async def sealed_arguments(
+        self, given: StoredResult, requester: str, recipients: Sequence[str]
+    ) -> AsyncIterator[StoredResult]:
+        """Arguments for recipients and for an order of the requester: in memory when they are, else in a file beside
+        the open one, which goes away in the end; memory stays bounded.
+
+        Raises:
+            InvalidArgumentError: KEY_INVALID.
+            RunError: SCRATCH_UNAVAILABLE, no room.
+        """
+        lead = line_of(requester)
+        if isinstance(given.content, bytes):
+            sealed = await self.seal(lead + given.content, recipients)
+            digest = f"sha256:{hashlib.sha256(sealed).hexdigest()}"
+            yield StoredResult(given.media_type, sealed, len(sealed), digest)
+            return
+        target = given.content.with_name(f"{new_id()}.age")
         try:
-            return await to_its_end(_seal_file, result.media_type, result.content, tuple(recipients))
-        except OSError as problem:
-            raise error(
-                Reason.SCRATCH_UNAVAILABLE,
-                f"the node has no room to seal the result: {problem.strerror}: ask its admin to look at the disk",
-            ) from problem
+            # Not durable: a node that is restarted before the subtask is known seals anew.
+            yield await _seal_beside(given.media_type, given.content, target, recipients, lead, durable=False)
+        finally:
+            await asyncio.to_thread(target.unlink, missing_ok=True)
 
 
 def payload_of(result: StoredResult, *, sealed: bool, content: bytes) -> types_pb2.Payload:
@@ -133,8 +154,18 @@ def _unpack(
     return unpacked
 
 
-def _seal_file(media_type: str, path: Path, recipients: tuple[str, ...]) -> StoredResult:
-    target = path.with_name(f"{path.name}.age")
-    with path.open("rb") as source:
-        digest, size = seal_file(source, target, recipients, durable=True)
-    return StoredResult(media_type, target, size, digest)
+async def _seal_beside(
+    media_type: str, path: Path, target: Path, recipients: Sequence[str], lead: bytes, *, durable: bool
+) -> StoredResult:
+    def seal() -> StoredResult:
+        with path.open("rb") as source:
+            digest, size = seal_file(source, target, tuple(recipients), lead=lead, durable=durable)
+        return StoredResult(media_type, target, size, digest)
+
+    try:
+        return await to_its_end(seal)
+    except OSError as problem:
+        raise error(
+            Reason.SCRATCH_UNAVAILABLE,
+            f"the node has no room to seal what leaves: {problem.strerror}: ask its admin to look at the disk",
+        ) from problem

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 import uuid
-from collections.abc import Awaitable, Callable, Iterable, MutableMapping, Sequence
+from collections.abc import Iterable, MutableMapping, Sequence
 from datetime import timedelta
 
 import grpc
@@ -15,29 +14,23 @@ from vantage.api.algorithm.v1 import algorithm_service_pb2 as algorithm_pb
 from vantage.api.identity.v1 import key_service_pb2 as key_pb
 from vantage.api.identity.v1 import key_service_pb2_grpc
 from vantage.api.task.v1 import task_pb2
-from vantage.api.types.v1 import types_pb2
-from vantage.common.bound_arguments import line_of
 from vantage.common.clock import Clock
 from vantage.common.dsse import Certify
 from vantage.common.errors import Reason, error
 from vantage.common.orders import check_narrower, narrow, sign_order
-from vantage.common.recipients import KeyDirectory, Recipients
+from vantage.common.recipients import KeyDirectory
 from vantage.common.rpc import error_from_rpc
 from vantage.common.sealing import recipient_of
-from vantage.common.statements import Content, Order, OrderTarget, Parent
+from vantage.common.statements import Order, OrderTarget, Parent
 from vantage.node.connection import Connection
-from vantage.node.door import RunContext, StoredResult
+from vantage.node.door import RunContext
 from vantage.node.orders import GivenOrder
 from vantage.node.payloads import Payloads
 from vantage.node.sealed import Sealer
+from vantage.node.staging import NOTHING, Staged
+from vantage.node.subtask_arguments import Leaves, SubtaskArguments
 
-_JSON = "application/json"
-_INLINE_TOTAL = 4 * 1024 * 1024
-"""Bytes of arguments inside one message; what does not fit is uploaded."""
-_INLINE_ONE = 512 * 1024
 _TIMEOUT = 30.0
-Leaves = Callable[[Iterable[task_pb2.Target]], Awaitable[None]]
-"""Told of targets, with digest and size of their arguments as they will be sent, before the first byte leaves."""
 
 
 class SubtaskOrders:
@@ -50,6 +43,9 @@ class SubtaskOrders:
         payloads: what is too large for a message.
         clock: the time.
         seen: see ``KeyDirectory``.
+
+    Attributes:
+        arguments: puts arguments into tasks.
     """
 
     def __init__(
@@ -65,6 +61,7 @@ class SubtaskOrders:
         self._certify = certify
         self._sealer = sealer
         self._payloads = payloads
+        self.arguments = SubtaskArguments(sealer, payloads)
         self._clock = clock
         self._directory = KeyDirectory(self._fetch, certify, clock, seen)
 
@@ -80,6 +77,7 @@ class SubtaskOrders:
         left: timedelta,
         leaves: Leaves,
         answer_key: str,
+        staged: Staged = NOTHING,
     ) -> task_pb2.TaskSpec:
         """A subtask as it is sent: arguments sealed, order signed.
 
@@ -90,6 +88,7 @@ class SubtaskOrders:
             left: how long it may take.
             leaves: see ``Leaves``.
             answer_key: secret age key that opens the answers; of this subtask alone.
+            staged: arguments that it names.
 
         Raises:
             VantageError: no keys, an unknown target, or nobody may be asked; that of ``leaves``.
@@ -115,22 +114,19 @@ class SubtaskOrders:
         )
         spec.timeout.FromTimedelta(left)
         set_course(spec, request)
-        sealed_to = [(each.organization, each.node) for each in request.targets if each.HasField("arguments")]
-        found = iter(await self._directory.of_all(context.collaboration, sealed_to))
-        targets = []
-        contents = []
-        for each, drawn in zip(request.targets, draft.targets, strict=True):
-            target = spec.targets.add(organization=each.organization, node=each.node, datasets=each.datasets)
-            content, sealed = b"", None
-            if each.HasField("arguments"):
-                content, sealed = await self._seal(target, each.arguments, next(found))
-            contents.append(content)
-            targets.append(drawn.model_copy(update={"arguments": sealed}))
-        await leaves(spec.targets)
-        for target, content in zip(spec.targets, contents, strict=True):
-            if target.HasField("arguments"):
-                await self._send(target.arguments, content, spec.ByteSize())
+        for each in request.targets:
+            spec.targets.add(organization=each.organization, node=each.node, datasets=each.datasets)
+        given_to = [position for position, each in enumerate(request.targets) if each.HasField("arguments")]
+        sealed_to = [(spec.targets[each].organization, spec.targets[each].node) for each in given_to]
+        found = await self._directory.of_all(context.collaboration, sealed_to)
         identity = self._connection.identity
+        contents = await self.arguments.seal(
+            spec, request, staged, dict(zip(given_to, found, strict=True)), identity.name, leaves
+        )
+        targets = (
+            drawn.model_copy(update={"arguments": contents.get(position)})
+            for position, drawn in enumerate(draft.targets)
+        )
         order = draft.model_copy(update={"requester": identity.name, "targets": tuple(targets)})
         spec.order = sign_order(order, identity.key, identity.chain)
         return spec
@@ -169,32 +165,6 @@ class SubtaskOrders:
             delegation=narrow(above.delegation),
             parent=Parent(order=given.verified.digest, run=context.run),
         )
-
-    async def _seal(
-        self, target: task_pb2.Target, arguments: types_pb2.Payload, found: Recipients
-    ) -> tuple[bytes, Content]:
-        """Seal the arguments of a target; fills in all of them but the bytes, which are returned."""
-        bound = line_of(self._connection.identity.name) + arguments.inline
-        sealed = await self._sealer.seal(bound, found.recipients)
-        media_type = arguments.media_type or _JSON
-        digest = f"sha256:{hashlib.sha256(sealed).hexdigest()}"
-        target.arguments.CopyFrom(
-            types_pb2.Payload(
-                media_type=media_type, sealing=types_pb2.SEALING_AGE_V1, size_bytes=len(sealed), digest=digest
-            )
-        )
-        target.key_versions.extend(
-            task_pb2.KeyVersion(holder=holder, version=version) for holder, version in found.versions
-        )
-        return sealed, Content(digest=digest, size=len(sealed), media_type=media_type)
-
-    async def _send(self, payload: types_pb2.Payload, sealed: bytes, used: int) -> None:
-        """Put sealed bytes into the message, or upload them when it would grow too large."""
-        if len(sealed) <= _INLINE_ONE and used + len(sealed) <= _INLINE_TOTAL:
-            payload.inline = sealed
-            return
-        stored = StoredResult(payload.media_type, sealed, payload.size_bytes, payload.digest)
-        payload.CopyFrom(await self._payloads.upload(stored, f"subtask {payload.digest}", sealed=True))
 
     async def _fetch(self, collaboration: str, organizations: Sequence[str]) -> Iterable[tuple[str, bytes]]:
         stub = key_service_pb2_grpc.KeyServiceStub(await self._connection.channel())

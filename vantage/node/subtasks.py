@@ -29,6 +29,7 @@ from vantage.node.door import RunContext
 from vantage.node.questions import Question, Questions
 from vantage.node.release.approvals import attempt_of
 from vantage.node.release.consent import Consent
+from vantage.node.staging import Staged, Staging
 from vantage.node.subtask_orders import SubtaskOrders, set_course
 
 log = logging.getLogger(__name__)
@@ -78,13 +79,18 @@ class Subtasks:
         self._asked.pop(attempt_of(run, attempt), None)
 
     async def run(
-        self, context: RunContext, request: algorithm_pb.RunSubtaskRequest
+        self, context: RunContext, request: algorithm_pb.RunSubtaskRequest, staging: Staging
     ) -> AsyncGenerator[task_pb2.TaskEvent, None]:
         """Create a subtask of a run, or attach to it, and stream its events; a lost connection is not noticed.
 
+        Args:
+            context: the run.
+            request: what it asks.
+            staging: has the arguments that it names.
+
         Raises:
-            VantageError: as TaskService.RunTask; TASK_EXPIRED when the run has no time left, SCRATCH_UNAVAILABLE when
-                the audit log cannot be written.
+            VantageError: as TaskService.RunTask; ARGUMENTS_NOT_STAGED; TASK_EXPIRED when the run has no time left,
+                SCRATCH_UNAVAILABLE when the audit log cannot be written.
         """
         own = names.parse_request_id(request.request_id)
         attempt = attempt_of(context.run, context.attempt)
@@ -99,7 +105,7 @@ class Subtasks:
         question.followers += 1
         refused = False
         try:
-            async with aclosing(self._follow(context, request, own, question)) as events:
+            async with aclosing(self._follow(context, request, staging, own, question)) as events:
                 async for event in events:
                     yield event
         except VantageError as problem:
@@ -112,9 +118,14 @@ class Subtasks:
                 self._questions.drop(attempt, own)  # there is nothing to attach to
 
     async def _follow(
-        self, context: RunContext, request: algorithm_pb.RunSubtaskRequest, own: str, question: Question
+        self,
+        context: RunContext,
+        request: algorithm_pb.RunSubtaskRequest,
+        staging: Staging,
+        own: str,
+        question: Question,
     ) -> AsyncGenerator[task_pb2.TaskEvent, None]:
-        creation = await self._creation(context, request, own, question)
+        creation = await self._creation(context, request, staging, own, question)
         last = request.after_sequence
         backoff = Backoff()
         refreshed = False
@@ -164,7 +175,7 @@ class Subtasks:
                 # Nothing was created: seal to the keys that count now, and ask again.
                 refreshed = True
                 self._orders.forget_keys()
-                creation = await self._creation(context, request, own, question, stale=creation)
+                creation = await self._creation(context, request, staging, own, question, stale=creation)
                 continue
             await self._wait_or_raise(problem, backoff, context.run)
 
@@ -217,6 +228,7 @@ class Subtasks:
         self,
         context: RunContext,
         request: algorithm_pb.RunSubtaskRequest,
+        staging: Staging,
         own: str,
         question: Question,
         *,
@@ -237,7 +249,9 @@ class Subtasks:
                         f"a run may ask {MAX_ASKED} times, refused questions included: look at why they are refused",
                         limit=str(MAX_ASKED),
                     )
-                question.creation = await self._make(context, request, own, question.answer_key)
+                request.DiscardUnknownFields()  # they would leave, and nobody could be shown what they say
+                with staging.held(request) as staged:
+                    question.creation = await self._make(context, request, staged, own, question.answer_key)
                 # Before the server hears of it: the process after this one must send the same, and open the answers.
                 await self._questions.keep(attempt, own)
             return question.creation
@@ -247,12 +261,16 @@ class Subtasks:
             self._questions.keep_soon(attempt_of(context.run, context.attempt), own)
 
     async def _make(
-        self, context: RunContext, request: algorithm_pb.RunSubtaskRequest, own: str, answer_key: str
+        self,
+        context: RunContext,
+        request: algorithm_pb.RunSubtaskRequest,
+        staged: Staged,
+        own: str,
+        answer_key: str,
     ) -> task_service_pb2.RunTaskRequest:
-        request.DiscardUnknownFields()  # they would leave, and nobody could be shown what they say
         _check_size(context, request)
         _check_times(request)
-        await self._consent.to_ask(context, request)
+        await self._consent.to_ask(context, request, staged)
         left = context.deadline - self._clock.now()
         if left.total_seconds() <= 0:
             raise error(Reason.TASK_EXPIRED, "the run has no time left for a subtask")
@@ -265,7 +283,9 @@ class Subtasks:
         request_id = str(uuid.uuid5(uuid.UUID(own), f"{context.run} {context.attempt}"))
         leaves = partial(self._leaves, context.run, request.function)
         if context.order is not None:
-            spec = await self._orders.spec(context, context.order, request, timeout.ToTimedelta(), leaves, answer_key)
+            spec = await self._orders.spec(
+                context, context.order, request, timeout.ToTimedelta(), leaves, answer_key, staged
+            )
             return task_service_pb2.RunTaskRequest(request_id=request_id, spec=spec)
         await leaves(request.targets)
         spec = task_pb2.TaskSpec(
@@ -278,6 +298,7 @@ class Subtasks:
             parent_run=context.run,
         )
         set_course(spec, request)
+        await self._orders.arguments.upload(spec, staged, request_id)
         return task_service_pb2.RunTaskRequest(request_id=request_id, spec=spec)
 
     async def _leaves(self, run: str, function: str, targets: Iterable[task_pb2.Target]) -> None:

@@ -111,6 +111,9 @@ class Box:
     def peers(self) -> AsyncGenerator[pb.WatchPeersResponse, None]:
         return NoOutside().peers()
 
+    async def stage(self, media_type: str, chunks: AsyncIterator[bytes]) -> StoredResult:
+        raise NotImplementedError
+
     async def subtask(self, request: pb.RunSubtaskRequest) -> AsyncGenerator[task_pb2.TaskEvent, None]:
         yield task_pb2.TaskEvent()
 

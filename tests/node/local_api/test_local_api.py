@@ -24,6 +24,7 @@ from vantage.node.door import SOCKET_NAME, BoundDataset, ByteStream, RunContext,
 from vantage.node.local_api import serve, server
 from vantage.node.outside import NoOutside, Outside
 from vantage.node.sockets import short_address
+from vantage.node.staging import Staging
 
 CONTEXT = RunContext(
     run="tasks/t/runs/r",
@@ -49,6 +50,7 @@ class Recorder:
     told: list[object] = field(default_factory=list)
     content: bytes = b""
     outside: Outside = field(default_factory=NoOutside)
+    staging: Staging = field(default_factory=lambda: Staging(Path("nowhere"), 0))
 
     def progress(self, fraction: float, message: str) -> None:
         self.told.append((fraction, message))
@@ -74,6 +76,9 @@ class Recorder:
 
     def peers(self) -> AsyncGenerator[pb.WatchPeersResponse, None]:
         return self.outside.peers()
+
+    async def stage(self, media_type: str, chunks: AsyncIterator[bytes]) -> StoredResult:
+        return await self.staging.take(media_type, chunks)
 
     async def subtask(self, request: pb.RunSubtaskRequest) -> AsyncGenerator[task_pb2.TaskEvent, None]:
         if request.function == "refused":
@@ -106,7 +111,7 @@ class Served:
 
 @asynccontextmanager
 async def serving(directory: Path) -> AsyncIterator[Served]:
-    recorder = Recorder()
+    recorder = Recorder(staging=Staging(directory / "staged", 2 * 1024 * 1024))
     async with serve(CONTEXT, recorder, directory) as place:
         socket = place / SOCKET_NAME
         # As a container sees it: below a short path of its own.
@@ -132,6 +137,11 @@ def parts(*chunks: bytes, media_type: str = "application/json") -> list[pb.Submi
     return [header, *(pb.SubmitResultRequest(chunk=chunk) for chunk in chunks)]
 
 
+def staged(*chunks: bytes, media_type: str = "application/json") -> list[pb.StageArgumentsRequest]:
+    header = pb.StageArgumentsRequest(header=pb.ArgumentsHeader(media_type=media_type))
+    return [header, *(pb.StageArgumentsRequest(chunk=chunk) for chunk in chunks)]
+
+
 async def test_a_run_is_told_what_it_was_asked(tmp_path: Path) -> None:
     async with serving(tmp_path) as served:
         answer = await served.stub.GetContext(pb.GetContextRequest(), metadata=TOKEN)
@@ -154,6 +164,7 @@ async def test_without_the_token_of_the_run_nothing_is_said(
             served.stub.ReportProgress(pb.ReportProgressRequest(fraction=1), metadata=metadata),
             served.stub.SubmitFailure(pb.SubmitFailureRequest(message="x"), metadata=metadata),
             served.stub.SubmitResult(iter(parts(b"x")), metadata=metadata),
+            served.stub.StageArguments(iter(staged(b"x")), metadata=metadata),
         ]
         for call in calls:
             with pytest.raises(grpc.aio.AioRpcError) as caught:
@@ -198,6 +209,43 @@ async def test_a_result_that_is_not_taken_leaves_no_file(
         assert error_from_rpc(caught.value).reason is reason
         assert served.recorder.told == ([reason] if reason is Reason.RESULT_TOO_LARGE else [])
         assert names(tmp_path) == ["api"]
+
+
+async def test_arguments_of_subtasks_are_kept_where_no_container_looks(tmp_path: Path) -> None:
+    async with serving(tmp_path) as served:
+        content = b"a" * 700_000 + b"b" * 300_000
+        for _twice in range(2):
+            answer = await served.stub.StageArguments(
+                iter(staged(content[:700_000], content[700_000:])), metadata=TOKEN
+            )
+            assert answer.digest == f"sha256:{hashlib.sha256(content).hexdigest()}"
+            assert answer.size_bytes == len(content)
+        (file,) = (tmp_path / "staged").iterdir()
+        assert file.read_bytes() == content
+        assert file.parent.stat().st_mode & 0o777 == 0o700
+
+
+@pytest.mark.parametrize(
+    ("requests", "reason"),
+    [
+        (staged(*[b"x" * 700_000] * 3), Reason.PAYLOAD_TOO_LARGE),
+        (staged(b"x" * (1024 * 1024 + 1)), Reason.INVALID_ARGUMENT),
+        (staged(b"x", media_type=""), Reason.INVALID_ARGUMENT),
+        (staged(b"x", media_type="text/csv"), Reason.INVALID_ARGUMENT),
+        (staged(b"x", media_type="application/vnd.vantage.arguments+tar"), Reason.ARGUMENTS_INVALID),
+        (staged(b"x")[1:], Reason.INVALID_ARGUMENT),
+        ([], Reason.INVALID_ARGUMENT),
+        ([*staged(b"x"), *staged(b"y")], Reason.INVALID_ARGUMENT),
+    ],
+)
+async def test_arguments_that_are_not_taken_leave_no_file(
+    tmp_path: Path, requests: list[pb.StageArgumentsRequest], reason: Reason
+) -> None:
+    async with serving(tmp_path) as served:
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await served.stub.StageArguments(iter(requests), metadata=TOKEN)
+        assert error_from_rpc(caught.value).reason is reason
+        assert names(tmp_path / "staged" if "staged" in names(tmp_path) else tmp_path) in ([], ["api"])
 
 
 async def test_progress_and_failures_are_passed_on(tmp_path: Path) -> None:

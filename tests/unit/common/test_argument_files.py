@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from vantage.common.argument_files import Archive, ArgumentFile, unpack
+from vantage.common.argument_files import Archive, ArgumentFile, Listing, look_into, unpack
 from vantage.common.errors import InvalidArgumentError, LimitExceededError, Reason, VantageError
 
 
@@ -86,18 +86,48 @@ def test_more_than_is_allowed_is_refused_before_it_is_written(tmp_path: Path) ->
 )
 def test_an_archive_of_another_shape_is_refused(tmp_path: Path, members: list[tuple[str, bytes]]) -> None:
     directory = target(tmp_path)
-    with pytest.raises(InvalidArgumentError) as caught:
-        unpack(tar(*((member(*each), b"{}" if each[1] == tarfile.REGTYPE else b"") for each in members)), directory, 99)
-    assert caught.value.reason is Reason.ARGUMENTS_INVALID
+    made = tar(*((member(*each), b"{}" if each[1] == tarfile.REGTYPE else b"") for each in members))
+    (tmp_path / "made.tar").write_bytes(made.getvalue())
+    for read in (lambda: unpack(made, directory, 99), lambda: look_into(tmp_path / "made.tar", 10)):
+        with pytest.raises(InvalidArgumentError) as caught:
+            read()
+        assert caught.value.reason is Reason.ARGUMENTS_INVALID
     assert not any(each.is_symlink() for each in directory.iterdir())
     assert not (tmp_path.parent / "escaped").exists()
 
 
 @pytest.mark.parametrize("kept", [0, 10, 700, 1600, 4000])
 def test_half_an_archive_is_none(tmp_path: Path, kept: int) -> None:
-    with pytest.raises(VantageError) as caught:
-        unpack(io.BytesIO(archive(tmp_path)[:kept]), target(tmp_path), 10_000)
-    assert caught.value.reason is Reason.ARGUMENTS_INVALID
+    half = archive(tmp_path)[:kept]
+    (tmp_path / "half.tar").write_bytes(half)
+    for read in (
+        lambda: unpack(io.BytesIO(half), target(tmp_path), 10_000),
+        lambda: look_into(tmp_path / "half.tar", 10),
+    ):
+        with pytest.raises(VantageError) as caught:
+            read()
+        assert caught.value.reason is Reason.ARGUMENTS_INVALID
+
+
+def test_an_archive_is_looked_into_without_unpacking_it(tmp_path: Path) -> None:
+    path = tmp_path / "made.tar"
+    path.write_bytes(archive(tmp_path))
+    assert look_into(path, 3) == Listing(b'{"n', 8, (("df.csv", 1400), ("model.bin", 0)))
+    assert look_into(path, 100).arguments == b'{"n": 1}'
+    with path.open("ab") as file:
+        file.write(bytes(10_000) + b"x")
+    with pytest.raises(InvalidArgumentError, match="follows its end"):
+        look_into(path, 100)
+
+
+def test_a_size_beyond_all_bounds_is_no_reason_to_seek(tmp_path: Path) -> None:
+    huge = member("files/df.csv")
+    huge.size = 2**80
+    path = tmp_path / "made.tar"
+    begin = tar((member("arguments.json"), b"{}")).getvalue()[:1024]
+    path.write_bytes(begin + huge.tobuf(tarfile.GNU_FORMAT) + bytes(4096))
+    with pytest.raises(InvalidArgumentError, match="end is missing"):
+        look_into(path, 100)
 
 
 def test_a_file_that_changes_while_it_is_read_is_noticed(tmp_path: Path) -> None:

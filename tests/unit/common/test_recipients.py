@@ -11,7 +11,7 @@ import pytest
 from vantage.common import sealing
 from vantage.common.attestation import sign_keys
 from vantage.common.errors import Reason, VantageError
-from vantage.common.recipients import KeyDirectory
+from vantage.common.recipients import KeyDirectory, Recipients, shared
 from vantage.common.statements import KeyBundle
 from vantage.testing.signers import NOW, Signer, World
 
@@ -96,3 +96,12 @@ async def test_lists_of_others_are_left_alone(server: Server) -> None:
     server.publish(server.world.node, 1)
     found = await server.directory.of(TRIAL, "organizations/clara")
     assert [holder for holder, _version in found.versions] == [server.world.node.name]
+
+
+def test_who_gets_the_same_shares_it_up_to_the_limit_of_a_seal() -> None:
+    whom = {each: Recipients((f"key-{each}", f"other-{each}", "common"), ()) for each in range(40)}
+    groups = list(shared(whom, whom))
+    assert [position for group, _keys in groups for position in group] == list(range(40))
+    assert [len(keys) for _group, keys in groups] == [63, 19]
+    for group, keys in groups:
+        assert set(keys) == {each for position in group for each in whom[position].recipients}

@@ -9,7 +9,7 @@ import secrets
 import shutil
 import socket
 import tempfile
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -90,6 +90,9 @@ class _Door:
 
     async def failure(self, reason: str, message: str) -> None:
         """Nobody is told."""
+
+    async def stage(self, media_type: str, chunks: AsyncIterator[bytes]) -> StoredResult:
+        raise error(Reason.POLICY_REFUSED, "the probe asks nobody")
 
     async def subtask(self, request: pb.RunSubtaskRequest) -> AsyncGenerator[task_pb2.TaskEvent, None]:
         for event in tuple[task_pb2.TaskEvent, ...]():

@@ -19,7 +19,7 @@ from vantage.common.rpc import abort
 from vantage.node.connection import FatalError
 from vantage.node.door import BoundDataset, RunCallbacks, RunContext
 from vantage.node.local_api.dialing import serve_dial
-from vantage.node.local_api.results import take_result
+from vantage.node.local_api.handed_over import read_chunks, read_header, take_result
 
 Context = grpc.aio.ServicerContext[Any, Any]
 T = TypeVar("T")
@@ -86,7 +86,7 @@ class AlgorithmServicer(algorithm_service_pb2_grpc.AlgorithmServiceServicer):
         try:
             # One at a time: many at once would take as many times the room on disk.
             async with self._submitting:
-                result = await take_result(request_iterator, self._directory, self._context.max_result_bytes)
+                result = await take_result(aiter(request_iterator), self._directory, self._context.max_result_bytes)
                 await self._callbacks.result(result)
         except VantageError as problem:
             if problem.reason in (Reason.RESULT_TOO_LARGE, Reason.SCRATCH_UNAVAILABLE):
@@ -98,6 +98,18 @@ class AlgorithmServicer(algorithm_service_pb2_grpc.AlgorithmServiceServicer):
         await self._authenticate(context)
         await self._callbacks.failure(request.reason, request.message[:MAX_FAILURE_TEXT])
         return pb.SubmitFailureResponse()
+
+    async def StageArguments(
+        self, request_iterator: AsyncIterator[pb.StageArgumentsRequest], context: Context
+    ) -> pb.StageArgumentsResponse:
+        await self._authenticate(context)
+        requests = aiter(request_iterator)
+        try:
+            media_type = await read_header(requests)
+            staged = await self._callbacks.stage(media_type, read_chunks(requests))
+        except VantageError as problem:
+            await abort(context, problem)
+        return pb.StageArgumentsResponse(size_bytes=staged.size, digest=staged.digest)
 
     async def RunSubtask(
         self, request: pb.RunSubtaskRequest, context: Context

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -10,18 +9,21 @@ from pathlib import Path
 from google.protobuf.json_format import MessageToDict
 
 from vantage.api.algorithm.v1 import algorithm_service_pb2 as algorithm_pb
-from vantage.common import dsse
+from vantage.common import argument_files, dsse
 from vantage.common.clock import Clock
 from vantage.common.errors import Reason, error
 from vantage.common.names import new_id
 from vantage.node.door import RunContext, StoredResult
 from vantage.node.intake import Order
 from vantage.node.release.approvals import Approvals, Item, Kind, attempt_of
+from vantage.node.staging import Staged
 from vantage.node.threads import to_its_end
 
 Tell = Callable[[str], None]
 """Tells the researcher what the run waits for."""
 _JSON = "application/json"
+_SHOWN_BYTES = 256 * 1024
+"""Of each of the staged JSON arguments: what is shown is held in memory."""
 
 
 class Consent:
@@ -79,8 +81,13 @@ class Consent:
         tell(f"waits until the admin of {self._node} has looked at the result")
         await self._wait(item)
 
-    async def to_ask(self, context: RunContext, request: algorithm_pb.RunSubtaskRequest) -> None:
+    async def to_ask(self, context: RunContext, request: algorithm_pb.RunSubtaskRequest, staged: Staged) -> None:
         """Ask whether a run may put a question to others, with these arguments.
+
+        Args:
+            context: the run.
+            request: what it asks.
+            staged: arguments that it names.
 
         Raises:
             RefusedError: APPROVAL_DENIED.
@@ -88,7 +95,13 @@ class Consent:
         """
         if not context.terms.every_result:
             return
-        content = await asyncio.to_thread(_question, request)
+        try:
+            content = await to_its_end(_question, request, staged)
+        except OSError as problem:
+            raise error(
+                Reason.SCRATCH_UNAVAILABLE,
+                f"the node cannot read what waits: {problem.strerror}: ask its admin to look at the disk",
+            ) from problem
         item = self._item("question", context, "", dsse.digest_of(content))
         item = item.model_copy(update={"media_type": _JSON, "size": len(content)})
         await self._approvals.wait(item, content)
@@ -134,7 +147,7 @@ def _readable(result: StoredResult, make_room: Callable[[], Path]) -> Path:
     return path
 
 
-def _question(request: algorithm_pb.RunSubtaskRequest) -> bytes:
+def _question(request: algorithm_pb.RunSubtaskRequest, staged: Staged) -> bytes:
     """What a question says to others, all of it, for people; the same question gives the same bytes.
 
     What is not set is not shown. The numbers (time limits, quorum) are the algorithm's to choose, as its arguments are.
@@ -146,5 +159,23 @@ def _question(request: algorithm_pb.RunSubtaskRequest) -> bytes:
     for each, target in zip(request.targets, targets, strict=True):
         if each.arguments.HasField("inline"):
             target["arguments"]["inline"] = each.arguments.inline.decode(errors="backslashreplace")
-    # The long part last: what people are shown first ends somewhere.
-    return json.dumps({**told, "targets": targets}, indent=1).encode()
+    # The long parts last: what people are shown first ends somewhere.
+    shown = {"staged": [_staged(each) for each in staged.values()]} if staged else {}
+    return json.dumps({**told, **shown, "targets": targets}, indent=1).encode()
+
+
+def _staged(stored: StoredResult) -> dict[str, object]:
+    """Staged arguments, for people, who find all of them in the file; their digest stands for each byte."""
+    path = Path(str(stored.content))
+    told: dict[str, object] = {"digest": stored.digest, "size_bytes": stored.size, "file": str(path)}
+    if stored.media_type == argument_files.MEDIA_TYPE:
+        found = argument_files.look_into(path, _SHOWN_BYTES)
+        told["files"] = [{"name": name, "size_bytes": size} for name, size in found.files]
+        arguments, size = found.arguments, found.arguments_size
+    else:
+        with path.open("rb") as file:
+            arguments, size = file.read(_SHOWN_BYTES), stored.size
+    told["arguments"] = arguments.decode(errors="backslashreplace")
+    if size > len(arguments):
+        told["arguments_left_out_bytes"] = size - len(arguments)
+    return told

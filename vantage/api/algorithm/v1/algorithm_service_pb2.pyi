@@ -846,6 +846,84 @@ class SubmitFailureResponse(_message.Message):
 Global___SubmitFailureResponse: _TypeAlias = SubmitFailureResponse  # noqa: Y015
 
 @_typing.final
+class ArgumentsHeader(_message.Message):
+    """First message of arguments that are staged."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MEDIA_TYPE_FIELD_NUMBER: _builtins.int
+    media_type: _builtins.str
+    """application/json, at most 64 MiB; or application/vnd.vantage.arguments+tar (docs/formats.md), of any size."""
+    def __init__(
+        self,
+        *,
+        media_type: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["media_type", b"media_type"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ArgumentsHeader: _TypeAlias = ArgumentsHeader  # noqa: Y015
+
+@_typing.final
+class StageArgumentsRequest(_message.Message):
+    """Header first, then chunks of at most 1 MiB."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    HEADER_FIELD_NUMBER: _builtins.int
+    CHUNK_FIELD_NUMBER: _builtins.int
+    chunk: _builtins.bytes
+    """Every later message."""
+    @_builtins.property
+    def header(self) -> Global___ArgumentsHeader:
+        """First message."""
+
+    def __init__(
+        self,
+        *,
+        header: Global___ArgumentsHeader | None = ...,
+        chunk: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["chunk", b"chunk", "header", b"header", "part", b"part"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunk", b"chunk", "header", b"header", "part", b"part"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_part: _TypeAlias = _typing.Literal["header", "chunk"]  # noqa: Y015
+    _WhichOneofArgType_part: _TypeAlias = _typing.Literal["part", b"part"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_part) -> _WhichOneofReturnType_part | None: ...
+
+Global___StageArgumentsRequest: _TypeAlias = StageArgumentsRequest  # noqa: Y015
+
+@_typing.final
+class StageArgumentsResponse(_message.Message):
+    """Answer when the node has all of it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SIZE_BYTES_FIELD_NUMBER: _builtins.int
+    DIGEST_FIELD_NUMBER: _builtins.int
+    size_bytes: _builtins.int
+    """Number of bytes taken."""
+    digest: _builtins.str
+    """"sha256:" and 64 hexadecimal digits."""
+    def __init__(
+        self,
+        *,
+        size_bytes: _builtins.int = ...,
+        digest: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["digest", b"digest", "size_bytes", b"size_bytes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StageArgumentsResponse: _TypeAlias = StageArgumentsResponse  # noqa: Y015
+
+@_typing.final
 class RunSubtaskRequest(_message.Message):
     """Question for RunSubtask."""
 
@@ -880,7 +958,9 @@ class RunSubtaskRequest(_message.Message):
     """Whether the subtask goes on when the run ends; nobody then reads its answers."""
     @_builtins.property
     def targets(self) -> _containers.RepeatedCompositeFieldContainer[_task_pb2.Target]:
-        """Whom to ask, with arguments. Collaboration and image are those of the run."""
+        """Whom to ask, with arguments. Collaboration and image are those of the run. Arguments are inline, or without content:
+        then digest and media_type name what StageArguments has answered (size_bytes is 0, or its size), or there are none.
+        """
 
     @_builtins.property
     def timeout(self) -> _duration_pb2.Duration:

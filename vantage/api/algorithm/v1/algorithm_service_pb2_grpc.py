@@ -60,6 +60,11 @@ class AlgorithmServiceStub(object):
                 request_serializer=vantage_dot_api_dot_algorithm_dot_v1_dot_algorithm__service__pb2.SubmitFailureRequest.SerializeToString,
                 response_deserializer=vantage_dot_api_dot_algorithm_dot_v1_dot_algorithm__service__pb2.SubmitFailureResponse.FromString,
                 _registered_method=True)
+        self.StageArguments = channel.stream_unary(
+                '/vantage.api.algorithm.v1.AlgorithmService/StageArguments',
+                request_serializer=vantage_dot_api_dot_algorithm_dot_v1_dot_algorithm__service__pb2.StageArgumentsRequest.SerializeToString,
+                response_deserializer=vantage_dot_api_dot_algorithm_dot_v1_dot_algorithm__service__pb2.StageArgumentsResponse.FromString,
+                _registered_method=True)
         self.RunSubtask = channel.unary_stream(
                 '/vantage.api.algorithm.v1.AlgorithmService/RunSubtask',
                 request_serializer=vantage_dot_api_dot_algorithm_dot_v1_dot_algorithm__service__pb2.RunSubtaskRequest.SerializeToString,
@@ -138,11 +143,25 @@ class AlgorithmServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def StageArguments(self, request_iterator, context):
+        """Hands over arguments of a subtask that do not fit into a message, or that come with files: header first, then chunks.
+        The node keeps them for this run alone and answers with their digest, by which RunSubtask names them, as often as
+        it likes. The same bytes twice are kept once, so the call may be repeated; while they arrive they take room. What no subtask needs any more makes
+        room for new ones; all of it is removed with the run. Nothing leaves before RunSubtask asks for that. At most 100
+        at once, of limits.max_staged_bytes of the node together. A node that is restarted goes on with what it has answered.
+        Who: the running algorithm.
+        Errors: PAYLOAD_TOO_LARGE, PAYLOAD_QUOTA_EXCEEDED (with what waits for its subtask already, it is too much or too
+        many), ARGUMENTS_INVALID (not the archive that the media type says), SCRATCH_UNAVAILABLE (no room on the disk).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def RunSubtask(self, request, context):
         """Creates a subtask with the same image at other organizations of the collaboration and streams its events until it
         has finished. With the same request_id it attaches to the subtask that exists, after the event after_sequence.
         Who: the running algorithm, within the limits of its task.
-        Errors: those of TaskService.RunTask.
+        Errors: those of TaskService.RunTask; ARGUMENTS_NOT_STAGED (hand them over by StageArguments, and ask again).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -227,6 +246,11 @@ def add_AlgorithmServiceServicer_to_server(servicer, server):
                     servicer.SubmitFailure,
                     request_deserializer=vantage_dot_api_dot_algorithm_dot_v1_dot_algorithm__service__pb2.SubmitFailureRequest.FromString,
                     response_serializer=vantage_dot_api_dot_algorithm_dot_v1_dot_algorithm__service__pb2.SubmitFailureResponse.SerializeToString,
+            ),
+            'StageArguments': grpc.stream_unary_rpc_method_handler(
+                    servicer.StageArguments,
+                    request_deserializer=vantage_dot_api_dot_algorithm_dot_v1_dot_algorithm__service__pb2.StageArgumentsRequest.FromString,
+                    response_serializer=vantage_dot_api_dot_algorithm_dot_v1_dot_algorithm__service__pb2.StageArgumentsResponse.SerializeToString,
             ),
             'RunSubtask': grpc.unary_stream_rpc_method_handler(
                     servicer.RunSubtask,
@@ -390,6 +414,33 @@ class AlgorithmService(object):
             '/vantage.api.algorithm.v1.AlgorithmService/SubmitFailure',
             vantage_dot_api_dot_algorithm_dot_v1_dot_algorithm__service__pb2.SubmitFailureRequest.SerializeToString,
             vantage_dot_api_dot_algorithm_dot_v1_dot_algorithm__service__pb2.SubmitFailureResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def StageArguments(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_unary(
+            request_iterator,
+            target,
+            '/vantage.api.algorithm.v1.AlgorithmService/StageArguments',
+            vantage_dot_api_dot_algorithm_dot_v1_dot_algorithm__service__pb2.StageArgumentsRequest.SerializeToString,
+            vantage_dot_api_dot_algorithm_dot_v1_dot_algorithm__service__pb2.StageArgumentsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -46,11 +46,21 @@ class AlgorithmServiceStub:
     Who: the running algorithm.
     Errors: none beyond the general ones.
     """
+    StageArguments: _aio.StreamUnaryMultiCallable[_algorithm_service_pb2.StageArgumentsRequest, _algorithm_service_pb2.StageArgumentsResponse]
+    """Hands over arguments of a subtask that do not fit into a message, or that come with files: header first, then chunks.
+    The node keeps them for this run alone and answers with their digest, by which RunSubtask names them, as often as
+    it likes. The same bytes twice are kept once, so the call may be repeated; while they arrive they take room. What no subtask needs any more makes
+    room for new ones; all of it is removed with the run. Nothing leaves before RunSubtask asks for that. At most 100
+    at once, of limits.max_staged_bytes of the node together. A node that is restarted goes on with what it has answered.
+    Who: the running algorithm.
+    Errors: PAYLOAD_TOO_LARGE, PAYLOAD_QUOTA_EXCEEDED (with what waits for its subtask already, it is too much or too
+    many), ARGUMENTS_INVALID (not the archive that the media type says), SCRATCH_UNAVAILABLE (no room on the disk).
+    """
     RunSubtask: _aio.UnaryStreamMultiCallable[_algorithm_service_pb2.RunSubtaskRequest, _algorithm_service_pb2.RunSubtaskResponse]
     """Creates a subtask with the same image at other organizations of the collaboration and streams its events until it
     has finished. With the same request_id it attaches to the subtask that exists, after the event after_sequence.
     Who: the running algorithm, within the limits of its task.
-    Errors: those of TaskService.RunTask.
+    Errors: those of TaskService.RunTask; ARGUMENTS_NOT_STAGED (hand them over by StageArguments, and ask again).
     """
     ReadSubtaskResult: _aio.UnaryStreamMultiCallable[_algorithm_service_pb2.ReadSubtaskResultRequest, _algorithm_service_pb2.ReadSubtaskResultResponse]
     """Streams a result of a subtask of this run that its event refers to: fetched, verified and opened by the node before
@@ -150,6 +160,22 @@ class AlgorithmServiceServicer(metaclass=_abc_1.ABCMeta):
         """
 
     @_abc_1.abstractmethod
+    def StageArguments(
+        self,
+        request_iterator: _abc.AsyncIterator[_algorithm_service_pb2.StageArgumentsRequest],
+        context: _aio.ServicerContext[_abc.AsyncIterator[_algorithm_service_pb2.StageArgumentsRequest], _abc.Awaitable[_algorithm_service_pb2.StageArgumentsResponse]],
+    ) -> _abc.Awaitable[_algorithm_service_pb2.StageArgumentsResponse]:
+        """Hands over arguments of a subtask that do not fit into a message, or that come with files: header first, then chunks.
+        The node keeps them for this run alone and answers with their digest, by which RunSubtask names them, as often as
+        it likes. The same bytes twice are kept once, so the call may be repeated; while they arrive they take room. What no subtask needs any more makes
+        room for new ones; all of it is removed with the run. Nothing leaves before RunSubtask asks for that. At most 100
+        at once, of limits.max_staged_bytes of the node together. A node that is restarted goes on with what it has answered.
+        Who: the running algorithm.
+        Errors: PAYLOAD_TOO_LARGE, PAYLOAD_QUOTA_EXCEEDED (with what waits for its subtask already, it is too much or too
+        many), ARGUMENTS_INVALID (not the archive that the media type says), SCRATCH_UNAVAILABLE (no room on the disk).
+        """
+
+    @_abc_1.abstractmethod
     def RunSubtask(
         self,
         request: _algorithm_service_pb2.RunSubtaskRequest,
@@ -158,7 +184,7 @@ class AlgorithmServiceServicer(metaclass=_abc_1.ABCMeta):
         """Creates a subtask with the same image at other organizations of the collaboration and streams its events until it
         has finished. With the same request_id it attaches to the subtask that exists, after the event after_sequence.
         Who: the running algorithm, within the limits of its task.
-        Errors: those of TaskService.RunTask.
+        Errors: those of TaskService.RunTask; ARGUMENTS_NOT_STAGED (hand them over by StageArguments, and ask again).
         """
 
     @_abc_1.abstractmethod
