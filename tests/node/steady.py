@@ -45,6 +45,13 @@ def _ask_for_tls(db: Database) -> str:
 
 
 @function
+def sending(table: Path, ctx: Context) -> str:
+    """Send another organization a file, and answer its answer."""
+    (answer,) = ctx.subtask("steady", organizations=["dora"], files={"table": b"go"})
+    return str(answer.get())
+
+
+@function
 def asking(table: Path, ctx: Context) -> dict[str, str]:
     """Ask another organization, and answer its answer."""
     me = uuid.uuid4().hex

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import json
 import os
 import signal
@@ -19,7 +20,7 @@ import pytest
 from vantage.api.node.v1 import node_session_service_pb2 as pb
 from vantage.api.task.v1 import task_pb2, task_service_pb2
 from vantage.api.types.v1 import types_pb2
-from vantage.common import cosign, pki, sealing
+from vantage.common import argument_files, cosign, pki, sealing
 from vantage.common.dsse import digest_of
 from vantage.common.sealing import SealedPayload
 from vantage.node import admin
@@ -465,6 +466,34 @@ async def test_a_question_to_others_is_asked_once_and_its_answer_reaches_the_alg
         (watched,) = server.calls["WatchTask"]
         assert (watched.name, watched.after_sequence) == ("tasks/sub", 1)  # type: ignore[attr-defined]
         assert kept.left() == []
+
+
+@pytest.mark.parametrize("point", ["staging Staging take after", "questions Questions keep before"])
+async def test_a_question_with_files_goes_on_with_what_was_handed_over(
+    kept: Kept, server: ScriptedServer, tmp_path: Path, point: str
+) -> None:
+    async with kept.node(die=point) as process:
+        send(await kept.station.session(), kept.assign("sending"))
+        assert await asyncio.wait_for(process.wait(), 60) == -signal.SIGKILL
+    assert "RunTask" not in server.calls
+    task = task_pb2.Task(name="tasks/sub", state=task_pb2.TASK_STATE_ACTIVE)
+    payload = types_pb2.Payload(media_type="application/json", inline=b"42")
+    run = task_pb2.Run(organization="organizations/dora", state=task_pb2.RUN_STATE_SUCCEEDED, result=payload)
+    events = (
+        told(1, snapshot=task_pb2.TaskSnapshot(task=task)),
+        told(2, run_finished=task_pb2.RunFinished(run=run)),
+        told(3, task_finished=task_pb2.TaskFinished()),
+    )
+    server.script("RunTask", [task_service_pb2.RunTaskResponse(event=each) for each in events])
+    async with kept.node():
+        completed = await outcome(await kept.station.session())
+        assert not completed.HasField("failure"), completed.failure
+        assert json.loads(completed.result.inline) == "42"
+        (sent,) = server.uploads.values()  # once, whatever happened
+        (file,) = argument_files.unpack(io.BytesIO(sent), tmp_path, 10).files
+        assert (file.parameter, file.path.read_bytes()) == ("table", b"go")
+        assert kept.left() == []
+        assert await kept.starts() == 1
 
 
 @pytest.mark.parametrize("point", ["payloads Payloads upload before", "payloads Payloads upload after"])

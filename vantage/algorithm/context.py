@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, get_args
 
@@ -86,6 +86,7 @@ class Subtask:
     on_failure: OnFailure = "continue"
     max_runtime: float | None = None
     into: Path | None = None
+    files: Mapping[str, Any] = field(default_factory=dict)
 
 
 class Door(Protocol):
@@ -141,12 +142,13 @@ class Context:
         on_failure: OnFailure = "continue",
         max_runtime: float | None = None,
         into: Path | str | None = None,
+        files: Mapping[str, Any] | None = None,
     ) -> list[SubtaskResult]:
         """Run a function of this image at organizations and wait until all have ended.
 
         Args:
             function: declared function, or its name.
-            arguments: the same for all; what is not JSON becomes it as in results.
+            arguments: the same for all, of up to 64 MiB as JSON; what is not JSON becomes it as in results.
             organizations: whom to ask; everyone when left out.
             datasets: data parameter -> name of the dataset at the node.
             title: for people.
@@ -156,12 +158,15 @@ class Context:
             max_runtime: seconds that the function may take at each; at most what the task itself allows.
             into: directory for the results, as files named after their organizations, which replace what was there:
                 each value is a path. Of a result only a piece is in memory then, whatever its size.
+            files: data parameter of the function -> what it reads in place of a dataset of the node: a file (.csv,
+                .parquet, .arrow; any other for a parameter that takes a path), a ``pandas.DataFrame``, a
+                ``pyarrow.Table``, or bytes (for a parameter that takes a path). Of up to what the nodes take.
 
         Returns:
             One per organization, in the order asked. A failure is an answer: see ``SubtaskResult.get``.
 
         Raises:
-            AlgorithmError: the subtask could not be created.
+            AlgorithmError: the subtask could not be created; ARGUMENTS_INVALID, something is not as it must be.
             OSError: a file cannot be written.
         """
         asked = self.organizations if organizations is None else organizations
@@ -170,6 +175,9 @@ class Context:
         name = function if isinstance(function, str) else function.__name__
         if not 0 <= quorum <= len(asked) or on_failure not in get_args(OnFailure):
             raise AlgorithmError("a quorum is at most as many as are asked, on_failure 'continue' or 'cancel-rest'")
+        if both := {*(datasets or {})} & {*(files or {})}:
+            text = f"{', '.join(sorted(both))}: a data parameter reads a dataset of the node, or a file that is sent"
+            raise AlgorithmError(text, reason=Reason.ARGUMENTS_INVALID)
         return self._door.subtask(
             Subtask(
                 name,
@@ -182,6 +190,7 @@ class Context:
                 on_failure,
                 max_runtime,
                 None if into is None else Path(into),
+                files or {},
             )
         )
 
@@ -221,6 +230,7 @@ class Context:
         on_failure: OnFailure = "continue",
         max_runtime: float | None = None,
         into: Path | str | None = None,
+        files: Mapping[str, Any] | None = None,
     ) -> list[SubtaskResult]:
         """``subtask`` for asynchronous functions: several can wait at once."""
         return await asyncio.to_thread(
@@ -235,6 +245,7 @@ class Context:
             on_failure=on_failure,
             max_runtime=max_runtime,
             into=into,
+            files=files,
         )
 
 

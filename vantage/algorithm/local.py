@@ -5,8 +5,10 @@ from __future__ import annotations
 import importlib
 import json
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from types import ModuleType
 from typing import Any, NoReturn
 
@@ -16,8 +18,9 @@ from vantage.algorithm.errors import AlgorithmError
 from vantage.algorithm.functions import Function, described, find
 from vantage.algorithm.invoke import Answer, Source, failure_of, invoke
 from vantage.algorithm.schema import invalid
+from vantage.algorithm.sent_files import sent_files
 from vantage.algorithm.values import received
-from vantage.common.argument_files import FORMATS
+from vantage.common.argument_files import FORMATS, Archive, ArgumentFile, unpack
 from vantage.common.data_questions import split_reference
 from vantage.common.declaration import validate_arguments
 
@@ -67,11 +70,16 @@ class _Network:
 
     def call(self, function: Function, arguments: Mapping[str, Any], organization: str | None) -> Any:
         where = organization or next(iter(self._data), "local")
-        answer = self._answer(function, arguments, where, {})
+        answer = self._answer(function, arguments, where, {}, {})
         return received(answer.media_type, answer.blocks(), None, where)
 
     def _answer(
-        self, function: Function, arguments: Mapping[str, Any], organization: str, datasets: Mapping[str, str]
+        self,
+        function: Function,
+        arguments: Mapping[str, Any],
+        organization: str,
+        datasets: Mapping[str, str],
+        arrived: Mapping[str, Source],
     ) -> Answer:
         # Once over JSON, as on the wire: a tuple or a numpy number would not arrive as such.
         try:
@@ -82,13 +90,15 @@ class _Network:
         if problems:
             raise invalid(f"{function.name}: {'; '.join(problems)}")
         sources = {}
-        for parameter in function.data:
+        for parameter in function.data.keys() - arrived.keys():
             name, _question = split_reference(datasets.get(parameter, parameter))
             path = self._data.get(organization, {}).get(name)
             if path is not None:
                 sources[parameter] = _source(path)
+        if unknown := arrived.keys() - function.data.keys():
+            raise invalid(f"{function.name} has no data parameter {', '.join(sorted(unknown))}")
         context = Context(self, organization, tuple(self._data) or (organization,))
-        return invoke(function, plain, sources, context)
+        return invoke(function, plain, {**sources, **arrived}, context)
 
     def progress(self, fraction: float, message: str) -> None:
         print(f"{fraction:4.0%} {message}", file=sys.stderr)
@@ -101,6 +111,10 @@ class _Network:
 
     def subtask(self, subtask: Subtask) -> list[SubtaskResult]:
         function = find(self._module, subtask.function)
+        with sent_files(subtask.files) as files:
+            return self._ask(function, subtask, files)
+
+    def _ask(self, function: Function, subtask: Subtask, files: Sequence[ArgumentFile]) -> list[SubtaskResult]:
         results: list[SubtaskResult] = []
         for each in subtask.organizations:
             organization = each.removeprefix("organizations/")
@@ -110,24 +124,39 @@ class _Network:
             elif subtask.on_failure == "cancel-rest" and answered < len(results):
                 results.append(_not_asked(organization, "OTHER_RUN_FAILED"))
             else:
-                results.append(self._one(function, subtask, organization))
+                results.append(self._one(function, subtask, organization, files))
         return results
 
-    def _one(self, function: Function, subtask: Subtask, organization: str) -> SubtaskResult:
+    def _one(
+        self, function: Function, subtask: Subtask, organization: str, files: Sequence[ArgumentFile]
+    ) -> SubtaskResult:
         if organization not in self._data:
             return SubtaskResult(
                 organization, failure=Failure("ORGANIZATION_NOT_MEMBER", f"there is no data of {organization}")
             )
-        try:
-            answer = self._answer(function, subtask.arguments, organization, subtask.datasets)
-        except Exception as problem:  # noqa: BLE001  # as in a node: a failure of a subtask is an answer
-            failure = failure_of(problem, function.name)
-            return SubtaskResult(organization, failure=Failure(failure.reason.name, failure.message))
-        return taken(organization, answer.media_type, answer.blocks(), subtask.into)
+        with _arrived(files) as arrived:  # until the answer is taken, which may be one of them
+            try:
+                answer = self._answer(function, subtask.arguments, organization, subtask.datasets, arrived)
+            except Exception as problem:  # noqa: BLE001  # as in a node: a failure of a subtask is an answer
+                failure = failure_of(problem, function.name)
+                return SubtaskResult(organization, failure=Failure(failure.reason.name, failure.message))
+            return taken(organization, answer.media_type, answer.blocks(), subtask.into)
 
 
 def _not_asked(organization: str, reason: str) -> SubtaskResult:
     return SubtaskResult(organization, failure=Failure(reason, "the subtask ended before this organization was asked"))
+
+
+@contextmanager
+def _arrived(files: Sequence[ArgumentFile]) -> Iterator[Mapping[str, Source]]:
+    """Files as they arrive at a node: by way of the archive that carries them."""
+    if not files:
+        yield {}
+        return
+    with TemporaryDirectory(prefix="vantage-") as directory:
+        with Archive(b"{}", files).open() as stream:
+            unpacked = unpack(stream, Path(directory), sys.maxsize)
+        yield {each.parameter: Source(each.path, each.format) for each in unpacked.files}
 
 
 def _source(place: str | Path) -> Source:

@@ -23,16 +23,24 @@ from vantage.algorithm.errors import AlgorithmError
 from vantage.algorithm.functions import find
 from vantage.algorithm.invoke import Answer, Source, failure_of, invoke
 from vantage.algorithm.patience import CHANNEL_OPTIONS, Patience, lost, refusal
+from vantage.algorithm.sent_files import blocks_of, sent_files
 from vantage.api.algorithm.v1 import algorithm_service_pb2 as pb
 from vantage.api.algorithm.v1 import algorithm_service_pb2_grpc
 from vantage.api.task.v1 import task_pb2
 from vantage.api.types.v1 import types_pb2
+from vantage.common import argument_files
 from vantage.common.data_questions import KEY, split_references
+from vantage.common.errors import Reason
+from vantage.common.media_types import JSON
 
 if TYPE_CHECKING:
     from vantage.algorithm.peers import Peers
     from vantage.algorithm.ports import Ports
 
+_INLINE_TOTAL = 4 * 1024 * 1024
+"""Bytes of arguments inside one question; what does not fit is handed over before."""
+_STAGINGS = 5
+"""How often arguments are handed over that made room for others before they were used."""
 _MAX_MESSAGE = 16 * 1024 * 1024
 OPTIONS = (*CHANNEL_OPTIONS, ("grpc.max_receive_message_length", _MAX_MESSAGE), ("grpc.enable_http_proxy", 0))
 """Of a channel to the node."""
@@ -201,20 +209,13 @@ class GrpcDoor:
         """See ``Door``: one stream, attached again to the same subtask when it breaks."""
         names, questions = split_references(subtask.datasets)
         arguments = {**subtask.arguments, KEY: questions} if questions else subtask.arguments
-        payload = types_pb2.Payload(
-            media_type="application/json",
-            sealing=types_pb2.SEALING_NONE,
-            inline=json.dumps(arguments, separators=(",", ":")).encode(),
-        )
+        content = json.dumps(arguments, separators=(",", ":")).encode()
         bindings = [task_pb2.DatasetBinding(parameter=p, dataset=name) for p, name in names.items()]
         asked = [_short(each) for each in subtask.organizations]
         request = pb.RunSubtaskRequest(
             request_id=str(uuid.uuid4()),
             function=subtask.function,
-            targets=[
-                task_pb2.Target(organization=_ORGANIZATIONS + each, arguments=payload, datasets=bindings)
-                for each in asked
-            ],
+            targets=[task_pb2.Target(organization=_ORGANIZATIONS + each, datasets=bindings) for each in asked],
             title=subtask.title,
             quorum=subtask.quorum,
             on_failure=_ON_FAILURE[subtask.on_failure],
@@ -225,11 +226,53 @@ class GrpcDoor:
             request.timeout.FromNanoseconds(int(subtask.timeout * 1e9))
         ended: dict[str, SubtaskResult] = {}
         try:
-            self._patience.repeat(lambda seconds: self._follow(request, subtask.into, ended, seconds))
+            self._hand_over(
+                request,
+                content,
+                subtask.files,
+                lambda seconds: self._follow(request, subtask.into, ended, seconds),
+            )
         except grpc.RpcError as problem:
             raise AlgorithmError(f"the subtask {subtask.function} failed: {_text(problem)}") from problem
         missing = Failure("NO_RESULT", "the subtask ended without an answer of this organization")
         return [ended.get(each, SubtaskResult(each, failure=missing)) for each in asked]
+
+    def _hand_over(
+        self,
+        request: pb.RunSubtaskRequest,
+        content: bytes,
+        files: Mapping[str, Any],
+        follow: Callable[[float], None],
+    ) -> None:
+        """Put arguments into the targets of a question, and ask: what does not fit into it is handed over before."""
+        left = _STAGINGS
+        while True:
+            if not files and len(content) * len(request.targets) <= _INLINE_TOTAL:
+                payload = types_pb2.Payload(media_type=JSON, sealing=types_pb2.SEALING_NONE, inline=content)
+            else:
+                payload = self._stage(content, files)
+            for target in request.targets:
+                target.arguments.CopyFrom(payload)
+            try:
+                return self._patience.repeat(follow)
+            except grpc.RpcError as problem:
+                left -= 1
+                refused = refusal(problem)
+                if not left or refused is None or refused.reason is not Reason.ARGUMENTS_NOT_STAGED:
+                    raise
+
+    def _stage(self, content: bytes, files: Mapping[str, Any]) -> types_pb2.Payload:
+        """Hand over arguments for subtasks; what was written for that is gone when this returns."""
+        media_type = argument_files.MEDIA_TYPE if files else JSON
+        with sent_files(files) as sent:
+
+            def parts() -> Iterator[pb.StageArgumentsRequest]:
+                yield pb.StageArgumentsRequest(header=pb.ArgumentsHeader(media_type=media_type))
+                for block in blocks_of(content, sent):
+                    yield pb.StageArgumentsRequest(chunk=block)
+
+            staged = self._persist(self._stub.StageArguments, parts)
+        return types_pb2.Payload(media_type=media_type, size_bytes=staged.size_bytes, digest=staged.digest)
 
     def _follow(
         self, request: pb.RunSubtaskRequest, into: Path | None, ended: dict[str, SubtaskResult], seconds: float

@@ -1037,8 +1037,9 @@ class Tasks:
             delegate: what the algorithm may ask of others in your name: anything within the collaboration or study;
                 less by a ``Delegate``, nothing with False.
             files: data parameter of the function -> what it reads in place of a dataset of the node: a file of yours
-                (.csv, .parquet, .arrow; any other for a parameter that takes a path), a ``pandas.DataFrame`` or a
-                ``pyarrow.Table``. They travel like the arguments, sealed to the nodes, of any size.
+                (.csv, .parquet, .arrow; any other for a parameter that takes a path), a ``pandas.DataFrame``, a
+                ``pyarrow.Table``, or bytes (for a parameter that takes a path). They travel like the arguments, sealed
+                to the nodes, of any size.
             quorum: how many answers suffice: the runs that are open then are cancelled, with QUORUM_REACHED, and the
                 task succeeds; 0 for all.
             on_failure: whether the others go on when an organization gives no answer.

@@ -19,16 +19,15 @@ from vantage.api.task.v1 import task_pb2
 from vantage.api.types.v1 import types_pb2
 from vantage.client.models import Question, Target
 from vantage.client.payloads import Payloads
-from vantage.client.values import encode_arguments, write_table
 from vantage.common import argument_files, sealing
 from vantage.common.argument_files import Archive, ArgumentFile
+from vantage.common.argument_values import GivenFiles, encode_arguments
 from vantage.common.bound_arguments import line_of
 from vantage.common.data_questions import KEY, split_references
 from vantage.common.errors import Reason, error
 from vantage.common.media_types import JSON
-from vantage.common.recipients import Recipients
+from vantage.common.recipients import Recipients, shared
 from vantage.common.sealed_file import seal_file
-from vantage.common.sealing import MAX_RECIPIENTS
 
 MAX_INLINE_TOTAL = 8 * 1024 * 1024
 """Bytes of all arguments inside one message, which has a limit: with many targets, smaller ones are uploaded, too."""
@@ -37,7 +36,7 @@ AT_ONCE = 64 * 1024
 
 Arguments = Mapping[str, Any] | Path | None
 Files = Mapping[str, Any]
-"""Data parameter -> file, or a table: ``pandas.DataFrame`` or ``pyarrow.Table``."""
+"""Data parameter -> file, a table (``pandas.DataFrame`` or ``pyarrow.Table``), or bytes."""
 _Source = bytes | Path | Archive
 
 
@@ -85,8 +84,7 @@ class Packer:
         limit = _inline_limit(given)
         async with _alike(given) as alike:
             for source, positions in alike:
-                for group in _groups(positions, recipients):
-                    whom = list(dict.fromkeys(each for position in group for each in recipients[position].recipients))
+                for group, whom in shared(positions, dict(enumerate(recipients))):
                     async with _seal(source, whom, lead) as (content, digest, size):
                         payload = await self._payloads.pack(content, _media_type(source), limit, digest)
                     payload.sealing = types_pb2.SEALING_AGE_V1
@@ -133,64 +131,21 @@ async def _alike(given: Sequence[Given]) -> AsyncIterator[list[tuple[_Source, li
     """Different arguments, each with the positions of the targets that get them."""
     groups: dict[tuple[bytes | Path, tuple[ArgumentFile, ...]], list[int]] = {}
     known: dict[int, bytes | Path] = {}
-    async with _Tables() as tables:
+    values = GivenFiles()
+    try:
         for position, each in enumerate(given):
             # The task's arguments are the same object for all targets: a thousand times they are not written out.
             key = id(each.arguments)
             if key not in known:
                 known[key] = each.arguments if isinstance(each.arguments, Path) else encode_arguments(each.arguments)
-            files = tuple([await tables.file_of(name, value) for name, value in sorted(each.files.items())])
+            files = await asyncio.to_thread(values.files_of, each.files) if each.files else ()
             groups.setdefault((known[key], files), []).append(position)
         yield [
             (await asyncio.to_thread(Archive, arguments, files) if files else arguments, positions)
             for (arguments, files), positions in groups.items()
         ]
-
-
-class _Tables:
-    """Tables written to files, each once, which go away in the end."""
-
-    def __init__(self) -> None:
-        self._directory: Path | None = None
-        self._written: dict[int, Path] = {}
-
-    async def __aenter__(self) -> _Tables:
-        return self
-
-    async def __aexit__(self, *_problem: object) -> None:
-        if self._directory is not None:
-            await asyncio.to_thread(shutil.rmtree, self._directory, ignore_errors=True)
-
-    async def file_of(self, parameter: str, value: Any) -> ArgumentFile:
-        """The file of a value.
-
-        Raises:
-            InvalidArgumentError: it is neither a file nor a table.
-        """
-        if isinstance(value, str | Path):
-            return ArgumentFile(parameter, Path(value))
-        if id(value) not in self._written:
-            if self._directory is None:
-                self._directory = Path(await asyncio.to_thread(tempfile.mkdtemp, prefix="vantage-"))
-            path = self._directory / f"{len(self._written)}.arrow"
-            await asyncio.to_thread(write_table, value, path, parameter)
-            self._written[id(value)] = path
-        return ArgumentFile(parameter, self._written[id(value)])
-
-
-def _groups(positions: Sequence[int], recipients: Sequence[Recipients]) -> Iterator[list[int]]:
-    """Targets that share one sealed payload, which has a limit of recipients."""
-    group: list[int] = []
-    whom: set[str] = set()
-    for position in positions:
-        more = set(recipients[position].recipients)
-        if group and len(whom | more) > MAX_RECIPIENTS:
-            yield group
-            group, whom = [], set()
-        group.append(position)
-        whom |= more
-    if group:
-        yield group
+    finally:
+        await asyncio.to_thread(values.close)
 
 
 @asynccontextmanager

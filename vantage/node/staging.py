@@ -14,9 +14,9 @@ from vantage.api.algorithm.v1 import algorithm_service_pb2 as algorithm_pb
 from vantage.api.types.v1 import types_pb2
 from vantage.common import argument_files
 from vantage.common.errors import Reason, VantageError, error
+from vantage.common.media_types import JSON
 from vantage.common.names import new_id
 from vantage.node.door import StoredResult
-from vantage.node.policy import JSON
 from vantage.node.received import receive
 from vantage.node.threads import to_its_end
 

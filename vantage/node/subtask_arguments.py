@@ -7,11 +7,11 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping
 from vantage.api.algorithm.v1 import algorithm_service_pb2 as algorithm_pb
 from vantage.api.task.v1 import task_pb2
 from vantage.api.types.v1 import types_pb2
+from vantage.common.media_types import JSON
 from vantage.common.recipients import Recipients, shared
 from vantage.common.statements import Content
 from vantage.node.door import StoredResult
 from vantage.node.payloads import Payloads
-from vantage.node.policy import JSON
 from vantage.node.sealed import Sealer
 from vantage.node.staging import Staged, is_staged
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import subprocess
 import sys
@@ -28,6 +29,7 @@ HERE = Path(__file__).parent
 class LocalNode(algorithm_service_pb2_grpc.AlgorithmServiceServicer):
     """Answers one run; keeps what it was told.
 
+    ``staged``: by digest, what StageArguments got; ``forget`` says how often RunSubtask does not know of it.
     ``subtask_streams``: per call of RunSubtask, the events; a list that ends without task_finished breaks the stream.
     ``subtask_results``: what ReadSubtaskResult streams, by run; ``lost_reads`` of them break after the first chunk.
     """
@@ -42,6 +44,9 @@ class LocalNode(algorithm_service_pb2_grpc.AlgorithmServiceServicer):
         self.chunks: list[int] = []
         self.failure: tuple[str, str] | None = None
         self.refuse_result = False
+        self.staged: dict[str, tuple[str, bytes]] = {}
+        self.stagings = 0
+        self.forget = 0
         self.subtasks: list[pb.RunSubtaskRequest] = []
         self.subtask_streams: list[list[task_pb2.TaskEvent]] = []
         self.subtask_results: dict[str, list[bytes]] = {}
@@ -85,9 +90,24 @@ class LocalNode(algorithm_service_pb2_grpc.AlgorithmServiceServicer):
         self.failure = (request.reason, request.message)
         return pb.SubmitFailureResponse()
 
+    def StageArguments(self, request_iterator: Any, context: Any) -> Any:
+        self._check(context)
+        media_type = next(request_iterator).header.media_type
+        content = b"".join(each.chunk for each in request_iterator)
+        digest = f"sha256:{hashlib.sha256(content).hexdigest()}"
+        self.stagings += 1
+        self.staged[digest] = media_type, content
+        return pb.StageArgumentsResponse(size_bytes=len(content), digest=digest)
+
     def RunSubtask(self, request: Any, context: Any) -> Any:
         self._check(context)
         self.subtasks.append(request)
+        if self.forget:
+            self.forget -= 1
+            self.staged.clear()
+        if any(each.arguments.digest not in self.staged for each in request.targets if each.arguments.digest):
+            rich = rpc_status.to_status(status_of(error(Reason.ARGUMENTS_NOT_STAGED, "stage them")))
+            context.abort_with_status(rich)
         if not self.subtask_streams:
             context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "too many subtasks")
         events = self.subtask_streams.pop(0)

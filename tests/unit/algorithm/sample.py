@@ -129,6 +129,33 @@ def weigh(weights: Any) -> str:
 
 
 @function
+def measure(model: Path, cohort: DataFrame, text: str = "") -> dict[str, Any]:
+    return {"model": model.name, "bytes": model.read_bytes().decode(), "rows": len(cohort), "text": len(text)}
+
+
+@function
+def send(ctx: Context, size: int = 0, files: bool = True) -> dict[str, Any]:
+    """Ask everyone, with files."""
+    import pyarrow as pa
+
+    sent = {"model": b"weights", "cohort": pa.table({"age": [61, 44]})} if files else None
+    results = ctx.subtask(measure, {"text": "x" * size}, files=sent)
+    return {each.organization: each.failure.reason if each.failure else each.value for each in results}
+
+
+@function
+def send_wrong(ctx: Context, what: str) -> None:
+    """Send what cannot be sent."""
+    files: dict[str, dict[str, Any]] = {
+        "object": {"model": object()},
+        "missing": {"model": "/nowhere"},
+        "name": {"a/b": b""},
+        "both": {"df": b""},
+    }
+    ctx.subtask(measure, files=files[what], datasets={"df": "lung"})
+
+
+@function
 def modules() -> list[str]:
     return [name for name in ("pandas", "pyarrow", "jsonschema", "vantage.node") if name in sys.modules]
 

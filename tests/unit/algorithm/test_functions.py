@@ -96,6 +96,27 @@ def test_local_subtasks_answer_and_fail_per_organization(tmp_path: Path) -> None
     assert answer == {"clara": 2, "hilda": "DATASET_UNREADABLE", "beatrix": "ARGUMENTS_INVALID"}
 
 
+def test_local_subtasks_read_the_files_that_they_are_sent() -> None:
+    answer = local.run(sample.send, {"size": 2}, {"clara": {}, "hilda": {}})
+    told = {"model": "model", "bytes": "weights", "rows": 2, "text": 2}
+    assert answer == {"clara": told, "hilda": told}
+    assert local.run(sample.send, {"files": False}, {"clara": {}}) == {"clara": "ARGUMENTS_INVALID"}
+
+
+@pytest.mark.parametrize(
+    ("what", "text"),
+    [
+        ("object", "neither a file nor a table"),
+        ("missing", "is not a file"),
+        ("name", "cannot be given for 'a/b'"),
+        ("both", "df: a data parameter reads"),
+    ],
+)
+def test_files_that_cannot_be_sent_fail_the_function(what: str, text: str) -> None:
+    with pytest.raises(AlgorithmError, match=text):
+        local.run(sample.send_wrong, {"what": what}, {"clara": {}})
+
+
 @pytest.mark.parametrize("name", ["text.xlsx", "member.xlsx", "xml.xlsx", "text.parquet", "text.arrow", "text.csv"])
 def test_data_that_is_damaged_is_unreadable_whatever_its_kind(
     tmp_path: Path, name: str, capsys: pytest.CaptureFixture[str]

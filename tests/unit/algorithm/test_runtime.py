@@ -6,6 +6,7 @@ import json
 import signal
 import subprocess
 import sys
+from io import BytesIO
 from pathlib import Path
 
 import pandas as pd
@@ -16,6 +17,7 @@ from tests.unit.algorithm import local_node
 from tests.unit.algorithm.local_node import LocalNode
 from vantage.api.task.v1 import task_pb2
 from vantage.api.types.v1 import types_pb2
+from vantage.common import argument_files
 
 
 def event(sequence: int, **parts: object) -> task_pb2.TaskEvent:
@@ -211,6 +213,58 @@ def test_a_subtask_that_is_not_allowed_fails_the_function(tmp_path: Path) -> Non
     assert local_node.run(node, tmp_path)[0] == 1
     assert node.failure is not None
     assert "too many subtasks" in node.failure[1]
+
+
+def answers(*organizations: str) -> list[task_pb2.TaskEvent]:
+    end = task_pb2.Task(
+        state=task_pb2.TASK_STATE_SUCCEEDED,
+        runs=[finished(each, number).run for number, each in enumerate(organizations)],
+    )
+    return [event(6, snapshot=task_pb2.TaskSnapshot(task=end))]
+
+
+def test_a_subtask_with_files_is_handed_over_before(tmp_path: Path) -> None:
+    node = LocalNode("send", b'{"size": 3}')
+    node.subtask_streams = [answers("clara", "hilda")]
+    assert local_node.run(node, tmp_path) == (0, "")
+    ((digest, (media_type, content)),) = node.staged.items()
+    (asked,) = node.subtasks
+    assert [(each.arguments.digest, each.arguments.size_bytes) for each in asked.targets] == [
+        (digest, len(content))
+    ] * 2
+    assert media_type == asked.targets[0].arguments.media_type == argument_files.MEDIA_TYPE
+    unpacked = argument_files.unpack(BytesIO(content), tmp_path, 10_000)
+    assert json.loads(unpacked.arguments) == {"text": "xxx"}
+    assert [(each.parameter, each.format) for each in unpacked.files] == [("cohort", "arrow"), ("model", "file")]
+    assert (tmp_path / "model").read_bytes() == b"weights"
+
+
+def test_arguments_that_do_not_fit_into_a_question_are_handed_over_before(tmp_path: Path) -> None:
+    node = LocalNode("send", b'{"size": 2100000, "files": false}')  # twice that is too much
+    node.subtask_streams = [answers("clara", "hilda")]
+    assert local_node.run(node, tmp_path) == (0, "")
+    ((media_type, content),) = node.staged.values()
+    assert (media_type, len(json.loads(content)["text"])) == ("application/json", 2_100_000)
+    node = LocalNode("send", b'{"size": 3, "files": false}')
+    node.subtask_streams = [answers("clara", "hilda")]
+    assert local_node.run(node, tmp_path) == (0, "")
+    assert node.staged == {}
+    assert node.subtasks[0].targets[1].arguments.inline == b'{"text":"xxx"}'
+
+
+def test_what_the_node_has_forgotten_is_handed_over_again(tmp_path: Path) -> None:
+    node = LocalNode("send")
+    node.forget = 2
+    node.subtask_streams = [answers("clara", "hilda")]
+    assert local_node.run(node, tmp_path) == (0, "")
+    assert node.stagings == 3
+    assert len({each.request_id for each in node.subtasks}) == 1
+    node = LocalNode("send")
+    node.forget = 100
+    assert local_node.run(node, tmp_path)[0] == 1
+    assert node.stagings < 10
+    assert node.failure is not None
+    assert "stage them" in node.failure[1]
 
 
 def test_sigterm_ends_it(tmp_path: Path) -> None:
