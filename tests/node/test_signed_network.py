@@ -17,8 +17,8 @@ from vantage.api.algorithm.v1 import algorithm_service_pb2 as algorithm_pb
 from vantage.api.task.v1 import task_pb2
 from vantage.api.types.v1 import types_pb2
 from vantage.client import AsyncClient
-from vantage.common.errors import Reason, RefusedError
-from vantage.node import admin
+from vantage.common.errors import NotFoundError, Reason, RefusedError
+from vantage.node import admin, answers
 from vantage.node.door import RunCallbacks
 from vantage.node.secrecy import SEEN_FILE
 from vantage.testing.peer_network import PATIENCE, PeerNetwork
@@ -97,6 +97,45 @@ async def test_a_signed_task_asks_others_and_the_server_sees_nothing(
     for path in (tmp_path / "network" / "server").rglob("*"):
         if path.is_file():
             assert MARK.encode() not in path.read_bytes(), path
+
+
+async def read(door: RunCallbacks, run: str) -> bytes:
+    async with aclosing(door.subtask_result(run)) as blocks:
+        return b"".join([block async for block in blocks])
+
+
+async def test_a_large_answer_is_read_by_the_run_that_asked_and_one_at_a_time(
+    network: PeerNetwork, client: AsyncClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(answers, "_HANDED_ON", 1)
+    doors = []
+    for key in ("asking-", "other-"):
+        await client.tasks.run(
+            image=IMAGE,
+            function="lend",
+            arguments={"name": f"{key}clara"},
+            collaboration=COLLABORATION,
+            organizations=["clara"],
+        )
+        doors.append(await network.door("clara", key))
+    door, other = doors
+    async with asyncio.timeout(PATIENCE):
+        asking = asyncio.create_task(subtask(door, "clara", "hilda", key=f"{MARK}-below-"))
+        for each in ("clara", "hilda"):
+            await network.door(each, f"{MARK}-below-")
+            network.end(each, f"{MARK}-below-")
+        runs = {run.organization.rpartition("/")[2]: run.result.reference for run in await asking}
+        expected = {each: json.dumps({"name": f"{MARK}-below-{each}"}, separators=(",", ":")).encode() for each in runs}
+        for each, run in runs.items():
+            assert [await read(door, run) for _ in range(2)] == [expected[each]] * 2  # again, from the beginning
+            with pytest.raises(NotFoundError, match="has created no subtask"):
+                await read(other, run)
+        async with aclosing(door.subtask_result(runs["clara"])) as blocks:
+            assert await anext(blocks) == expected["clara"]
+            second = asyncio.create_task(read(door, runs["hilda"]))
+            assert not (await asyncio.wait({second}, timeout=0.5))[0]
+            assert not [each for each in (tmp_path / "network" / "clara").rglob("runs/**/*") if each.is_file()]
+        assert await second == expected["hilda"]
 
 
 async def test_an_unsigned_task_is_refused(network: PeerNetwork, client: AsyncClient) -> None:
