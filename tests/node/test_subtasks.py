@@ -453,16 +453,16 @@ async def test_a_large_answer_is_read_by_the_run_also_in_the_next_process(
         answered_large(server)
         async with asyncio.timeout(20), aclosing(subtasks.run(run, request, NOTHING)) as events:
             finished = [await anext(events) for _ in range(2)][1].run_finished.run
+        # The process may end here, before the next commit: of what it has announced it must be known what it is.
+        questions = sqlite3.connect(station.directory / "journal.db")
+        assert questions.execute("SELECT name FROM question").fetchall() == [(TASK,)]
+        questions.close()
         assert (finished.result.reference, finished.result.size_bytes) == (RUN, len(CONTENT))
         server.script("GetTask", cut, told(large()))
         server.script("DownloadPayload", cut)
         file = io.BytesIO()
         await subtasks.read(run, RUN, file)
         assert file.getvalue() == CONTENT
-        # The process may end here, and nothing more was written down: what it has announced must be known.
-        questions = sqlite3.connect(station.directory / "journal.db")
-        assert questions.execute("SELECT name FROM question").fetchall() == [(TASK,)]
-        questions.close()
 
 
 async def test_only_answers_to_own_subtasks_are_read(subtasks: Subtasks, server: ScriptedServer) -> None:
