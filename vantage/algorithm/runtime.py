@@ -278,16 +278,18 @@ class GrpcDoor:
         self, request: pb.RunSubtaskRequest, into: Path | None, ended: dict[str, SubtaskResult], seconds: float
     ) -> None:
         """Read events until the subtask has ended; notes in the request up to where, for the next time."""
+        asked = {each.organization for each in request.targets}
         events = self._stub.RunSubtask(request, metadata=self._metadata, wait_for_ready=True, timeout=seconds)
         for answer in events:
             event = answer.event
             match event.WhichOneof("event"):
                 case "snapshot":
                     for run in event.snapshot.task.runs:
-                        self._take(run, into, ended, seconds)
+                        if run.organization in asked:  # their names become names of files
+                            self._take(run, into, ended, seconds)
                     if event.snapshot.task.state > task_pb2.TASK_STATE_ACTIVE:
                         return  # all there is: no event follows
-                case "run_finished":
+                case "run_finished" if event.run_finished.run.organization in asked:
                     self._take(event.run_finished.run, into, ended, seconds)
                 case "task_finished":
                     return
