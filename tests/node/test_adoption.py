@@ -442,8 +442,18 @@ async def test_a_question_to_others_is_asked_once_and_its_answer_reaches_the_alg
     snapshot = told(1, snapshot=task_pb2.TaskSnapshot(task=task))
     held = Held()
     server.script("RunTask", [task_service_pb2.RunTaskResponse(event=snapshot), held])
-    payload = types_pb2.Payload(media_type="application/json", inline=b"42")
-    run = task_pb2.Run(organization="organizations/dora", state=task_pb2.RUN_STATE_SUCCEEDED, result=payload)
+    # Too large for a message, says the server; the node is killed while the algorithm reads it.
+    payload = types_pb2.Payload(media_type="application/json", reference="payloads/of-dora", size_bytes=2)
+    server.downloads["payloads/of-dora"] = b"42"
+    reading = Held()
+    server.script("DownloadPayload", reading)
+    run = task_pb2.Run(
+        name="tasks/sub/runs/dora",
+        organization="organizations/dora",
+        state=task_pb2.RUN_STATE_SUCCEEDED,
+        result=payload,
+    )
+    task.runs.append(run)
     rest = [told(2, run_finished=task_pb2.RunFinished(run=run)), told(3, task_finished=task_pb2.TaskFinished())]
     message = kept.assign("asking")
     async with kept.node() as process:
@@ -454,7 +464,13 @@ async def test_a_question_to_others_is_asked_once_and_its_answer_reaches_the_alg
         send(session, refused)
         await session.receive("refused")
         process.kill()
-    server.script("WatchTask", [task_service_pb2.WatchTaskResponse(event=each) for each in (snapshot, *rest)])
+    for _ in range(2):
+        server.script("WatchTask", [task_service_pb2.WatchTaskResponse(event=each) for each in (snapshot, *rest)])
+        server.script("GetTask", task_service_pb2.GetTaskResponse(task=task))
+    async with kept.node() as process:
+        await kept.station.session()
+        await asyncio.wait_for(reading.reached.wait(), 20)
+        process.kill()
     async with kept.node():
         session = await kept.station.session()
         for _ in range(3):
@@ -463,8 +479,9 @@ async def test_a_question_to_others_is_asked_once_and_its_answer_reaches_the_alg
         assert not completed.HasField("failure"), completed.failure
         assert json.loads(completed.result.inline)["answer"] == "42"
         assert len(server.calls["RunTask"]) == 1
-        (watched,) = server.calls["WatchTask"]
-        assert (watched.name, watched.after_sequence) == ("tasks/sub", 1)  # type: ignore[attr-defined]
+        for watched in server.calls["WatchTask"]:
+            assert (watched.name, watched.after_sequence) == ("tasks/sub", 1)  # type: ignore[attr-defined]
+        assert len(server.calls["DownloadPayload"]) == 2
         assert kept.left() == []
 
 

@@ -312,7 +312,10 @@ class _Registries(registry_grpc.RegistryServiceServicer):
 
 
 class _Payloads(payload_grpc.PayloadServiceServicer):
-    """Keeps uploads in memory; ``script("UploadPayload", error)`` breaks one after its first chunk."""
+    """Keeps uploads in memory; ``script("UploadPayload", error)`` breaks one after its first chunk.
+
+    A download likewise; with an event it waits there.
+    """
 
     def __init__(self, server: ScriptedServer) -> None:
         self._server = server
@@ -353,7 +356,11 @@ class _Payloads(payload_grpc.PayloadServiceServicer):
         for start in range(0, len(content), 1000):
             yield payload_pb.DownloadPayloadResponse(chunk=content[start : start + 1000])
             if problem:
-                await abort(context, problem.popleft())
+                match problem.popleft():
+                    case asyncio.Event() as held:
+                        await held.wait()
+                    case cut:
+                        await abort(context, cut)
 
 
 class _Tasks(task_grpc.TaskServiceServicer):
