@@ -31,6 +31,7 @@ from vantage.node.assembly import assemble
 from vantage.node.connection import FatalError
 from vantage.node.session import Settings
 from vantage.server.config import ServerConfig
+from vantage.server.services import trust
 from vantage.testing.commands import call
 from vantage.testing.scripted_server import TIMEOUT, ScriptedServer
 from vantage.testing.server import RunningServer, bearer, running_server
@@ -149,6 +150,17 @@ async def test_a_revocation_reaches_a_connected_node_with_its_next_heartbeat(pla
     events = [record["event"] for record in audit.records(place.station.directory / "data" / "audit.log")]
     assert events.count("trust.pinned") == 2
     assert events.count("trust.revocations") == 1
+
+
+async def test_a_revocation_on_a_later_page_reaches_the_node(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trust, "MAX_BUNDLE_BYTES", 1)
+    place.station.settings["trust"] = {"first_use": True}
+    async with place.station.running():
+        await place.station.heard(f"{HILDA} from now on")
+        for authority in (place.clara, place.hilda):
+            await place.revoke(authority, 7)
+        await place.station.heard(f"revocation list 1 of {HILDA} is in force")
+        await place.station.heard(f"revocation list 1 of {CLARA} is in force")
 
 
 async def test_a_node_whose_certificate_is_revoked_ends_and_says_why(place: Place) -> None:

@@ -7,8 +7,8 @@ import logging
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 
-from vantage.api.admin.v1 import trust_service_pb2 as pb
 from vantage.client.caller import Caller
+from vantage.client.trust import bundle
 from vantage.common.errors import PermissionDeniedError
 from vantage.common.pki import CertifiedName
 from vantage.common.trust import TrustStore
@@ -48,13 +48,11 @@ class Authorities:
             if self._asked is not None and now - self._asked < CURRENT:
                 return
             try:
-                answer = await self._caller.unary(
-                    lambda stubs: stubs.trust.GetTrustBundle, pb.GetTrustBundleRequest(), repeatable=True
-                )
+                told = await bundle(self._caller)
             except PermissionDeniedError:
                 log.info("the server does not tell this user of authorities: what is pinned here counts")
             else:
-                for change in await asyncio.to_thread(self._store.offer, answer.organizations):
+                for change in await asyncio.to_thread(self._store.offer, told):
                     log.info("trust: %s", change)
                 for organization in await asyncio.to_thread(self._store.outdated):
                     log.warning("what %s revoked lately is not known: its revocation list is out of date", organization)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import UTC
 
 from vantage.api.admin.v1 import trust_service_pb2 as pb
+from vantage.client.admin import pages
 from vantage.client.caller import Caller
 from vantage.client.models import AuthoritiesChanged, OrganizationTrust, RevocationsChanged
 from vantage.client.short_names import full
@@ -79,10 +80,21 @@ class AsyncTrust:
         Raises:
             PermissionDeniedError: you may not view organizations.
         """
-        answer = await self._caller.unary(
-            lambda stubs: stubs.trust.GetTrustBundle, pb.GetTrustBundleRequest(), repeatable=True
-        )
         return [
             OrganizationTrust(each.organization, tuple(each.ca_certificates), each.revocation_list)
-            for each in answer.organizations
+            for each in await bundle(self._caller)
         ]
+
+
+async def bundle(caller: Caller) -> list[pb.OrganizationTrust]:
+    """Everything that the server tells of organizations' certificates.
+
+    Raises:
+        PermissionDeniedError: the user may not view organizations.
+    """
+
+    async def fetch(token: str) -> pb.GetTrustBundleResponse:
+        request = pb.GetTrustBundleRequest(page_token=token)
+        return await caller.unary(lambda stubs: stubs.trust.GetTrustBundle, request, repeatable=True)
+
+    return [each async for page in pages(fetch) for each in page.organizations]

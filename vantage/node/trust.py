@@ -77,14 +77,22 @@ class BundleKeeper:
 
     async def _fetch(self) -> None:
         stub = trust_grpc.TrustServiceStub(await self._connection.channel())
-        metadata = await self._connection.metadata()
-        try:
-            answer = await stub.GetTrustBundle(pb.GetTrustBundleRequest(), metadata=metadata, timeout=_CALL_TIMEOUT)
-        except grpc.aio.AioRpcError as problem:
-            raise error_from_rpc(problem) from problem
-        for change in await asyncio.to_thread(self._store.offer, answer.organizations):
+        told: list[pb.OrganizationTrust] = []
+        request = pb.GetTrustBundleRequest()
+        version: int | None = None
+        while version is None or request.page_token:
+            metadata = await self._connection.metadata()
+            try:
+                page = await stub.GetTrustBundle(request, metadata=metadata, timeout=_CALL_TIMEOUT)
+            except grpc.aio.AioRpcError as problem:
+                raise error_from_rpc(problem) from problem
+            told += page.organizations
+            request.page_token = page.next_page_token
+            if version is None:
+                version = page.version  # what changes from here on is fetched again
+        for change in await asyncio.to_thread(self._store.offer, told):
             self._changed(change)
-        self._have = answer.version
+        self._have = version
         outdated = await asyncio.to_thread(self._store.outdated)
         for organization in outdated:
             if organization not in self._outdated:

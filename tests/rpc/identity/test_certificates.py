@@ -26,14 +26,16 @@ from vantage.api.admin.v1 import organization_service_pb2 as organization_pb
 from vantage.api.admin.v1 import trust_service_pb2 as pb
 from vantage.api.admin.v1 import trust_service_pb2_grpc as trust_grpc
 from vantage.api.identity.v1 import auth_service_pb2 as auth_pb
+from vantage.client import AsyncClient
 from vantage.common import pki
 from vantage.common.assertion import sign_assertion
 from vantage.common.authority import AuthorityDirectory
 from vantage.common.errors import Reason
 from vantage.common.revocation import sign_revocation_list, verify_revocation_list
 from vantage.common.rpc import error_from_rpc
+from vantage.server.services.trust import MAX_BUNDLE_BYTES
 from vantage.testing.scripted_node import ScriptedNode
-from vantage.testing.server import bearer
+from vantage.testing.server import PASSWORD, bearer
 
 CLARA, HILDA, EMMA = "organizations/clara", "organizations/hilda", "organizations/emma"
 NODE = f"{CLARA}/nodes/one"
@@ -97,8 +99,9 @@ class Network:
         await node.hello()
         return node
 
-    async def bundle(self, me: Metadata) -> pb.GetTrustBundleResponse:
-        return await self.trust.GetTrustBundle(pb.GetTrustBundleRequest(), metadata=me)
+    async def bundle(self, me: Metadata, page_token: str = "", page_size: int = 0) -> pb.GetTrustBundleResponse:
+        request = pb.GetTrustBundleRequest(page_size=page_size, page_token=page_token)
+        return await self.trust.GetTrustBundle(request, metadata=me)
 
 
 @pytest.fixture
@@ -226,6 +229,29 @@ async def test_everybody_is_told_of_those_that_concern_them(network: Network) ->
     assert [each.organization for each in emil.organizations] == [EMMA]
     root = await network.bundle(world.root)
     assert [each.organization for each in root.organizations] == [CLARA, EMMA, HILDA]
+
+
+async def test_a_bundle_comes_in_pages_that_any_line_carries(network: Network) -> None:
+    world = network.world
+    me = await network.enter(network.issue())
+    serials = range(2**150, 2**150 + 15_000)
+    large = {each: network.authorities[each].revoke(*serials) for each in (CLARA, HILDA)}
+    for organization, crl in large.items():
+        await network.put(crl, organization)
+    assert sum(map(len, large.values())) > MAX_BUNDLE_BYTES > max(map(len, large.values()))
+    for who in (me, world.root):
+        first = await network.bundle(who)
+        assert [each.organization for each in first.organizations] == [CLARA]
+        second = await network.bundle(who, page_token=first.next_page_token)
+        assert [each.organization for each in second.organizations] == [HILDA]
+        assert second.organizations[0].revocation_list == large[HILDA]
+        assert not second.next_page_token
+    async with AsyncClient.connect(world.server.address, fingerprint=world.server.fingerprint) as client:
+        await client.auth.login("rosa", PASSWORD)
+        told = await client.trust.bundle()
+    assert {each.organization: each.revocation_list for each in told} == large
+    one = await network.bundle(me, page_size=1)
+    assert await reason(network.bundle(me, page_token=one.next_page_token + "x")) is Reason.PAGE_TOKEN_INVALID
 
 
 async def test_the_version_changes_with_what_it_speaks_of_and_nodes_hear_it(network: Network) -> None:

@@ -13,14 +13,14 @@ T = TypeVar("T")
 MessageT = TypeVar("MessageT", bound=Message)
 
 
-def fitting(page: Page[T], convert: Callable[[T], MessageT]) -> tuple[list[MessageT], str]:
-    """The rows of a page as messages, of at most ``MAX_BYTES`` together or one alone, and ``next_page_token``."""
+def fitting(page: Page[T], convert: Callable[[T], MessageT], max_bytes: int = MAX_BYTES) -> tuple[list[MessageT], str]:
+    """The rows of a page as messages, of at most ``max_bytes`` together or one alone, and ``next_page_token``."""
     shown: list[MessageT] = []
     size = 0
     for row in page.rows:
         message = convert(row)
         size += message.ByteSize()
-        if shown and size > MAX_BYTES:
+        if shown and size > max_bytes:
             break
         shown.append(message)
     return shown, page.token(len(shown))

@@ -7,8 +7,9 @@ from typing import Any
 from vantage.api.admin.v1 import trust_service_pb2 as pb
 from vantage.api.admin.v1 import trust_service_pb2_grpc
 from vantage.server.rpc.context import current_principal, current_user
+from vantage.server.rpc.paging import fitting
 from vantage.server.rpc.task_converters import time_to_proto
-from vantage.server.services.trust import Trust
+from vantage.server.services.trust import MAX_BUNDLE_BYTES, OrganizationTrust, Trust
 
 Context = Any
 
@@ -43,15 +44,12 @@ class TrustServicer(trust_service_pb2_grpc.TrustServiceServicer):
         )
 
     async def GetTrustBundle(self, request: pb.GetTrustBundleRequest, context: Context) -> pb.GetTrustBundleResponse:
-        version, organizations = await self._trust.bundle(current_principal())
-        return pb.GetTrustBundleResponse(
-            version=version,
-            organizations=[
-                pb.OrganizationTrust(
-                    organization=each.organization,
-                    ca_certificates=each.authorities,
-                    revocation_list=each.revocations,
-                )
-                for each in organizations
-            ],
-        )
+        version, page = await self._trust.bundle(current_principal(), request.page_size, request.page_token)
+        organizations, token = fitting(page, _trust_to_proto, MAX_BUNDLE_BYTES)
+        return pb.GetTrustBundleResponse(version=version, organizations=organizations, next_page_token=token)
+
+
+def _trust_to_proto(trust: OrganizationTrust) -> pb.OrganizationTrust:
+    return pb.OrganizationTrust(
+        organization=trust.organization, ca_certificates=trust.authorities, revocation_list=trust.revocations
+    )

@@ -16,12 +16,15 @@ from vantage.server.domain.session import Goodbye
 from vantage.server.services.access import missing, require
 from vantage.server.services.directory import Directory
 from vantage.server.services.sessions import Sessions
-from vantage.server.storage import certificate_store, collaboration_store, organization_store, settings_store
+from vantage.server.storage import certificate_store, collaboration_store, organization_store, pages, settings_store
 from vantage.server.storage.database import Connection, Database
+from vantage.server.storage.organization_store import Organization
+from vantage.server.storage.pages import Page
 
 MAX_AUTHORITIES = 5
-MAX_ORGANIZATIONS = 1_000
-"""Organizations in a bundle."""
+MAX_BUNDLE_BYTES = 1024 * 1024
+"""Of a page of a bundle, unless one organization alone has more: nodes fetch it on slow lines, beside heartbeats."""
+_BUNDLE = "trust bundle"
 
 
 @dataclass(frozen=True)
@@ -128,9 +131,11 @@ class Trust:
             self._sessions.dismiss(node, Goodbye(problem.reason, problem.message))
         return len(problems)
 
-    async def bundle(self, principal: Principal) -> tuple[int, Sequence[OrganizationTrust]]:
-        """Authorities and revocation lists of the organizations that concern a principal."""
-        return await self._database.read(lambda connection: _bundle(connection, principal))
+    async def bundle(self, principal: Principal, page_size: int, token: str) -> tuple[int, Page[OrganizationTrust]]:
+        """Version, and one page of authorities and revocation lists of the organizations that concern a principal."""
+        size, after = pages.page_size(page_size or pages.MAX_SIZE), pages.decode(token, _BUNDLE)
+        version, rows, more = await self._database.read(lambda connection: _bundle(connection, principal, after, size))
+        return version, Page(rows, more, _BUNDLE, lambda each: each.organization)
 
 
 class TrustVersion:
@@ -159,19 +164,34 @@ def _editable(connection: Connection, user: UserPrincipal, organization: str) ->
     return found.ca_certificates
 
 
-def _bundle(connection: Connection, principal: Principal) -> tuple[int, list[OrganizationTrust]]:
+def _bundle(
+    connection: Connection, principal: Principal, after: str | None, size: int
+) -> tuple[int, list[OrganizationTrust], bool]:
     if isinstance(principal, NodePrincipal):
         concerned = {principal.organization}
         for collaboration in principal.collaborations:
             found = collaboration_store.get(connection, collaboration)
             concerned.update(() if found is None else found.organizations)
-        organizations = [
-            each for name in sorted(concerned) if (each := organization_store.get_organization(connection, name))
-        ]
+        wanted = sorted(name for name in concerned if after is None or name > after)[: size + 1]
+        organizations = [each for name in wanted if (each := organization_store.get_organization(connection, name))]
     else:
         seen = reach(principal, Resource.ORGANIZATION, Operation.VIEW)
-        organizations = organization_store.list_organizations(connection, seen, None, MAX_ORGANIZATIONS)
-    lists = certificate_store.lists(connection, [each.name for each in organizations])
-    return settings_store.trust_version(connection), [
-        OrganizationTrust(each.name, each.ca_certificates, lists.get(each.name, b"")) for each in organizations
-    ]
+        organizations = organization_store.list_organizations(connection, seen, after, size + 1)
+    page = _bounded(connection, organizations[:size])
+    lists = certificate_store.lists(connection, [each.name for each in page])
+    return (
+        settings_store.trust_version(connection),
+        [OrganizationTrust(each.name, each.ca_certificates, lists.get(each.name, b"")) for each in page],
+        len(page) < len(organizations),
+    )
+
+
+def _bounded(connection: Connection, organizations: Sequence[Organization]) -> Sequence[Organization]:
+    """As many as one page holds, at least one: no more revocation lists are read than are sent."""
+    sizes = certificate_store.list_sizes(connection, [each.name for each in organizations])
+    together = 0
+    for index, each in enumerate(organizations):
+        together += sizes.get(each.name, 0)
+        if index and together > MAX_BUNDLE_BYTES:
+            return organizations[:index]
+    return organizations

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from cryptography import x509
-from sqlalchemy import Connection, delete, exists, insert, select
+from sqlalchemy import Connection, delete, exists, func, insert, select
 from sqlalchemy.dialects.sqlite import insert as upsert
 
 from vantage.common import pki
@@ -125,6 +125,16 @@ def lists(connection: Connection, organizations: Sequence[str]) -> dict[str, byt
         select(_list.organization, _list.content).where(_list.organization.in_(list(organizations)))
     )
     return {row.organization: row.content for row in rows}
+
+
+def list_sizes(connection: Connection, organizations: Sequence[str]) -> dict[str, int]:
+    """Bytes of revocation lists in use."""
+    rows = connection.execute(
+        select(_list.organization, func.length(_list.content).label("size")).where(
+            _list.organization.in_(list(organizations))
+        )
+    )
+    return {row.organization: int(row.size) for row in rows}
 
 
 def _is_revoked(connection: Connection, holder: str, serial: str) -> bool:

@@ -95,9 +95,10 @@ class TrustServiceServicer(object):
 
     def GetTrustBundle(self, request, context):
         """Returns authorities and revocation lists of the caller's organization and of those that it shares a collaboration
-        with. Nodes ask when the version in Welcome or HeartbeatReply differs from that of the bundle that they have.
+        with, page by page: what is on none of them is not there. Nodes ask when the version in Welcome or HeartbeatReply
+        differs from that of the bundle that they have, which is the version of its first page.
         Who: users that may view organizations, nodes.
-        Errors: none beyond the general ones.
+        Errors: PAGE_TOKEN_INVALID.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

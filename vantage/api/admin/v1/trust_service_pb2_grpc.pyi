@@ -38,9 +38,10 @@ class TrustServiceStub:
     """
     GetTrustBundle: _aio.UnaryUnaryMultiCallable[_trust_service_pb2.GetTrustBundleRequest, _trust_service_pb2.GetTrustBundleResponse]
     """Returns authorities and revocation lists of the caller's organization and of those that it shares a collaboration
-    with. Nodes ask when the version in Welcome or HeartbeatReply differs from that of the bundle that they have.
+    with, page by page: what is on none of them is not there. Nodes ask when the version in Welcome or HeartbeatReply
+    differs from that of the bundle that they have, which is the version of its first page.
     Who: users that may view organizations, nodes.
-    Errors: none beyond the general ones.
+    Errors: PAGE_TOKEN_INVALID.
     """
 
 class TrustServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -91,9 +92,10 @@ class TrustServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_trust_service_pb2.GetTrustBundleRequest, _abc.Awaitable[_trust_service_pb2.GetTrustBundleResponse]],
     ) -> _abc.Awaitable[_trust_service_pb2.GetTrustBundleResponse]:
         """Returns authorities and revocation lists of the caller's organization and of those that it shares a collaboration
-        with. Nodes ask when the version in Welcome or HeartbeatReply differs from that of the bundle that they have.
+        with, page by page: what is on none of them is not there. Nodes ask when the version in Welcome or HeartbeatReply
+        differs from that of the bundle that they have, which is the version of its first page.
         Who: users that may view organizations, nodes.
-        Errors: none beyond the general ones.
+        Errors: PAGE_TOKEN_INVALID.
         """
 
 def add_TrustServiceServicer_to_server(servicer: TrustServiceServicer, server: _aio.Server) -> None: ...
