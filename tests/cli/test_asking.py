@@ -45,6 +45,10 @@ def test_files_for_all_and_for_one() -> None:
         ("{'a': 1}", "is not JSON"),
         ("[1]", "must be a JSON object"),
         ("[" * 100_000, "nested too deeply"),
+        ('{"a": 1, "a": 2}', "--arguments has a key twice"),
+        ('{"a": [NaN]}', "has NaN, which JSON does not have"),
+        ('{"a": -Infinity}', "has -Infinity, which JSON does not have"),
+        ('{"a": 1e999}', "has 1e999, which is too large"),
         ("@/nowhere/ask.json", "cannot read /nowhere/ask.json"),
     ],
 )

@@ -17,5 +17,5 @@ def unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """
     found = dict(pairs)
     if len(found) < len(pairs):
-        raise RepeatedKeyError("a key is there twice")
+        raise RepeatedKeyError("a key twice: give each once")
     return found

@@ -2,21 +2,12 @@
 
 from __future__ import annotations
 
-import json
-from typing import NoReturn
-
 from jsonschema.exceptions import best_match
 
+from vantage.common import strict_json
 from vantage.common.declaration import Function, argument_problems
 from vantage.common.errors import Reason, error
-from vantage.common.unique_keys import RepeatedKeyError, unique_keys
-
-
-def _no_number(name: str) -> NoReturn:
-    """NaN and infinity, which JSON does not have and Python's reader takes: a schema with ``not`` lets NaN pass."""
-    raise error(
-        Reason.ARGUMENTS_INVALID, f"the arguments have {name}, which JSON does not have: give null, or leave it out"
-    )
+from vantage.common.unique_keys import RepeatedKeyError
 
 
 def check_arguments(function: Function, content: bytes) -> None:
@@ -27,9 +18,9 @@ def check_arguments(function: Function, content: bytes) -> None:
         RefusedError: IMAGE_DECLARATION_INVALID, see ``argument_problems``.
     """
     try:
-        arguments = json.loads(content or b"{}", object_pairs_hook=unique_keys, parse_constant=_no_number)
-    except RepeatedKeyError:
-        raise error(Reason.ARGUMENTS_INVALID, "the arguments have a key twice: give each once") from None
+        arguments = strict_json.loads(content or b"{}")
+    except (RepeatedKeyError, strict_json.NotANumberError) as found:
+        raise error(Reason.ARGUMENTS_INVALID, f"the arguments have {found}") from None
     except (ValueError, RecursionError):
         raise error(Reason.ARGUMENTS_INVALID, "the arguments are not JSON") from None
     if not isinstance(arguments, dict):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import sys
 from collections.abc import Mapping, Sequence
@@ -11,6 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+
+from vantage.common import strict_json
+from vantage.common.unique_keys import RepeatedKeyError
 
 if TYPE_CHECKING:
     from vantage.client import Target
@@ -62,7 +64,9 @@ def parse_arguments(text: str, option: str = "--arguments") -> Arguments:
 
 def _object(text: str, source: str) -> Mapping[str, Any]:
     try:
-        value = json.loads(text)
+        value = strict_json.loads(text)
+    except (RepeatedKeyError, strict_json.NotANumberError) as problem:
+        raise click.UsageError(f"{source} has {problem}") from None
     except ValueError as problem:
         hint = "" if text.lstrip().startswith("{") else "; for a file write @FILE"
         raise click.UsageError(f"{source} is not JSON ({problem}){hint}") from None

@@ -13,7 +13,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
-from vantage.common.unique_keys import RepeatedKeyError, unique_keys
+from vantage.common import strict_json
+from vantage.common.unique_keys import RepeatedKeyError
 from vantage.node.release.paths import Path, fits, leaves, steps, uncounted
 
 JSON = "application/json"
@@ -94,13 +95,12 @@ def _withhold(why: str) -> NoReturn:
 
 
 def _read_json(content: bytes) -> Any:
-    def constant(_text: str) -> NoReturn:
-        _withhold("it has a number that JSON does not have")
-
     try:
-        return json.loads(content.decode(), object_pairs_hook=unique_keys, parse_constant=constant)
+        return strict_json.loads(content.decode())
     except RepeatedKeyError:
         _withhold("it has a key twice")
+    except strict_json.NotANumberError:
+        _withhold("it has a number that JSON does not have")
     except (ValueError, RecursionError):
         _withhold("it is not readable JSON")
 
