@@ -11,6 +11,7 @@ from vantage.api.node.v1 import node_session_service_pb2 as pb
 from vantage.common.clock import SystemClock
 from vantage.common.errors import Reason, error
 from vantage.node import config as node_config
+from vantage.node import runner
 from vantage.node.connection import Connection
 from vantage.node.door import StoredResult
 from vantage.node.identity import Identity
@@ -190,6 +191,29 @@ async def test_a_server_that_sends_more_than_was_offered_is_not_obeyed(station: 
         await session.receive("completed")  # what came before was dealt with
         session.end()
         assert list((await station.session()).hello.leases) == leases
+
+
+async def test_a_server_that_acknowledges_nothing_is_not_served_for_ever(
+    station: Station, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    station.settings |= {"slots": 1, "queue": 0}
+    monkeypatch.setattr(runner, "MAX_UNTOLD", 3)
+    async with station.running():
+        session = await station.session()
+        for _ in range(2):
+            await finish(session, assign())
+        send(session, assign("exec", "{}"))  # refusals count as well
+        await session.receive("refused")
+        send(session, assign("hold", '{"gate": "a"}'))
+        session.end()
+        session = await station.session()
+        assert len(session.hello.leases) == 3
+        said = session.receive("accepted", "started", "completed", "refused")  # again
+        while (message := await said).WhichOneof("message") != "refused":
+            said = session.receive("accepted", "started", "completed", "refused")
+        session.acknowledge(message.sequence)
+        await finish(session, assign())
+        assert "a" not in inprocess.gates
 
 
 async def test_a_large_result_is_uploaded_and_the_upload_goes_on_after_a_break(

@@ -290,6 +290,11 @@ class Journal:
         self._later(forget)
 
     @property
+    def untold(self) -> int:
+        """How many attempts have ended without the server having acknowledged it."""
+        return sum(each.final is not None for each in self._state.entries.values())
+
+    @property
     def unacknowledged(self) -> int:
         """How many messages the server has not acknowledged."""
         return len(self._state.outgoing)

@@ -22,6 +22,10 @@ from vantage.node.status import Document, runs_of
 
 log = logging.getLogger(__name__)
 
+MAX_UNTOLD = 256
+"""Ends of runs that the server has not acknowledged, beyond which the node takes on no more: each is kept in memory and
+on the disk, with a result of up to ``session.MAX_INLINE`` bytes."""
+
 _Step = Callable[[pb.Assign, Active], Coroutine[None, None, None]]
 
 
@@ -68,6 +72,10 @@ class Runner:
             # More than any misunderstanding makes of what was offered. Each may bring gigabytes that are fetched before
             # its order is found to have been taken: how many are at it is not for the server to say.
             log.warning("assignment beyond all that was offered left alone", extra={"run": assign.lease.run})
+            return
+        if self._journal.untold >= max(MAX_UNTOLD, 2 * self._places):
+            # A server that listens acknowledges within moments.
+            log.warning("assignment left alone: ends of runs are not acknowledged", extra={"run": assign.lease.run})
             return
         self._begin(assign, self._attempts.take_on)
 
