@@ -139,6 +139,15 @@ async def test_offers_that_lead_to_nothing_take_no_room(tmp_path: Path) -> None:
             assert pair not in peers._incoming
 
 
+async def test_a_run_that_is_ending_says_no_to_new_connections(tmp_path: Path) -> None:
+    async with PeerNetwork.running(tmp_path, ["clara", "hilda"]) as network:
+        runs = await network.ask("clara", "hilda")
+        hilda = runs["hilda"]._outside.inner  # type: ignore[attr-defined]  # see above
+        assert isinstance(hilda, RunPeers)
+        hilda._closing = True  # as long as what it has said may still have to arrive
+        assert await reason_of(runs["clara"].dial(peer("hilda", seconds=10))) is Reason.PEER_ENDED
+
+
 async def test_an_offer_that_gives_up_takes_nobody_along(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async with PeerNetwork.running(tmp_path, ["hilda"]) as network:
         known = (await network.ask("hilda"))["hilda"]._outside.inner  # type: ignore[attr-defined]  # see above

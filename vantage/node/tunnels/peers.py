@@ -156,6 +156,16 @@ class RunPeers:
         order = self.context.order
         return rules.stranger(None if order is None else order.verified, organization)
 
+    def check_offer(self, offer: node_pb.OpenRelay) -> None:
+        """Say no at once where ``answer`` would lead to nothing: the run is ending, and keeps what it has.
+
+        Raises:
+            VantageError: PEER_ENDED.
+        """
+        keeper = self._incoming.get(offer.pair)
+        if self._closing and (keeper is None or keeper.link.ended.is_set()):
+            raise error(Reason.PEER_ENDED, f"the run at {self.context.organization} has ended")
+
     async def answer(self, offer: node_pb.OpenRelay, connect: Callable[[Parties], Awaitable[Wire]]) -> None:
         """Carry a connection that a peer asked for, until it is lost or the link has ended.
 
@@ -170,8 +180,7 @@ class RunPeers:
         self._incoming = {pair: each for pair, each in self._incoming.items() if not each.link.ended.is_set()}
         keeper = self._incoming.get(offer.pair)
         if keeper is None:
-            if self._closing:
-                raise error(Reason.PEER_ENDED, "the run has ended")
+            self.check_offer(offer)
             link = Link(
                 self._parties(offer.pair, offer.job, offer.peer_run, offer.peer_node), self._budget, self._opened
             )

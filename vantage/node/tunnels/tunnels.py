@@ -152,6 +152,7 @@ class Tunnels:
             if (refusal := peers.stranger(organization)) is not None:
                 raise refusal
             roots = await self._trust.authorities(organization)
+            peers.check_offer(offer)
         except VantageError as problem:
             self._refuse(offer, problem)
             return
