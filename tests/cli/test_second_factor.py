@@ -19,6 +19,7 @@ pytestmark = pytest.mark.nodejs
 
 INTEROP = Path(__file__).resolve().parents[1] / "interop"
 PASSWORD = "seven wet horses sing"
+ROOT = ("--profile", "default")
 
 
 @pytest.fixture
@@ -114,6 +115,53 @@ def test_an_admin_helps_a_user_who_is_locked_out(server: tuple[str, ...]) -> Non
     call("login", *server, "--username", "olga", "--password-stdin", stdin=f"{new}\n")
     call("login", *server, "--username", "root", "--password-stdin", stdin=f"{PASSWORD}\n")
     assert call_json("user", "revoke-sessions", "olga")["ended_sessions"] == 1
+
+
+def test_a_user_is_invited_and_no_admin_knows_the_password(server: tuple[str, ...]) -> None:
+    new = "four unrelated wooden thoughts"
+    invited = call_json("user", "create", "olga", "--role", "viewer", "--invite")
+    assert call_json("user", "credentials", "olga")["has_password"] is False
+    call("password", "reset", *server, "--stdin", stdin=f"{invited['reset_token']}\n{new}\n")
+    for _ in range(2):
+        call("login", *server, "--username", "olga", "--password-stdin", "--profile", "olga", stdin=f"{new}\n")
+    known = call_json("user", "credentials", "olga", *ROOT)
+    assert (known["has_password"], known["one_time_codes"]) == (True, False)
+    assert {each["method"] for each in known["sessions"]} == {"password"}
+
+    ids = {each["id"]: each["current"] for each in call_json("session", "list", "--profile", "olga")}
+    assert ids.keys() == {each["id"] for each in known["sessions"]}
+    other = next(name for name, current in ids.items() if not current)
+    call("session", "end", other, "--profile", "olga")
+    assert {each["id"] for each in call_json("session", "list", "--profile", "olga")} == ids.keys() - {other}
+
+
+async def test_identities_are_linked_and_unlinked(server: tuple[str, ...]) -> None:
+    from tests.rpc.identity.providers import browse
+
+    call("user", "create", "olga", "--role", "viewer", "--password-stdin", stdin=f"{PASSWORD}\n")
+    call("login", *server, "--username", "olga", "--password-stdin", "--profile", "olga", stdin=f"{PASSWORD}\n")
+    program = commands.start("identity", "link", "--device", "--password-stdin", "--profile", "olga", "-o", "json")
+    try:
+        assert program.stdin is not None
+        assert program.stderr is not None
+        program.stdin.write(f"{PASSWORD}\n")
+        program.stdin.flush()
+        found = re.match(r"open (\S+)", program.stderr.readline())
+        assert found is not None
+        await browse(found[1], "olga@clara.example")
+        out, err = program.communicate("", commands.PATIENCE)
+    finally:
+        program.kill()
+        program.communicate()
+    assert program.returncode == 0, err
+    assert json.loads(out) == {"subject": "olga@clara.example"}
+    [linked] = call_json("identity", "list", "--profile", "olga")
+    assert "olga@clara.example" in call("user", "credentials", "olga", *ROOT)[0]
+    call("identity", "unlink", linked["issuer"], linked["subject"], "--profile", "olga")
+    assert call_json("identity", "list", "--profile", "olga") == []
+    call("user", "link-identity", "olga", "olga@clara.example", *ROOT)
+    call("user", "unlink-identity", "olga", linked["issuer"], linked["subject"], *ROOT)
+    assert call_json("user", "credentials", "olga", *ROOT)["identities"] == []
 
 
 def test_a_wrong_reset_token_is_refused(server: tuple[str, ...]) -> None:

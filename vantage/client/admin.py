@@ -14,7 +14,7 @@ from vantage.api.admin.v1 import user_credential_service_pb2 as user_credential_
 from vantage.api.admin.v1 import user_service_pb2 as user_pb
 from vantage.client import converters
 from vantage.client.caller import Caller
-from vantage.client.models import Collaboration, Node, Organization, User
+from vantage.client.models import Collaboration, Credentials, InvitedUser, Node, Organization, User
 from vantage.client.short_names import bare, full, full_node, full_role
 
 PAGE_SIZE = 200
@@ -180,6 +180,30 @@ class AsyncUsers:
         answer = await self._caller.unary(lambda stubs: stubs.users.CreateUser, request)
         return converters.user(answer.user)
 
+    async def invite(
+        self, name: str, organization: str = "", roles: Iterable[str] = (), display_name: str = ""
+    ) -> InvitedUser:
+        """Create a person who sets their password themselves: nobody else ever knows it.
+
+        Args:
+            name: login name.
+            organization: to which they belong; empty for a user of the server itself.
+            roles: what they may do; you must hold every permission of them.
+            display_name: for people.
+
+        Raises:
+            ConflictError: ALREADY_EXISTS.
+            PermissionDeniedError: ROLE_EXCEEDS_OWN, or you may not create users there.
+        """
+        request = user_pb.CreateUserRequest(
+            user_id=bare("users", name),
+            organization=full("organizations", organization, field="organization") if organization else "",
+            roles=[full_role(each, field="roles") for each in roles],
+            display_name=display_name,
+        )
+        answer = await self._caller.unary(lambda stubs: stubs.users.CreateUser, request)
+        return InvitedUser(converters.user(answer.user), answer.reset_token)
+
     async def get(self, name: str) -> User:
         """One user.
 
@@ -231,6 +255,19 @@ class AsyncUsers:
         answer = await self._caller.unary(lambda stubs: stubs.users.CreateUser, request)
         return converters.user(answer.user)
 
+    async def credentials(self, name: str) -> Credentials:
+        """How a user can log in, and their sessions.
+
+        Raises:
+            NotFoundError: there is none, or you may not see them.
+            PermissionDeniedError: you may not edit them.
+        """
+        request = user_credential_pb.GetUserCredentialsRequest(user=full("users", name))
+        answer = await self._caller.unary(
+            lambda stubs: stubs.user_credentials.GetUserCredentials, request, repeatable=True
+        )
+        return converters.credentials(answer.credentials, answer.sessions)
+
     async def issue_password_reset(self, name: str) -> str:
         """A token with which a user sets a password, once, within three days.
 
@@ -278,6 +315,22 @@ class AsyncUsers:
         """
         request = user_credential_pb.LinkUserIdentityRequest(user=full("users", name), subject=subject)
         await self._caller.unary(lambda stubs: stubs.user_credentials.LinkUserIdentity, request)
+
+    async def unlink_identity(self, name: str, issuer: str, subject: str) -> int:
+        """Let a user log in with an identity no more; returns how many sessions that began with one ended.
+
+        Args:
+            name: the user.
+            issuer: as ``credentials`` tells.
+            subject: as ``credentials`` tells.
+
+        Raises:
+            NotFoundError: there is none, or you may not see them, or it is not linked to them.
+            PermissionDeniedError: you may not edit them, or they may more than you.
+        """
+        request = user_credential_pb.UnlinkUserIdentityRequest(user=full("users", name), issuer=issuer, subject=subject)
+        answer = await self._caller.unary(lambda stubs: stubs.user_credentials.UnlinkUserIdentity, request)
+        return answer.ended_sessions
 
     async def update(
         self, name: str, display_name: str | None = None, roles: Iterable[str] | None = None, etag: str = ""

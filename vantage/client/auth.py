@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from vantage.api.identity.v1 import auth_service_pb2 as pb
-from vantage.api.identity.v1 import credential_pb2
 from vantage.api.identity.v1 import credential_service_pb2 as credential_pb
 from vantage.client import converters
 from vantage.client.caller import Caller
-from vantage.client.models import DeviceCode, Enrolment, IdentityProvider, LoginSession, Principal, ServerInfo
+from vantage.client.models import (
+    Credentials,
+    DeviceCode,
+    Enrolment,
+    IdentityProvider,
+    LoginSession,
+    Principal,
+    ServerInfo,
+)
 from vantage.client.short_names import bare
 from vantage.common.errors import Reason, error
 
@@ -140,6 +148,20 @@ class AsyncAuth:
         answer = await self._caller.unary(lambda stubs: stubs.credentials.LinkIdentity, request)
         return answer.identity.subject
 
+    async def unlink_identity(self, issuer: str, subject: str) -> int:
+        """Let the caller log in with an identity no more; returns how many sessions that began with one ended.
+
+        Args:
+            issuer: as ``credentials`` tells.
+            subject: as ``credentials`` tells.
+
+        Raises:
+            NotFoundError: it is not linked to the caller.
+        """
+        request = credential_pb.UnlinkIdentityRequest(issuer=issuer, subject=subject)
+        answer = await self._caller.unary(lambda stubs: stubs.credentials.UnlinkIdentity, request)
+        return answer.ended_sessions
+
     async def begin_one_time_codes(self, password: str) -> Enrolment:
         """Begin to enrol one-time codes; nothing changes until they are confirmed.
 
@@ -208,18 +230,14 @@ class AsyncAuth:
             credential_pb.ListSessionsRequest(page_size=500),
             repeatable=True,
         )
-        return [
-            LoginSession(
-                each.id,
-                credential_pb2.LoginMethod.Name(each.method).removeprefix("LOGIN_METHOD_").lower(),
-                each.peer,
-                converters.moment(each.create_time),
-                converters.moment(each.refresh_time) if each.HasField("refresh_time") else None,
-                converters.moment(each.expire_time),
-                each.current,
-            )
-            for each in answer.sessions
-        ]
+        return [converters.login_session(each) for each in answer.sessions]
+
+    async def credentials(self) -> Credentials:
+        """How the caller can log in, and their sessions."""
+        answer = await self._caller.unary(
+            lambda stubs: stubs.credentials.GetCredentials, credential_pb.GetCredentialsRequest(), repeatable=True
+        )
+        return replace(converters.credentials(answer.credentials, ()), sessions=tuple(await self.sessions()))
 
     async def end_session(self, session_id: str) -> None:
         """End one of the caller's sessions; its tokens stop to work at once.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import UTC, datetime
 
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -17,6 +18,7 @@ from vantage.api.admin.v1 import (
     study_service_pb2,
     user_service_pb2,
 )
+from vantage.api.identity.v1 import credential_pb2
 from vantage.api.node.v1 import node_session_service_pb2
 from vantage.api.task.v1 import task_pb2
 from vantage.api.types.v1 import types_pb2
@@ -184,6 +186,34 @@ def user(message: user_service_pb2.User) -> models.User:
         message.display_name,
         moment(message.create_time),
         message.etag,
+        message.kind == user_service_pb2.USER_KIND_SERVICE_ACCOUNT,
+    )
+
+
+def login_session(message: credential_pb2.LoginSession) -> models.LoginSession:
+    """A session of a user."""
+    return models.LoginSession(
+        message.id,
+        credential_pb2.LoginMethod.Name(message.method).removeprefix("LOGIN_METHOD_").lower(),
+        message.peer,
+        moment(message.create_time),
+        moment(message.refresh_time) if message.HasField("refresh_time") else None,
+        moment(message.expire_time),
+        message.current,
+    )
+
+
+def credentials(
+    message: credential_pb2.Credentials, sessions: Iterable[credential_pb2.LoginSession]
+) -> models.Credentials:
+    """How a user can log in."""
+    return models.Credentials(
+        message.user,
+        message.has_password,
+        message.one_time_codes_enabled,
+        message.recovery_codes_left,
+        tuple(models.LinkedIdentity(each.issuer, each.subject, moment(each.link_time)) for each in message.identities),
+        tuple(map(login_session, sessions)),
     )
 
 

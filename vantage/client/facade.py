@@ -23,11 +23,13 @@ from vantage.client.models import (
     AuditLog,
     AuthoritiesChanged,
     Collaboration,
+    Credentials,
     Delegate,
     DeviceCode,
     Enrolment,
     Event,
     Invitation,
+    InvitedUser,
     LoginSession,
     Member,
     Node,
@@ -148,6 +150,23 @@ class Users:
         """
         return self._loop.run(self._inner.create(name, password, organization, roles, display_name))
 
+    def invite(
+        self, name: str, organization: str = "", roles: Iterable[str] = (), display_name: str = ""
+    ) -> InvitedUser:
+        """Create a person who sets their password themselves: nobody else ever knows it.
+
+        Args:
+            name: login name.
+            organization: to which they belong; empty for a user of the server itself.
+            roles: what they may do; you must hold every permission of them.
+            display_name: for people.
+
+        Raises:
+            ConflictError: ALREADY_EXISTS.
+            PermissionDeniedError: ROLE_EXCEEDS_OWN, or you may not create users there.
+        """
+        return self._loop.run(self._inner.invite(name, organization, roles, display_name))
+
     def get(self, name: str) -> User:
         """One user.
 
@@ -180,6 +199,15 @@ class Users:
             PermissionDeniedError: ROLE_EXCEEDS_OWN, or you may not create users there.
         """
         return self._loop.run(self._inner.create_service_account(name, organization, roles, display_name))
+
+    def credentials(self, name: str) -> Credentials:
+        """How a user can log in, and their sessions.
+
+        Raises:
+            NotFoundError: there is none, or you may not see them.
+            PermissionDeniedError: you may not edit them.
+        """
+        return self._loop.run(self._inner.credentials(name))
 
     def issue_password_reset(self, name: str) -> str:
         """A token with which a user sets a password, once, within three days.
@@ -221,6 +249,20 @@ class Users:
             ConflictError: ALREADY_EXISTS, the identity is linked to another user.
         """
         self._loop.run(self._inner.link_identity(name, subject))
+
+    def unlink_identity(self, name: str, issuer: str, subject: str) -> int:
+        """Let a user log in with an identity no more; returns how many sessions that began with one ended.
+
+        Args:
+            name: the user.
+            issuer: as ``credentials`` tells.
+            subject: as ``credentials`` tells.
+
+        Raises:
+            NotFoundError: there is none, or you may not see them, or it is not linked to them.
+            PermissionDeniedError: you may not edit them, or they may more than you.
+        """
+        return self._loop.run(self._inner.unlink_identity(name, issuer, subject))
 
     def update(
         self, name: str, display_name: str | None = None, roles: Iterable[str] | None = None, etag: str = ""
@@ -475,6 +517,18 @@ class Auth:
         """
         return self._loop.run(self._inner.link_identity(password, one_time_code, show, open_browser))
 
+    def unlink_identity(self, issuer: str, subject: str) -> int:
+        """Let the caller log in with an identity no more; returns how many sessions that began with one ended.
+
+        Args:
+            issuer: as ``credentials`` tells.
+            subject: as ``credentials`` tells.
+
+        Raises:
+            NotFoundError: it is not linked to the caller.
+        """
+        return self._loop.run(self._inner.unlink_identity(issuer, subject))
+
     def begin_one_time_codes(self, password: str) -> Enrolment:
         """Begin to enrol one-time codes; nothing changes until they are confirmed.
 
@@ -531,6 +585,10 @@ class Auth:
     def sessions(self) -> builtins.list[LoginSession]:
         """The caller's sessions, the latest first; at most 500."""
         return self._loop.run(self._inner.sessions())
+
+    def credentials(self) -> Credentials:
+        """How the caller can log in, and their sessions."""
+        return self._loop.run(self._inner.credentials())
 
     def end_session(self, session_id: str) -> None:
         """End one of the caller's sessions; its tokens stop to work at once.

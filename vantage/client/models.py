@@ -536,6 +536,7 @@ class User:
         display_name: for people.
         create_time: when it was created.
         etag: version, for updates.
+        service_account: whether it is a program, which logs in with a certified key.
     """
 
     name: str
@@ -544,6 +545,20 @@ class User:
     display_name: str
     create_time: datetime | None
     etag: str = ""
+    service_account: bool = False
+
+
+@dataclass(frozen=True)
+class InvitedUser:
+    """A person who has no password yet.
+
+    Attributes:
+        user: who it is.
+        reset_token: with which they set a password, once, within three days.
+    """
+
+    user: User
+    reset_token: str = field(repr=False)
 
 
 @dataclass(frozen=True)
@@ -824,6 +839,42 @@ class LoginSession:
     refreshed: datetime | None
     expires: datetime | None
     current: bool
+
+
+@dataclass(frozen=True)
+class LinkedIdentity:
+    """Somebody at an identity provider who may log in as a user.
+
+    Attributes:
+        issuer: of the provider.
+        subject: their id there.
+        linked: since when.
+    """
+
+    issuer: str
+    subject: str
+    linked: datetime | None
+
+
+@dataclass(frozen=True)
+class Credentials:
+    """How a user can log in.
+
+    Attributes:
+        user: users/{user}.
+        has_password: whether there is a password.
+        one_time_codes: whether a code is asked for after the password.
+        recovery_codes_left: how many are not used up.
+        identities: at the server's identity provider.
+        sessions: that have not ended, the latest first; at most 500.
+    """
+
+    user: str
+    has_password: bool
+    one_time_codes: bool
+    recovery_codes_left: int
+    identities: tuple[LinkedIdentity, ...]
+    sessions: tuple[LoginSession, ...]
 
 
 @dataclass(frozen=True)

@@ -126,7 +126,7 @@ def login(
     if provider:
         if username or password_stdin or one_time_code:
             raise click.UsageError("--provider takes no user name, password or code: the provider asks for them")
-        _enter(call, name, profile, "", lambda client: _at_provider(client, device=device))
+        _enter(call, name, profile, "", lambda client: at_provider(client.auth.login_at_provider, device=device))
         return
     who = _username(profile)
     password = terminal.secret(f"Password of {who}", from_stdin=password_stdin, option="--password-stdin")
@@ -144,7 +144,10 @@ def _with_password(client: Client, who: str, password: str, code: str) -> str:
     return client.auth.login(who, password, click.prompt("One-time code", err=True))
 
 
-def _at_provider(client: Client, *, device: bool) -> str:
+def at_provider(
+    enter: Callable[[Callable[[DeviceCode], None] | None, Callable[[str], None] | None], str], *, device: bool
+) -> str:
+    """Tell a person where to go, while ``enter`` (show, open_browser) waits for them at the provider."""
     import webbrowser
 
     def show(code: DeviceCode) -> None:
@@ -154,7 +157,7 @@ def _at_provider(client: Client, *, device: bool) -> str:
         click.echo(f"open {address}", err=True)
         webbrowser.open(address)
 
-    return client.auth.login_at_provider(show) if device else client.auth.login_at_provider(open_browser=open_browser)
+    return enter(show, None) if device else enter(None, open_browser)
 
 
 @command(

@@ -2,21 +2,43 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import click
 
 from vantage.client.cli import terminal
 from vantage.client.cli.certificates import issue_user
 from vantage.client.cli.command import Call, command
 from vantage.client.cli.nouns import add_delete, add_get, add_list, one, shorts
-from vantage.client.cli.output import Column
+from vantage.client.cli.output import Column, text
+
+if TYPE_CHECKING:
+    from vantage.client import Credentials
 
 COLUMNS = (
     Column("NAME", "name"),
     Column("ORGANIZATION", one("organization")),
     Column("ROLES", shorts("roles")),
+    Column("SERVICE ACCOUNT", "service_account"),
     Column("TITLE", "display_name"),
     Column("CREATED", "create_time"),
 )
+_SHOWN = 10
+CREDENTIALS = (
+    Column("NAME", one("user")),
+    Column("PASSWORD", "has_password"),
+    Column("ONE-TIME CODES", "one_time_codes"),
+    Column("RECOVERY CODES", "recovery_codes_left"),
+    Column("IDENTITIES", lambda item: [f"{each.issuer} {each.subject}" for each in item.identities]),
+    Column("SESSIONS", lambda item: _sessions(item)),
+)
+
+
+def _sessions(item: Credentials) -> str:
+    lines = [f"{text(each.created)} {each.method} from {each.peer}" for each in item.sessions[:_SHOWN]]
+    if len(item.sessions) > _SHOWN:
+        lines.append(f"and {len(item.sessions) - _SHOWN} more")
+    return "\n".join(lines)
 
 
 @click.group()
@@ -37,6 +59,7 @@ add_delete(user, "users", "alice", "Their sessions end.")
     "create",
     "vantage user create alice --organization clara --role researcher",
     "pass show alice | vantage user create alice --organization clara --role researcher --password-stdin",
+    "vantage user create alice --organization clara --role researcher --invite",
     "vantage user create importer --organization clara --role researcher --service-account",
 )
 @click.argument("name")
@@ -44,6 +67,9 @@ add_delete(user, "users", "alice", "Their sessions end.")
 @click.option("--role", "roles", multiple=True, required=True, metavar="NAME", help="Role; repeatable.")
 @click.option("--title", default="", help="Name for people.")
 @click.option("--password-stdin", is_flag=True, help="Read the password, at least 12 characters, from stdin.")
+@click.option(
+    "--invite", is_flag=True, help="Choose no password: print a token with which they set theirs, within three days."
+)
 @click.option("--service-account", is_flag=True, help="A program: it has a certified key and no password.")
 def create(
     call: Call,
@@ -52,9 +78,20 @@ def create(
     roles: tuple[str, ...],
     title: str,
     password_stdin: bool,
+    invite: bool,
     service_account: bool,
 ) -> None:
     """Create a user. You can give only what you may do yourself."""
+    if invite and (password_stdin or service_account):
+        raise click.UsageError("--invite goes with neither a password nor a service account")
+    if invite:
+        with call.client() as client:
+            invited = client.users.invite(name, organization, list(roles), title)
+        document = {"user": invited.user, "reset_token": invited.reset_token}
+        call.output.done(
+            f"created {invited.user.name}; 'vantage password reset' asks for: {invited.reset_token}", document
+        )
+        return
     if service_account:
         if password_stdin or not organization:
             raise click.UsageError("a service account has an --organization and no password")
@@ -70,6 +107,14 @@ def create(
             name, organization=organization, roles=list(roles), display_name=title, password=password
         )
     call.output.done(f"created {made.name}", made)
+
+
+@command(user, "credentials", "vantage user credentials alice")
+@click.argument("name")
+def credentials(call: Call, name: str) -> None:
+    """Show how a user can log in, and their sessions."""
+    with call.client() as client:
+        call.output.item(client.users.credentials(name), CREDENTIALS)
 
 
 @command(user, "reset-password", "vantage user reset-password alice")
@@ -112,6 +157,17 @@ def link_identity(call: Call, name: str, subject: str) -> None:
     with call.client() as client:
         client.users.link_identity(name, subject)
     call.output.done(f"linked to {name}", {"user": name, "subject": subject})
+
+
+@command(user, "unlink-identity", "vantage user unlink-identity alice https://login.example.org 248289761001")
+@click.argument("name")
+@click.argument("issuer")
+@click.argument("subject")
+def unlink_identity(call: Call, name: str, issuer: str, subject: str) -> None:
+    """Let a user log in with an identity no more; their sessions that began with one end."""
+    with call.client() as client:
+        ended = client.users.unlink_identity(name, issuer, subject)
+    call.output.done(f"unlinked; sessions ended: {ended}", {"ended_sessions": ended})
 
 
 @command(user, "update", "vantage user update alice --role researcher --role viewer")
