@@ -11,6 +11,8 @@ import pytest
 import yaml
 
 from tests.cli.conftest import Run
+from vantage.client import Client, network
+from vantage.common.errors import ConflictError, Reason
 from vantage.testing import commands
 from vantage.testing.commands import call, call_json
 
@@ -22,7 +24,10 @@ DOCUMENT: dict[str, Any] = {
     "collaborations": {"lungs": {"title": "Lungs", "organizations": ["clara", "hilda"]}},
     "studies": {"lungs/pilot": {"organizations": ["clara"]}},
     "nodes": {"clara/clara-1": {"collaborations": ["lungs"]}},
-    "users": {"anna": {"organization": "clara", "roles": ["organization-admin"]}},
+    "users": {
+        "anna": {"organization": "clara", "roles": ["organization-admin"]},
+        "importer": {"organization": "clara", "roles": ["researcher"], "service_account": True},
+    },
 }
 
 
@@ -50,18 +55,11 @@ def test_a_server_is_brought_to_what_a_file_describes(server: tuple[str, ...], t
     # Nobody has agreed yet: what hangs on it waits, the rest is done.
     first = run("apply", "-f", path, "--yes")
     assert first.exit_code != 0
-    assert "made 5 of 7 changes" in first.stdout
-    password = next(line for line in first.stderr.splitlines() if line.startswith("first password of anna: "))
-    call(
-        "login",
-        "--username",
-        "anna",
-        *server,
-        "--profile",
-        "anna",
-        "--password-stdin",
-        stdin=f"{password.rpartition(' ')[2]}\n",
-    )
+    assert "made 6 of 8 changes" in first.stdout
+    assert "+ service account importer of clara: researcher" in first.stderr
+    told = next(line for line in first.stderr.splitlines() if line.startswith("token with which anna sets a password"))
+    call("password", "reset", *server, "--stdin", stdin=f"{told.rpartition(' ')[2]}\n{PASSWORD}\n")
+    call("login", "--username", "anna", *server, "--profile", "anna", "--password-stdin", stdin=f"{PASSWORD}\n")
     [invitation] = call_json("collaboration", "invitations", "--profile", "anna")
     assert (invitation["collaboration"], invitation["invited_by"]) == ("collaborations/lungs", "users/root")
     assert run("collaboration", "accept", "lungs", "--organization", "clara", "--profile", "root").exit_code != 0
@@ -79,6 +77,10 @@ def test_a_server_is_brought_to_what_a_file_describes(server: tuple[str, ...], t
     }
     assert run("apply", "-f", path, "--profile", "root").stdout.startswith("nothing to do")
 
+    exported = yaml.safe_load(path.read_text())["users"]
+    assert exported["importer"]["service_account"]
+    assert "service_account" not in exported["anna"]
+
     changed = yaml.safe_load(path.read_text())
     changed["roles"]["clara/helpdesk"]["permissions"] = ["user:view:own"]
     changed["nodes"]["clara/clara-1"]["collaborations"] = []
@@ -87,6 +89,67 @@ def test_a_server_is_brought_to_what_a_file_describes(server: tuple[str, ...], t
     assert "~ role clara/helpdesk: +user:view:own -user:view:organization" in fourth.stderr
     assert call_json("node", "get", "clara/clara-1", "--profile", "root")["collaborations"] == []
     assert [each["scope"] for each in call_json("role", "get", "clara/helpdesk")["permissions"]] == ["OWN"]
+
+
+def test_what_a_document_does_not_name_is_left_alone(server: tuple[str, ...], tmp_path: Path, run: Run) -> None:
+    path = tmp_path / "network.yaml"
+    path.write_text(yaml.safe_dump(DOCUMENT))
+    run("apply", "-f", path, "--yes")
+    before = yaml.safe_load(run("export").stdout)
+    path.write_text(
+        yaml.safe_dump(
+            {
+                "organizations": {"clara": {}},
+                "roles": {"clara/helpdesk": {"description": "Help"}},
+                "collaborations": {"lungs": {}},
+                "users": {"anna": {"title": "Anna"}, "importer": {}},
+            }
+        )
+    )
+    changed = run("apply", "-f", path, "--yes")
+    assert "made 2 of 2 changes" in changed.stdout, changed.stderr
+    before["roles"]["clara/helpdesk"]["description"] = "Help"
+    before["users"]["anna"]["title"] = "Anna"
+    assert yaml.safe_load(run("export").stdout) == before
+    path.write_text(yaml.safe_dump({"users": {"anna": {"service_account": True}}}))
+    assert "a person does not become a program" in run("apply", "-f", path, "--yes").stderr
+
+
+def test_what_somebody_changed_after_the_difference_was_shown_is_left_alone(
+    server: tuple[str, ...], tmp_path: Path, run: Run
+) -> None:
+    path = tmp_path / "network.yaml"
+    path.write_text(yaml.safe_dump({kind: DOCUMENT[kind] for kind in ("organizations", "roles", "users")}))
+    run("apply", "-f", path, "--yes")
+    document = {
+        "organizations": {"clara": {"title": "Old"}},
+        "roles": {"clara/helpdesk": {"permissions": ["user:view:own"]}},
+        "users": {"anna": {"roles": ["viewer"]}},
+    }
+    path.write_text(yaml.safe_dump(document))
+    with Client.from_profile("root") as client:
+        planned = network.plan(client, network.load(path))
+        assert len(planned) == 3
+        call("organization", "update", "clara", "--title", "New")
+        call("role", "update", "clara/helpdesk", "--permission", "task:view:own")
+        call("user", "update", "anna", "--role", "researcher")
+        for change in planned:
+            with pytest.raises(ConflictError) as caught:
+                change.run(client)
+            assert caught.value.reason is Reason.ETAG_MISMATCH, change
+    assert call_json("user", "get", "anna")["roles"] == ["roles/researcher"]
+
+
+def test_certificates_in_a_document_are_compared_by_what_they_say(
+    server: tuple[str, ...], tmp_path: Path, run: Run
+) -> None:
+    call("organization", "init", "clara", "--ca", tmp_path / "ca")
+    text = (tmp_path / "ca" / "ca-cert.pem").read_text()
+    (tmp_path / "clara.pem").write_text(f"Issuer: clara\n{text}".replace("\n", "\r\n"))
+    path = tmp_path / "network.yaml"
+    path.write_text(yaml.safe_dump({"organizations": {"clara": {"certificates": ["clara.pem"]}}}))
+    assert "made 1 of 1 changes" in run("apply", "-f", path, "--yes").stdout
+    assert run("apply", "-f", path).stdout.startswith("nothing to do")
 
 
 def test_a_document_that_is_wrong_changes_nothing(server: tuple[str, ...], tmp_path: Path, run: Run) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,10 +11,14 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from vantage.client.models import Permission
+from vantage.common import pki
 from vantage.common.errors import Reason, error
 
 if TYPE_CHECKING:
     from vantage.client import Client
+
+_ETAG = "etag"
+"""Which version was seen; no part of the document."""
 
 
 class _Part(BaseModel):
@@ -47,7 +50,7 @@ class NodePart(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    collaborations: tuple[str, ...] = ()
+    collaborations: tuple[str, ...] | None = None
 
 
 class RolePart(BaseModel):
@@ -55,19 +58,20 @@ class RolePart(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    description: str = ""
-    permissions: tuple[str, ...] = ()
+    description: str | None = None
+    permissions: tuple[str, ...] | None = None
 
 
 class UserPart(_Part):
-    """A user and exactly their roles."""
+    """A user and exactly their roles. ``service_account`` is a program's; of others it is not there, or false."""
 
-    organization: str = ""
-    roles: tuple[str, ...] = ()
+    organization: str | None = None
+    service_account: bool | None = None
+    roles: tuple[str, ...] | None = None
 
 
 class Network(BaseModel):
-    """The document. What it does not name is left alone."""
+    """The document. What it does not name is left alone, also of what it names: None is what is not there."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -113,15 +117,28 @@ def load(path: Path) -> Network:
 
 def export(client: Client) -> dict[str, Any]:
     """What the server has, as far as the caller sees it, as a document that ``load`` reads."""
+    found = _seen(client)
+    return {
+        kind: {name: {field: each[field] for field in each if field != _ETAG} for name, each in parts.items()}
+        for kind, parts in found.items()
+    }
+
+
+def _seen(client: Client) -> dict[str, dict[str, dict[str, Any]]]:
     return {
         "organizations": {
-            _short(each.name): {"title": each.display_name, "certificates": list(each.ca_certificates)}
+            _short(each.name): {
+                "title": each.display_name,
+                "certificates": list(each.ca_certificates),
+                _ETAG: each.etag,
+            }
             for each in client.organizations.list()
         },
         "roles": {
             _role(each.name): {
                 "description": each.description,
                 "permissions": sorted(map(permission_text, each.permissions)),
+                _ETAG: each.etag,
             }
             for each in client.roles.list()
             if not each.builtin
@@ -130,6 +147,7 @@ def export(client: Client) -> dict[str, Any]:
             _short(each.name): {
                 "title": each.display_name,
                 "organizations": [_short(member.organization) for member in each.members],
+                _ETAG: each.etag,
             }
             for each in client.collaborations.list()
         },
@@ -137,11 +155,12 @@ def export(client: Client) -> dict[str, Any]:
             _pair(each.name): {
                 "title": each.display_name,
                 "organizations": [_short(name) for name in each.organizations],
+                _ETAG: each.etag,
             }
             for each in client.studies.list()
         },
         "nodes": {
-            _pair(each.name): {"collaborations": [_short(name) for name in each.collaborations]}
+            _pair(each.name): {"collaborations": [_short(name) for name in each.collaborations], _ETAG: each.etag}
             for each in client.nodes.list()
         },
         "users": {
@@ -149,6 +168,8 @@ def export(client: Client) -> dict[str, Any]:
                 "title": each.display_name,
                 "organization": _short(each.organization),
                 "roles": [_role(name) for name in each.roles],
+                **({"service_account": True} if each.service_account else {}),
+                _ETAG: each.etag,
             }
             for each in client.users.list()
         },
@@ -156,8 +177,12 @@ def export(client: Client) -> dict[str, Any]:
 
 
 def plan(client: Client, wanted: Network) -> list[Change]:
-    """The steps that bring the server to the described state, in an order that works; none when it is there."""
-    has = export(client)
+    """The steps that bring the server to the described state, in an order that works; none when it is there.
+
+    What somebody else changes meanwhile is left alone, and its step fails with ETAG_MISMATCH: what is done is what was
+    shown.
+    """
+    has = _seen(client)
 
     def steps(kind: str, of_one: Callable[[str, Any, Any], Iterator[Change]]) -> Iterator[Change]:
         for name, part in getattr(wanted, kind).items():
@@ -203,7 +228,7 @@ def _organization(name: str, part: OrganizationPart, has: Any) -> Iterator[Chang
         yield Change(
             "~",
             f"organization {name}: title {part.title!r}",
-            lambda client: client.organizations.update(name, display_name=part.title),
+            lambda client: client.organizations.update(name, part.title, has[_ETAG]),
         )
     if part.certificates is not None and list(pems) != has["certificates"]:
         yield Change(
@@ -214,20 +239,20 @@ def _organization(name: str, part: OrganizationPart, has: Any) -> Iterator[Chang
 
 
 def _role_steps(name: str, part: RolePart, has: Any) -> Iterator[Change]:
-    permissions = [parse_permission(each) for each in part.permissions]
-    texts = sorted(map(permission_text, permissions))
+    permissions = None if part.permissions is None else [parse_permission(each) for each in part.permissions]
+    texts = None if permissions is None else sorted(map(permission_text, permissions))
     if has is None:
         owner, _, own = name.rpartition("/")
         yield Change(
             "+",
-            f"role {name}: {', '.join(texts) or 'no permissions'}",
-            lambda client: client.roles.create(own, permissions, owner, part.description),
+            f"role {name}: {', '.join(texts or ()) or 'no permissions'}",
+            lambda client: client.roles.create(own, permissions or (), owner, part.description or ""),
         )
-    elif texts != has["permissions"] or part.description != has["description"]:
+    elif texts not in (None, has["permissions"]) or part.description not in (None, has["description"]):
         yield Change(
             "~",
             f"role {name}: {_difference(has['permissions'], texts)}",
-            lambda client: client.roles.update(name, part.description, permissions),
+            lambda client: client.roles.update(name, part.description, permissions, has[_ETAG]),
         )
 
 
@@ -243,7 +268,7 @@ def _collaboration(name: str, part: CollaborationPart, has: Any) -> Iterator[Cha
         yield Change(
             "~",
             f"collaboration {name}: title {part.title!r}",
-            lambda client: client.collaborations.update(name, display_name=part.title),
+            lambda client: client.collaborations.update(name, part.title, has[_ETAG]),
         )
     yield from (_invite(name, each) for each in part.organizations if each not in has["organizations"])
 
@@ -268,56 +293,67 @@ def _study(name: str, part: StudyPart, has: Any) -> Iterator[Change]:
         yield Change(
             "~",
             f"study {name}: {_difference(has['organizations'], organizations)}",
-            lambda client: client.studies.update(name, part.title, organizations),
+            lambda client: client.studies.update(name, part.title, organizations, has[_ETAG]),
         )
 
 
 def _node(name: str, part: NodePart, has: Any) -> Iterator[Change]:
-    served = sorted(part.collaborations)
+    served = None if part.collaborations is None else sorted(part.collaborations)
     if has is None:
         yield Change(
             "+",
-            f"node {name}, serving {', '.join(served) or 'nothing'}",
-            lambda client: client.nodes.create(name, collaborations=served),
+            f"node {name}, serving {', '.join(served or ()) or 'nothing'}",
+            lambda client: client.nodes.create(name, collaborations=served or ()),
         )
-    elif served != sorted(has["collaborations"]):
+    elif served not in (None, sorted(has["collaborations"])):
         yield Change(
             "~",
             f"node {name}: {_difference(has['collaborations'], served)}",
-            lambda client: client.nodes.update(name, served),
+            lambda client: client.nodes.update(name, served, has[_ETAG]),
         )
 
 
 def _user(name: str, part: UserPart, has: Any) -> Iterator[Change]:
-    roles = sorted(part.roles)
+    roles = None if part.roles is None else sorted(part.roles)
     if has is None:
         yield Change(
             "+",
-            f"user {name} of {part.organization or 'the server'}: {', '.join(roles) or 'no roles'}",
+            f"{'service account' if part.service_account else 'user'} {name} of "
+            f"{part.organization or 'the server'}: {', '.join(roles or ()) or 'no roles'}",
             lambda client: _create_user(client, name, part),
         )
         return
-    if part.organization != has["organization"]:
+    if part.organization not in (None, has["organization"]):
         raise error(
             Reason.CONFIGURATION_INVALID,
             f"users.{name}.organization: {name} is a user of {has['organization'] or 'the server'}; "
             "users do not move: delete the user first",
         )
-    if roles != sorted(has["roles"]) or part.title not in (None, has["title"]):
+    if part.service_account not in (None, has.get("service_account", False)):
+        raise error(
+            Reason.CONFIGURATION_INVALID,
+            f"users.{name}.service_account: a person does not become a program, nor a program a person: "
+            "delete the user first",
+        )
+    if roles not in (None, sorted(has["roles"])) or part.title not in (None, has["title"]):
         yield Change(
             "~",
             f"user {name}: {_difference(has['roles'], roles)}",
-            lambda client: client.users.update(name, part.title, roles),
+            lambda client: client.users.update(name, part.title, roles, has[_ETAG]),
         )
 
 
-def _create_user(client: Client, name: str, part: UserPart) -> str:
-    password = secrets.token_urlsafe(12)
-    client.users.create(name, password, part.organization, part.roles, part.title or "")
-    return f"first password of {name}: {password}"
+def _create_user(client: Client, name: str, part: UserPart) -> str | None:
+    if part.service_account:
+        client.users.create_service_account(name, part.organization or "", part.roles or (), part.title or "")
+        return None
+    invited = client.users.invite(name, part.organization or "", part.roles or (), part.title or "")
+    return f"token with which {name} sets a password ('vantage password reset'): {invited.reset_token}"
 
 
-def _difference(old: list[str], new: list[str]) -> str:
+def _difference(old: list[str], new: list[str] | None) -> str:
+    if new is None:
+        return "texts for people"
     steps = [*(f"+{each}" for each in new if each not in old), *(f"-{each}" for each in old if each not in new)]
     return " ".join(steps) or "texts for people"
 
@@ -327,13 +363,14 @@ def _pems(certificates: tuple[str, ...] | None, directory: Path) -> tuple[str, .
         return None
     found = []
     for each in certificates:
-        if each.startswith("-----BEGIN"):
-            found.append(each)
-            continue
-        try:
-            found.append((directory / each).read_text("ascii"))
-        except (OSError, UnicodeDecodeError) as problem:
-            raise error(Reason.CONFIGURATION_INVALID, f"certificate {each} cannot be read: {problem}") from problem
+        text = each
+        if not each.startswith("-----BEGIN"):
+            try:
+                text = (directory / each).read_text("utf-8")
+            except (OSError, UnicodeDecodeError) as problem:
+                raise error(Reason.CONFIGURATION_INVALID, f"certificate {each} cannot be read: {problem}") from problem
+        # As the server keeps them: other tools write other line ends, and texts for people before them.
+        found += [pki.to_pem(certificate) for certificate in pki.load_certificates(text)]
     return tuple(found)
 
 
