@@ -9,6 +9,7 @@ from datetime import timedelta
 from pathlib import Path
 
 import grpc
+from argon2 import PasswordHasher
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
@@ -188,11 +189,14 @@ class Listener:
 class Server:
     """A server over a data directory. ``start``, then ``stop`` once."""
 
-    def __init__(self, data: Path, listener: Listener, config: ServerConfig, clock: Clock) -> None:
+    def __init__(
+        self, data: Path, listener: Listener, config: ServerConfig, clock: Clock, hasher: PasswordHasher | None
+    ) -> None:
         self.data = data
         self.config = config
         self.clock = clock
         self._listener = listener
+        self._hasher = hasher
         self.address = ""
         self.mtls_address = ""
         self.metrics = None if config.metrics_listen is None else Metrics(config.metrics_listen)
@@ -210,7 +214,7 @@ class Server:
             )
         migrate(self.data / DATABASE_FILE)
         self.database = Database(self.data / DATABASE_FILE)
-        self.passwords = Passwords()
+        self.passwords = Passwords(self._hasher)
         try:
             await self._assemble()
         except BaseException:
@@ -426,6 +430,7 @@ def build_server(
     tls: bool = True,
     clock: Clock | None = None,
     config: ServerConfig | None = None,
+    hasher: PasswordHasher | None = None,
 ) -> Server:
     """A server over a data directory that ``initialize`` made.
 
@@ -433,7 +438,7 @@ def build_server(
         ConfigurationError: the configuration is wrong.
     """
     settings = config or load_config(data)
-    return Server(data, Listener(listen or settings.listen, tls), settings, clock or SystemClock())
+    return Server(data, Listener(listen or settings.listen, tls), settings, clock or SystemClock(), hasher)
 
 
 def _is_loopback(host: str) -> bool:

@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import grpc
+from argon2 import PasswordHasher
 
 from vantage.api.identity.v1 import auth_service_pb2, auth_service_pb2_grpc
 from vantage.common.clock import Clock
@@ -17,6 +18,8 @@ from vantage.server.config import ServerConfig
 
 ROOT = "root"
 PASSWORD = "correct horse battery staple"  # noqa: S105  # of throw-away servers
+CHEAP = PasswordHasher(time_cost=1, memory_cost=8, parallelism=1)
+"""Each password costs 0.1 s on purpose, on every core; where it is not what is tested, it costs nothing."""
 
 
 class RunningServer:
@@ -64,15 +67,28 @@ class RunningServer:
 
 @asynccontextmanager
 async def running_server(
-    data: Path, *, tls: bool = True, clock: Clock | None = None, config: ServerConfig | None = None
+    data: Path,
+    *,
+    tls: bool = True,
+    clock: Clock | None = None,
+    config: ServerConfig | None = None,
+    hasher: PasswordHasher | None = CHEAP,
 ) -> AsyncIterator[RunningServer]:
-    """Start a server over a data directory, which is made when it is not there, and stop it in the end."""
+    """Start a server over a data directory, which is made when it is not there, and stop it in the end.
+
+    Args:
+        data: its directory.
+        tls: with or without.
+        clock: instead of the system's.
+        config: instead of a default.
+        hasher: of passwords; None for that of real servers.
+    """
     token = (
         ""
         if (data / "server.yaml").exists()
         else initialize(data, config or ServerConfig(stop_grace_seconds=1, trial=True))
     )
-    server = build_server(data, listen="127.0.0.1:0", tls=tls, clock=clock, config=config)
+    server = build_server(data, listen="127.0.0.1:0", tls=tls, clock=clock, config=config, hasher=hasher)
     await server.start()
     running = RunningServer(server, token, tls=tls)
     try:

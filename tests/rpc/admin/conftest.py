@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import grpc
 import pytest
-from argon2 import PasswordHasher
 
 from vantage.api.admin.v1 import (
     audit_service_pb2_grpc,
@@ -29,7 +27,6 @@ from vantage.api.task.v1 import task_service_pb2_grpc
 from vantage.common.errors import Reason
 from vantage.common.rpc import error_from_rpc
 from vantage.server.config import ServerConfig
-from vantage.server.domain.passwords import Passwords
 from vantage.testing.server import PASSWORD, RunningServer, bearer, running_server
 
 Token = tuple[tuple[str, str], ...]
@@ -76,10 +73,7 @@ async def reason(call: Any) -> Reason:
 
 
 @pytest.fixture
-async def hospitals(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Hospitals]:
-    # Each password costs 0.1 s on purpose; here it is not what is tested.
-    cheap = PasswordHasher(time_cost=1, memory_cost=8, parallelism=1)
-    monkeypatch.setattr("vantage.server.app.Passwords", partial(Passwords, cheap))
+async def hospitals(tmp_path: Path) -> AsyncIterator[Hospitals]:
     config = ServerConfig(stop_grace_seconds=1)
     async with running_server(tmp_path / "server", config=config) as server:
         made = Hospitals(server, bearer(await server.bootstrap()))

@@ -45,12 +45,17 @@ def lock_duration(failures: int) -> timedelta:
 
 
 class Passwords:
-    """Hashes and verifies. At most two at a time: each takes tens of MiB and about 0.1 s of a core."""
+    """Hashes and verifies. At most two at a time: each takes tens of MiB and about 0.1 s of a core.
+
+    Args:
+        hasher: with parameters of one's own.
+    """
 
     def __init__(self, hasher: PasswordHasher | None = None) -> None:
         self._hasher = hasher or PasswordHasher()
         self._pool = ThreadPoolExecutor(2, thread_name_prefix="password")
-        self._decoy = self._hasher.hash("nobody has this password")
+        # Whoever starts a server does not wait for it; whoever verifies comes behind it.
+        self._decoy = self._pool.submit(self._hasher.hash, "nobody has this password")
 
     async def hash(self, password: str) -> str:
         """Hash of a new password, with its parameters and salt."""
@@ -76,7 +81,7 @@ class Passwords:
         if len(password) > MAX_LENGTH:
             password = ""
         matches = await asyncio.get_running_loop().run_in_executor(
-            self._pool, self._verify, stored or self._decoy, password
+            self._pool, lambda: self._verify(stored or self._decoy.result(), password)
         )
         return matches and bool(stored)
 
