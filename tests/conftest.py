@@ -1,10 +1,15 @@
-"""The order of the files, and what tests of interrupts need of the shell that started them."""
+"""The order of the files, what tests of interrupts need of the shell that started them, and what all share."""
+
+from __future__ import annotations
 
 import os
 import signal
 from collections import Counter
+from collections.abc import Iterator
 
 import pytest
+
+from vantage.testing.registry import Registry
 
 
 def pytest_configure() -> None:
@@ -23,3 +28,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         # Those that need an engine last, so that what is cheap to find is found first.
         late = {item.path for item in items if item.get_closest_marker("docker")}
         items.sort(key=lambda item: item.path in late)
+
+
+@pytest.fixture(scope="session")
+def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
+    """Of all tests: the base image, of which most images consist, is pushed once, which takes ten seconds."""
+    with Registry(tmp_path_factory.mktemp("registry")) as running:
+        yield running

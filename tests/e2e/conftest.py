@@ -29,12 +29,6 @@ def engine() -> Iterator[docker.DockerClient]:
 
 
 @pytest.fixture(scope="session")
-def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
-    with Registry(tmp_path_factory.mktemp("registry")) as running:
-        yield running
-
-
-@pytest.fixture(scope="session")
 def network(tmp_path_factory: pytest.TempPathFactory, registry: Registry) -> Iterator[ProcessNetwork]:
     directory = tmp_path_factory.mktemp("network")
     (directory / "author.pub").write_bytes(cosign.public_pem(AUTHOR.public_key()))
@@ -45,7 +39,7 @@ def network(tmp_path_factory: pytest.TempPathFactory, registry: Registry) -> Ite
             "pin_peer_authorities": True,
             "allow_unsigned": True,  # bare stubs ask here; test_sealed has signed tasks
         },
-        "limits": {"memory": "256MiB", "scratch": "16MiB"},
+        "limits": {"memory": "256MiB", "scratch": "16MiB", "grace": "2s"},
     }
     datasets = {name: ROOT / "examples/data" / f"{name}.csv" for name in ORGANIZATIONS}
     with ProcessNetwork(directory, datasets, settings) as running:

@@ -38,12 +38,6 @@ def engine() -> Iterator[docker.DockerClient]:
 
 
 @pytest.fixture(scope="module")
-def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
-    with Registry(tmp_path_factory.mktemp("registry")) as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
 def image(engine: docker.DockerClient, registry: Registry) -> Iterator[str]:
     with images.pushed(engine, MODULE, f"{registry.address}/algorithms/steady") as made:
         asyncio.run(images.sign(made, AUTHOR))

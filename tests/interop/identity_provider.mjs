@@ -22,6 +22,11 @@ const provider = new Provider(issuer, {
   features: { deviceFlow: { enabled: true } },
   findAccount: (ctx, id) => ({ accountId: id, claims: () => ({ sub: id, email: id, email_verified: true }) }),
 });
+// How often to ask is the provider's to say (RFC 8628, section 3.2); this library says nothing, which means five seconds.
+provider.use(async (ctx, next) => {
+  await next();
+  if (ctx.path === '/device/auth' && ctx.status === 200) ctx.body = { ...ctx.body, interval: 1 };
+});
 server.on('request', provider.callback());
 console.log(issuer);
 process.stdin.resume();

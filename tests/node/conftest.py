@@ -6,7 +6,6 @@ from pathlib import Path
 import pytest
 
 from vantage.testing import inprocess
-from vantage.testing.registry import Registry
 from vantage.testing.scripted_server import ScriptedServer
 from vantage.testing.station import Station
 
@@ -20,13 +19,6 @@ async def server() -> AsyncIterator[ScriptedServer]:
 @pytest.fixture
 def station(tmp_path: Path, server: ScriptedServer) -> Station:
     return Station.create(tmp_path, server)
-
-
-@pytest.fixture(scope="session")
-def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
-    """Of all tests here: the base image, of which most consists, is pushed to it once."""
-    with Registry(tmp_path_factory.mktemp("registry")) as running:
-        yield running
 
 
 @pytest.fixture(autouse=True)

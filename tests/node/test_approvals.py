@@ -154,6 +154,7 @@ async def test_what_waits_is_found_again_by_the_next_process(station: Station) -
         session = await station.session()
         assert [each.lease_id for each in session.hello.leases] == [message.lease.lease_id]
         assert await asked(station) == name
+        session.acknowledge((await session.receive("accepted")).sequence)
         agent.stop.ask()  # finish what runs; what waits is left to the next process
         async with asyncio.timeout(30):
             await session.ended.wait()

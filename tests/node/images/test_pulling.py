@@ -16,7 +16,7 @@ import yaml
 from docker.errors import ImageNotFound
 
 from vantage.client.image_transfer import export_images
-from vantage.common import cosign, oci, pki
+from vantage.common import blobs, cosign, oci, pki
 from vantage.common.errors import Reason, VantageError
 from vantage.common.image_signing import sign_image
 from vantage.common.oci import ImageReference, RegistryAccess
@@ -182,7 +182,10 @@ async def test_an_image_whose_layers_are_too_large_is_not_even_downloaded(place:
     assert problem.reason is Reason.IMAGE_TOO_LARGE
 
 
-async def test_a_registry_that_falls_silent_is_given_up_and_keeps_nobody_waiting(place: Place, proxy: Proxy) -> None:
+async def test_a_registry_that_falls_silent_is_given_up_and_keeps_nobody_waiting(
+    place: Place, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(blobs, "ATTEMPTS", 1)
     reference = await place.push(Layer.of({"noise": os.urandom(MEBIBYTE)}))
     silent = await verified(ImageReference(proxy.address, reference.path, reference.digest))
     other = await verified(await place.push())
