@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 import grpc
@@ -12,8 +13,10 @@ import pytest
 from vantage.api.node.v1 import node_session_service_pb2 as pb
 from vantage.api.task.v1 import task_pb2, task_service_pb2
 from vantage.api.types.v1 import types_pb2
+from vantage.common.backoff import Backoff
 from vantage.common.errors import Reason
 from vantage.common.rpc import error_from_rpc
+from vantage.node import transport
 from vantage.server.storage import claim_store
 from vantage.testing.losses import Losses
 from vantage.testing.scripted_node import ScriptedNode
@@ -24,10 +27,11 @@ TWO = "organizations/alpha/nodes/two"
 
 
 @pytest.fixture(params=["stream", "sync", "sync with losses"])
-def network(network: Network, request: pytest.FixtureRequest) -> Network:
+def network(network: Network, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Network:
     network.sync = request.param != "stream"
     if request.param == "sync with losses":
         network.interceptors = [Losses()]
+        monkeypatch.setattr(transport, "Backoff", partial(Backoff, base=0.01))  # the losses do not pass with time
     return network
 
 
