@@ -574,3 +574,16 @@ async def test_people_are_shown_what_is_in_staged_arguments(
         with pytest.raises(VantageError, match="not this"):
             await waiting
     assert not server.uploads
+
+
+async def test_staged_arguments_are_there_still_when_they_must_be_made_anew(
+    subtasks: Subtasks, server: ScriptedServer, tmp_path: Path
+) -> None:
+    staging = Staging(tmp_path / "staged", 10_000)
+    stored = await staging.take("application/json", chunks(b"{}"))
+    server.script("RunTask", error(Reason.KEYS_STALE, "new keys"), run_events((1, "snapshot"), (2, "task_finished")))
+    assert len(await collect(subtasks, context(), names(stored, "dora"), staging)) == 2
+    first, second = (cast(task_service_pb2.RunTaskRequest, call) for call in server.calls["RunTask"])
+    assert first.request_id == second.request_id
+    assert second.spec.targets[0].arguments.reference in server.uploads
+    assert len(server.uploads) == 1

@@ -134,11 +134,12 @@ def measure(model: Path, cohort: DataFrame, text: str = "") -> dict[str, Any]:
 
 
 @function
-def send(ctx: Context, size: int = 0, files: bool = True) -> dict[str, Any]:
+def send(ctx: Context, size: int = 0, files: bool = True, more: bool = False) -> dict[str, Any]:
     """Ask everyone, with files."""
     import pyarrow as pa
 
-    sent = {"model": b"weights", "cohort": pa.table({"age": [61, 44]})} if files else None
+    sent = {"model": b"weights", "cohort": pa.table({"age": [61, 44]})} if files else {}
+    sent |= {"more": b"than it reads"} if more else {}
     results = ctx.subtask(measure, {"text": "x" * size}, files=sent)
     return {each.organization: each.failure.reason if each.failure else each.value for each in results}
 

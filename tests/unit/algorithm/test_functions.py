@@ -100,7 +100,8 @@ def test_local_subtasks_read_the_files_that_they_are_sent() -> None:
     answer = local.run(sample.send, {"size": 2}, {"clara": {}, "hilda": {}})
     told = {"model": "model", "bytes": "weights", "rows": 2, "text": 2}
     assert answer == {"clara": told, "hilda": told}
-    assert local.run(sample.send, {"files": False}, {"clara": {}}) == {"clara": "ARGUMENTS_INVALID"}
+    for wrong in ({"files": False}, {"more": True}):
+        assert local.run(sample.send, wrong, {"clara": {}}) == {"clara": "ARGUMENTS_INVALID"}
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import tracemalloc
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -11,10 +12,11 @@ import pytest
 from vantage.api.algorithm.v1 import algorithm_service_pb2 as pb
 from vantage.api.task.v1 import task_pb2
 from vantage.api.types.v1 import types_pb2
-from vantage.common import argument_files
+from vantage.common import argument_files, sealing
 from vantage.common.errors import Reason, VantageError
 from vantage.node import staging as staging_module
 from vantage.node.door import StoredResult
+from vantage.node.sealed import Sealer
 from vantage.node.staging import Staging
 
 JSON = "application/json"
@@ -107,6 +109,8 @@ async def test_what_waits_for_its_subtask_is_bounded_and_the_rest_makes_room(tmp
     assert caught.value.reason is Reason.PAYLOAD_QUOTA_EXCEEDED
     assert len(files(tmp_path)) == 1
     second = await stage(staging, b"2" * 40)
+    with staging.held(names(first.digest)):
+        pass
     with staging.held(names(first.digest)), pytest.raises(VantageError):
         await stage(staging, b"3")  # one waits, and with the other a subtask is made right now
     await stage(staging, b"3" * 60)
@@ -116,6 +120,19 @@ async def test_what_waits_for_its_subtask_is_bounded_and_the_rest_makes_room(tmp
     with staging.held(names(second.digest)):
         pass
     assert len(files(tmp_path)) == 2
+
+
+async def test_what_is_staged_again_waits_again(tmp_path: Path) -> None:
+    staging = made(tmp_path)
+    first = await stage(staging, b"1" * 40)
+    with staging.held(names(first.digest)):
+        pass
+    await stage(staging, b"1" * 40)
+    with pytest.raises(VantageError) as caught:
+        await stage(staging, b"2" * 61)
+    assert caught.value.reason is Reason.PAYLOAD_QUOTA_EXCEEDED
+    with staging.held(names(first.digest)):
+        pass
 
 
 async def test_their_number_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -160,3 +177,31 @@ async def test_the_next_process_goes_on_with_what_was_complete(tmp_path: Path) -
         assert held[JSON, stored.digest] == stored
     await stage(again, b"2" * 95)  # nobody knows of a subtask that waits for it any more
     assert len(files(tmp_path)) == 1
+
+
+async def test_where_nothing_can_be_written_the_run_is_told(tmp_path: Path) -> None:
+    (tmp_path / "staged").write_bytes(b"a file")
+    with pytest.raises(VantageError) as caught:
+        await stage(made(tmp_path), b"{}")
+    assert caught.value.reason is Reason.SCRATCH_UNAVAILABLE
+
+
+async def test_memory_is_bounded_whatever_the_size(tmp_path: Path) -> None:
+    size = 48 * 1024 * 1024
+    staging = Staging(tmp_path / "staged", size)
+    recipient = sealing.recipient_of(sealing.create_identity())
+
+    async def chunks() -> AsyncIterator[bytes]:
+        for _ in range(size // 65536):
+            yield bytes(65536)
+
+    tracemalloc.start()
+    try:
+        stored = await staging.take(JSON, chunks())
+        async with Sealer(lambda: ()).sealed_arguments(stored, "organizations/clara/nodes/c", (recipient,)) as sealed:
+            assert sealed.size > size
+        _now, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < size // 2
+    assert files(tmp_path) == [stored.content]
