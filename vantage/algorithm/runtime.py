@@ -5,46 +5,33 @@ from __future__ import annotations
 import contextlib
 import importlib
 import json
-import math
 import os
 import signal
 import sys
-import uuid
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import grpc
 
-from vantage.algorithm.context import Context, Failure, Subtask, SubtaskResult, taken
+from vantage.algorithm.asking import Asker, problem_text, short_name
+from vantage.algorithm.context import Context, Subtask, SubtaskResult
 from vantage.algorithm.database import Database
 from vantage.algorithm.errors import AlgorithmError
 from vantage.algorithm.functions import find
 from vantage.algorithm.invoke import Answer, Source, failure_of, invoke
-from vantage.algorithm.patience import CHANNEL_OPTIONS, Patience, lost, refusal
-from vantage.algorithm.sent_files import blocks_of, sent_files
+from vantage.algorithm.patience import CHANNEL_OPTIONS, Patience, lost
 from vantage.api.algorithm.v1 import algorithm_service_pb2 as pb
 from vantage.api.algorithm.v1 import algorithm_service_pb2_grpc
-from vantage.api.task.v1 import task_pb2
-from vantage.api.types.v1 import types_pb2
-from vantage.common import argument_files
-from vantage.common.data_questions import KEY, split_references
-from vantage.common.errors import Reason
-from vantage.common.media_types import JSON
 
 if TYPE_CHECKING:
     from vantage.algorithm.peers import Peers
     from vantage.algorithm.ports import Ports
 
-_INLINE_TOTAL = 4 * 1024 * 1024
-"""Bytes of arguments inside one question; what does not fit is handed over before."""
-_STAGINGS = 5
-"""How often arguments are handed over that made room for others before they were used."""
 _MAX_MESSAGE = 16 * 1024 * 1024
 OPTIONS = (*CHANNEL_OPTIONS, ("grpc.max_receive_message_length", _MAX_MESSAGE), ("grpc.enable_http_proxy", 0))
 """Of a channel to the node."""
-_ORGANIZATIONS = "organizations/"
 
 
 def main(environment: Mapping[str, str]) -> int:
@@ -69,7 +56,7 @@ def main(environment: Mapping[str, str]) -> int:
                 return _run(door, environment["VANTAGE_MODULE"])
         except grpc.RpcError as problem:
             # Of the calls to the node itself: it cannot be told by another call.
-            print(f"the node did not take it: {_text(problem)}", file=sys.stderr)
+            print(f"the node did not take it: {problem_text(problem)}", file=sys.stderr)
             return 1
 
 
@@ -80,9 +67,9 @@ def _run(door: GrpcDoor, module: str) -> int:
         # Before the module is imported: libraries look when they are.
         os.environ.update(door.proxies(asked.egress))
         function = find(importlib.import_module(module), asked.function)
-        organizations = [_short(each) for each in asked.organizations]
+        organizations = [short_name(each) for each in asked.organizations]
         data = {each.parameter: door.source(each) for each in asked.datasets}
-        answer = invoke(function, arguments, data, Context(door, _short(asked.organization), organizations))
+        answer = invoke(function, arguments, data, Context(door, short_name(asked.organization), organizations))
     except grpc.RpcError:
         raise
     except Exception as problem:  # noqa: BLE001  # an author's function may raise anything: it must be reported
@@ -92,12 +79,6 @@ def _run(door: GrpcDoor, module: str) -> int:
         return 1
     door.submit(answer)
     return 0
-
-
-_ON_FAILURE = {
-    "continue": task_pb2.ON_FAILURE_CONTINUE,
-    "cancel-rest": task_pb2.ON_FAILURE_CANCEL_REST,
-}
 
 
 class GrpcDoor:
@@ -206,137 +187,11 @@ class GrpcDoor:
         return self._ports
 
     def subtask(self, subtask: Subtask) -> list[SubtaskResult]:
-        """See ``Door``: one stream, attached again to the same subtask when it breaks."""
-        names, questions = split_references(subtask.datasets)
-        arguments = {**subtask.arguments, KEY: questions} if questions else subtask.arguments
-        content = json.dumps(arguments, separators=(",", ":")).encode()
-        bindings = [task_pb2.DatasetBinding(parameter=p, dataset=name) for p, name in names.items()]
-        asked = [_short(each) for each in subtask.organizations]
-        request = pb.RunSubtaskRequest(
-            request_id=str(uuid.uuid4()),
-            function=subtask.function,
-            targets=[task_pb2.Target(organization=_ORGANIZATIONS + each, datasets=bindings) for each in asked],
-            title=subtask.title,
-            quorum=subtask.quorum,
-            on_failure=_ON_FAILURE[subtask.on_failure],
-        )
-        if subtask.max_runtime is not None:
-            request.max_runtime.FromSeconds(math.ceil(subtask.max_runtime))
-        if subtask.timeout is not None:
-            request.timeout.FromNanoseconds(int(subtask.timeout * 1e9))
-        ended: dict[str, SubtaskResult] = {}
-        try:
-            self._hand_over(
-                request,
-                content,
-                subtask.files,
-                lambda seconds: self._follow(request, subtask.into, ended, seconds),
-            )
-        except grpc.RpcError as problem:
-            raise AlgorithmError(f"the subtask {subtask.function} failed: {_text(problem)}") from problem
-        missing = Failure("NO_RESULT", "the subtask ended without an answer of this organization")
-        return [ended.get(each, SubtaskResult(each, failure=missing)) for each in asked]
-
-    def _hand_over(
-        self,
-        request: pb.RunSubtaskRequest,
-        content: bytes,
-        files: Mapping[str, Any],
-        follow: Callable[[float], None],
-    ) -> None:
-        """Put arguments into the targets of a question, and ask: what does not fit into it is handed over before."""
-        left = _STAGINGS
-        while True:
-            if not files and len(content) * len(request.targets) <= _INLINE_TOTAL:
-                payload = types_pb2.Payload(media_type=JSON, sealing=types_pb2.SEALING_NONE, inline=content)
-            else:
-                payload = self._stage(content, files)
-            for target in request.targets:
-                target.arguments.CopyFrom(payload)
-            try:
-                return self._patience.repeat(follow)
-            except grpc.RpcError as problem:
-                left -= 1
-                refused = refusal(problem)
-                if not left or refused is None or refused.reason is not Reason.ARGUMENTS_NOT_STAGED:
-                    raise
-
-    def _stage(self, content: bytes, files: Mapping[str, Any]) -> types_pb2.Payload:
-        """Hand over arguments for subtasks; what was written for that is gone when this returns."""
-        media_type = argument_files.MEDIA_TYPE if files else JSON
-        with sent_files(files) as sent:
-
-            def parts() -> Iterator[pb.StageArgumentsRequest]:
-                yield pb.StageArgumentsRequest(header=pb.ArgumentsHeader(media_type=media_type))
-                for block in blocks_of(content, sent):
-                    yield pb.StageArgumentsRequest(chunk=block)
-
-            staged = self._persist(self._stub.StageArguments, parts)
-        return types_pb2.Payload(media_type=media_type, size_bytes=staged.size_bytes, digest=staged.digest)
-
-    def _follow(
-        self, request: pb.RunSubtaskRequest, into: Path | None, ended: dict[str, SubtaskResult], seconds: float
-    ) -> None:
-        """Read events until the subtask has ended; notes in the request up to where, for the next time."""
-        asked = {each.organization for each in request.targets}
-        events = self._stub.RunSubtask(request, metadata=self._metadata, wait_for_ready=True, timeout=seconds)
-        for answer in events:
-            event = answer.event
-            match event.WhichOneof("event"):
-                case "snapshot":
-                    for run in event.snapshot.task.runs:
-                        if run.organization in asked:  # their names become names of files
-                            self._take(run, into, ended, seconds)
-                    if event.snapshot.task.state > task_pb2.TASK_STATE_ACTIVE:
-                        return  # all there is: no event follows
-                case "run_finished" if event.run_finished.run.organization in asked:
-                    self._take(event.run_finished.run, into, ended, seconds)
-                case "task_finished":
-                    return
-            request.after_sequence = max(request.after_sequence, event.sequence)
-
-    def _take(self, run: task_pb2.Run, into: Path | None, ended: dict[str, SubtaskResult], seconds: float) -> None:
-        organization = _short(run.organization)
-        if run.state == task_pb2.RUN_STATE_SUCCEEDED:
-            if organization not in ended:
-                ended[organization] = self._result(organization, run.result, into, seconds)
-        elif run.state > task_pb2.RUN_STATE_SUCCEEDED:
-            state = task_pb2.RunState.Name(run.state).removeprefix("RUN_STATE_")
-            ended[organization] = SubtaskResult(
-                organization, failure=Failure(run.failure.reason or state, run.failure.message or f"the run is {state}")
-            )
-
-    def _result(
-        self, organization: str, payload: types_pb2.Payload, into: Path | None, seconds: float
-    ) -> SubtaskResult:
-        """The result inside an event, or the one that it refers to.
-
-        Raises:
-            grpc.RpcError: the node went away meanwhile.
-        """
-        blocks: Iterable[bytes] = (payload.inline,)
-        if payload.WhichOneof("content") == "reference":
-            request = pb.ReadSubtaskResultRequest(run=payload.reference)
-            read = self._stub.ReadSubtaskResult(request, metadata=self._metadata, wait_for_ready=True, timeout=seconds)
-            blocks = (each.chunk for each in read)
-        try:
-            return taken(organization, payload.media_type, blocks, into)
-        except grpc.RpcError as problem:
-            refused = refusal(problem)
-            if refused is None:
-                raise
-            return SubtaskResult(organization, failure=Failure(refused.reason.name, refused.message))
+        """See ``Door``."""
+        return Asker(self._stub, self._metadata, self._patience).ask(subtask)
 
 
 def _parts(answer: Answer) -> Iterator[pb.SubmitResultRequest]:
     yield pb.SubmitResultRequest(header=pb.ResultHeader(media_type=answer.media_type))
     for block in answer.blocks():
         yield pb.SubmitResultRequest(chunk=block)
-
-
-def _short(organization: str) -> str:
-    return organization.removeprefix(_ORGANIZATIONS)
-
-
-def _text(problem: Any) -> str:
-    return f"{problem.details()} [{problem.code().name}]" if isinstance(problem, grpc.Call) else str(problem)
