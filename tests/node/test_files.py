@@ -13,7 +13,9 @@ import pyarrow as pa
 import pytest
 import pytest_asyncio
 
-from vantage.client import AsyncClient, Result
+from vantage.client import AsyncClient, Result, packing
+from vantage.common import argument_files
+from vantage.common.errors import LimitExceededError
 from vantage.testing.peer_network import PATIENCE, PeerNetwork
 from vantage.testing.station import COLLABORATION, IMAGE, REPOSITORY
 
@@ -35,6 +37,10 @@ def repeat(model: Path, times: int) -> Path:
     made = Path("/tmp") / f"{model.parent.parent.name}.csv"
     made.write_bytes(model.read_bytes() * times)
     return made
+
+@function
+def length(text: str) -> int:
+    return len(text)
 
 DECLARATION = declaration_of(__name__)
 """
@@ -114,6 +120,24 @@ async def test_a_file_may_be_the_answer(client: AsyncClient, network: PeerNetwor
     (result,) = await handle.results(PATIENCE, into=tmp_path)
     assert (result.get(), result.media_type) == (tmp_path / "clara.csv", "text/csv")
     assert result.value.read_text() == "n\n1\n" * 3
+
+
+async def test_json_has_a_limit_that_sealing_does_not_count_for(
+    client: AsyncClient, network: PeerNetwork, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limit = 9 * 1024 * 1024  # beyond what is sent inside a message
+    monkeypatch.setattr(argument_files, "MAX_JSON_BYTES", limit)
+    fits = "x" * (limit - len('{"text":""}'))
+    assert (await ask(client, "length", {}, arguments={"text": fits})).get() == len(fits)
+    with pytest.raises(LimitExceededError, match="as files"):
+        await ask(client, "length", {}, arguments={"text": f"{fits}x"})
+    # A client that does not look.
+    monkeypatch.setattr(packing, "_size", lambda _arguments: 0)
+    for more in ("x", "x" * 3 * 1024 * 1024):
+        result = await ask(client, "length", {}, arguments={"text": fits + more})
+        assert result.failure is not None
+        assert result.failure.reason == "PAYLOAD_TOO_LARGE"
+        assert "as files" in result.failure.message
 
 
 @pytest.mark.parametrize(

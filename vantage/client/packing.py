@@ -138,6 +138,7 @@ async def _alike(given: Sequence[Given]) -> AsyncIterator[list[tuple[_Source, li
             key = id(each.arguments)
             if key not in known:
                 known[key] = each.arguments if isinstance(each.arguments, Path) else encode_arguments(each.arguments)
+                argument_files.check_json_size(await asyncio.to_thread(_size, known[key]))
             files = await asyncio.to_thread(values.files_of, each.files) if each.files else ()
             groups.setdefault((known[key], files), []).append(position)
         yield [
@@ -146,6 +147,13 @@ async def _alike(given: Sequence[Given]) -> AsyncIterator[list[tuple[_Source, li
         ]
     finally:
         await asyncio.to_thread(values.close)
+
+
+def _size(arguments: bytes | Path) -> int:
+    if isinstance(arguments, bytes):
+        return len(arguments)
+    # That there is no such file is said when it is opened.
+    return arguments.stat().st_size if arguments.exists() else 0
 
 
 @asynccontextmanager

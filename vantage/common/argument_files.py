@@ -202,6 +202,19 @@ class _Member:
     suffix: str = ""
 
 
+def check_json_size(size: int) -> None:
+    """JSON arguments are held in memory to be checked against their schema.
+
+    Raises:
+        LimitExceededError: PAYLOAD_TOO_LARGE, they have more than ``MAX_JSON_BYTES``.
+    """
+    if size > MAX_JSON_BYTES:
+        raise error(
+            Reason.PAYLOAD_TOO_LARGE,
+            f"JSON arguments have at most {MAX_JSON_BYTES} bytes: send what is larger as files",
+        )
+
+
 def _members(stream: BinaryIO) -> Iterator[_Member]:
     """The entries up to the end of an archive; whoever takes one reads its content and padding from the stream."""
     first = True
@@ -211,8 +224,7 @@ def _members(stream: BinaryIO) -> Iterator[_Member]:
             first = False
             if member.name != _JSON_NAME:
                 raise _invalid(f"it must begin with {_JSON_NAME}")
-            if member.size > MAX_JSON_BYTES:
-                raise _too_large(f"{_JSON_NAME} has {member.size} bytes, at most {MAX_JSON_BYTES}")
+            check_json_size(member.size)
             yield _Member(member.size)
             continue
         found = _MEMBER.fullmatch(member.name)

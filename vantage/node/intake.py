@@ -27,7 +27,7 @@ from vantage.node.door import BoundDataset, RunContext
 from vantage.node.egress.rules import allowed_hosts
 from vantage.node.executor.base import Job, Limits
 from vantage.node.orders import GivenOrder, OrderGate
-from vantage.node.payloads import MAX_ARGUMENT_BYTES, Payloads
+from vantage.node.payloads import Payloads
 from vantage.node.policy import JSON, decide_call, decide_request, decide_root
 from vantage.node.release.terms import terms_of
 from vantage.node.sealed import Sealer
@@ -237,9 +237,13 @@ class Intake:
         requester = None if given is None else given.verified.order.requester
         if payload.media_type == argument_files.MEDIA_TYPE:
             return await self._unpack(payload, requester, await to_its_end(make_room))
-        content = await self._payloads.read(payload)
+        limit = _with_seal(argument_files.MAX_JSON_BYTES)
+        if payload.size_bytes > limit:
+            argument_files.check_json_size(payload.size_bytes)
+        content = await self._payloads.read(payload, limit)
         if requester is not None:
             content = arguments_of(await self._sealer.open(content), requester)
+        argument_files.check_json_size(len(content))
         return _Arguments(content, payload.media_type)
 
     async def _unpack(self, payload: types_pb2.Payload, requester: str | None, directory: Path) -> _Arguments:
@@ -248,8 +252,7 @@ class Intake:
             return known  # a former process has unpacked them, and a container sees these very files
         sent, files = directory / "arguments", opened / "files"
         limit = self._config.limits.max_input_bytes
-        # The archive is a little larger than what is in it.
-        await self._payloads.read_to(payload, sent, limit + limit // 64 + MAX_ARGUMENT_BYTES)
+        await self._payloads.read_to(payload, sent, _with_seal(limit + argument_files.MAX_JSON_BYTES))
         try:
             await to_its_end(files.mkdir, parents=True)
             if requester is None:
@@ -327,6 +330,11 @@ class Intake:
     def _sent(self, file: ArgumentFile) -> BoundDataset:
         path = seen(file.parameter, file.path, boxed=self._boxed)
         return BoundDataset(file.parameter, "", file.format, file.path, path)
+
+
+def _with_seal(size: int) -> int:
+    """Bytes of so many, sealed or in an archive: a little more."""
+    return size + size // 64 + 1024 * 1024
 
 
 def _unpack_plain(sent: Path, files: Path, limit: int) -> argument_files.Unpacked:

@@ -26,8 +26,6 @@ from vantage.node.door import StoredResult
 
 log = logging.getLogger(__name__)
 
-MAX_ARGUMENT_BYTES = 64 * 1024 * 1024
-"""Arguments are held in memory to be checked against their schema."""
 _NAMESPACE = uuid.UUID("6f3a3c0a-5d0b-4c29-9b39-0a2f6f0f6e55")
 _MENDS_ITSELF = frozenset({Reason.PAYLOAD_OFFSET_MISMATCH, Reason.PAYLOAD_DIGEST_MISMATCH, Reason.IN_USE})
 
@@ -44,7 +42,7 @@ class Payloads:
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
 
-    async def read(self, payload: types_pb2.Payload, limit: int = MAX_ARGUMENT_BYTES) -> bytes:
+    async def read(self, payload: types_pb2.Payload, limit: int) -> bytes:
         """The bytes of a payload as transported, inline or downloaded and checked.
 
         Args:

@@ -149,8 +149,8 @@ class Staging:
         Raises:
             LimitExceededError: there is none.
         """
-        if media_type == JSON and size > argument_files.MAX_JSON_BYTES:
-            raise _too_large(f"JSON arguments have at most {argument_files.MAX_JSON_BYTES} bytes: send them as files")
+        if media_type == JSON:
+            argument_files.check_json_size(size)
         if size > self._max_bytes:
             raise _too_large(
                 f"the arguments have more than {self._max_bytes} bytes: send less, or ask the node's admin for a "
