@@ -89,6 +89,9 @@ class NoWork:
     def welcomed(self, _settings: Settings) -> None:
         self._connected.set()
 
+    def stopping(self) -> bool:
+        return False
+
     def free_slots(self) -> int:
         return 1
 

@@ -336,6 +336,37 @@ async def test_stopping_finishes_what_runs_and_takes_no_more(station: Station) -
     assert [each.WhichOneof("message") for each in session.received] == ["accepted", "started", "completed"]
 
 
+async def test_what_has_not_begun_is_left_to_the_next_start_and_subtasks_are_taken(station: Station) -> None:
+    station.settings["slots"] = 1
+    agent = station.agent()
+    task = asyncio.create_task(agent.run())
+    session = await station.session()
+    running = send(session, assign("hold", '{"gate": "a"}'))
+    await inprocess.gates["a"].entered.wait()
+    waits = send(session, assign())
+    for _ in range(3):
+        await session.receive("accepted", "started")
+    agent.stop.ask()
+    assert (await session.receive("heartbeat")).heartbeat.stopping  # at once, so that nothing more is assigned
+    await station.heard("1 runs that have not begun")
+    asked = assign()
+    asked.spec.parent_run = running.run  # what runs may wait for it
+    send(session, asked)
+    await session.receive("accepted")
+    inprocess.gates["a"].leave.set()
+    for lease in (running, asked.lease):
+        message = await session.receive("completed", "started")
+        if message.HasField("started"):
+            message = await session.receive("completed")
+        assert message.completed.lease == lease
+        session.acknowledge(message.sequence)
+    await asyncio.wait_for(task, 20)
+    async with station.running():
+        session = await station.session()
+        assert (list(session.hello.leases), session.hello.stopping) == ([waits], False)
+        assert (await outcome(session)).completed.lease == waits
+
+
 async def test_stopping_twice_cancels_what_runs(station: Station) -> None:
     agent = station.agent()
     task = asyncio.create_task(agent.run())

@@ -19,6 +19,8 @@ class Active:
         waiting: whether a person has to decide before it goes on, and nothing of it runs meanwhile.
         left: whether what there is of it stays, for the process after this one.
         given: the order that was taken for it, if it has one.
+        subtask: whether another run asked for it, and waits for it.
+        begun: whether it has room, and its algorithm runs or is about to.
         answered: whether the algorithm has answered: what happens from then on, happens to its answer.
         requester: who asks, or asked the one who asks.
         phase: what is being done, for the node's admin.
@@ -32,10 +34,17 @@ class Active:
     waiting: bool = False
     left: bool = False
     given: GivenOrder | None = None
+    subtask: bool = False
+    begun: bool = False
     answered: bool = False
     requester: str = ""
     phase: str = "checked"
     since: float = field(default_factory=time.monotonic)
+
+    def begin(self) -> None:
+        """There is room for it."""
+        self.begun = True
+        self.enter("running")
 
     def enter(self, phase: str) -> None:
         """Something else is being done from now on."""

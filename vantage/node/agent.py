@@ -191,7 +191,7 @@ class Agent:
                     choice,
                     self._backoff,
                     lambda transport: Session(
-                        connection, transport, journal, news, work, partial(self._hello, journal, transport)
+                        connection, transport, journal, news, work, partial(self._hello, journal, runner, transport)
                     ),
                     work.publish,
                     self._say,
@@ -215,7 +215,7 @@ class Agent:
 
     async def _serve(self, connection: Connection, journal: Journal, sessions: SessionKeeper, work: _Work) -> None:
         keeper = asyncio.create_task(sessions.run(), name="session keeper")
-        closer = asyncio.create_task(self._close_down(journal, work.runner), name="closer")
+        closer = asyncio.create_task(self._close_down(journal, work.runner, sessions), name="closer")
         bundle = asyncio.create_task(work.bundle.run(), name="trust bundle")
         certificate = asyncio.create_task(self._keep_certificate(connection, work), name="certificate")
         tasks = {keeper, closer, bundle, certificate}
@@ -244,7 +244,7 @@ class Agent:
             **runner.status(),
         }
 
-    async def _close_down(self, journal: Journal, runner: Runner) -> None:
+    async def _close_down(self, journal: Journal, runner: Runner, sessions: SessionKeeper) -> None:
         """Returns when the node may end: nothing runs, and the server knows how all ended (or cannot be told now).
 
         With ``on_stop: leave`` at once: the next process goes on with what runs, and says what was not said.
@@ -254,7 +254,9 @@ class Agent:
             self._say("stopping: what runs is left alone; the next start goes on with it")
             return
         self._say("stopping: finishing what runs, taking no more; stop once more to cancel it")
-        runner.drain()
+        if left := runner.drain():
+            self._say(f"{left} runs that have not begun, or wait for a person, are left to the next start")
+        sessions.beat()  # so that the server gives nothing more from now on
         idle = asyncio.create_task(runner.idle())
         cancel = asyncio.create_task(self.stop.cancel.wait())
         try:
@@ -285,7 +287,7 @@ class Agent:
             except VantageError as problem:
                 log.warning("new certificate not shown yet", extra={"reason": problem.reason.name})
 
-    def _hello(self, journal: Journal, transport: Transport) -> pb.Hello:
+    def _hello(self, journal: Journal, runner: Runner, transport: Transport) -> pb.Hello:
         return pb.Hello(
             version=importlib.metadata.version("vantage"),
             instance_id=self._instance,
@@ -294,6 +296,7 @@ class Agent:
             slots=places_of(self._config),
             transport=transport.kind,
             executor=self._config.executor,
+            stopping=runner.stopping(),
         )
 
     def _announce(self, settings: Settings) -> None:
@@ -331,6 +334,7 @@ class _Work:
         self.cancel = runner.cancel
         self.revoke = runner.revoke
         self.free_slots = runner.free_slots
+        self.stopping = runner.stopping
         self.offered = runner.offered
 
     def welcomed(self, settings: Settings) -> None:

@@ -101,7 +101,7 @@ class Execution:
         await self._source.fetch(startable.trusted, tell)
         active.enter("waiting for room")
         async with self.capacity.room(active.requester, need):
-            active.enter("running")
+            active.begin()
             return await self._through_door(startable.order, run, need, spent=0.0)
 
     async def go_on(self, order: Order, box: Box, active: Active) -> StoredResult | VantageError:
@@ -113,7 +113,7 @@ class Execution:
                 return box.ended
             return await self._executor.adopt(box.existing(order.assign.lease), door)
 
-        active.enter("running")
+        active.begin()
         with self.capacity.held(active.requester, box.need):
             return await self._through_door(order, adopt, box.need, spent=max(time.monotonic() - box.began, 0.0))
 

@@ -112,6 +112,11 @@ class SessionKeeper:
                 async with asyncio.timeout(_FAREWELL_SECONDS):
                     await self._closed.wait()
 
+    def beat(self) -> None:
+        """Give a sign of life now: something has changed that the server should know."""
+        if self._session is not None:
+            self._session.beat()
+
     def heard(self) -> None:
         """The server has answered a heartbeat: the moment at which a change of transport costs no lease."""
         if self._session is not None and self._choice.retry_due(asyncio.get_running_loop().time()):

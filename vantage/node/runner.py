@@ -64,8 +64,9 @@ class Runner:
         lease_id = assign.lease.lease_id
         if lease_id in self._active or self._journal.entry(lease_id) is not None:
             return  # sent again: the answer is under way, or is repeated by the journal
-        if self._draining:
-            # Not refused, which would be final: the lease ends, and another node or the next process gets the run.
+        if self._draining and not assign.spec.parent_run:
+            # The server has not heard of it yet. Not refused: the lease ends, and another node or the next process gets
+            # the run. For a subtask what runs here may be waiting.
             log.info("assignment left alone while stopping", extra={"run": assign.lease.run})
             return
         if sum(not each.stopping for each in self._active.values()) >= 2 * self._places:
@@ -94,6 +95,10 @@ class Runner:
     def offered(self, offer: pb.OpenRelay) -> None:
         """See ``Work``."""
         self._tools.tunnels.offered(offer)
+
+    def stopping(self) -> bool:
+        """See ``Work``."""
+        return self._draining
 
     def free_slots(self) -> int:
         """See ``Work``."""
@@ -138,12 +143,14 @@ class Runner:
         """See ``runs_of``."""
         return runs_of(self._active.values(), self._attempts.execution.capacity)
 
-    def drain(self) -> None:
-        """Take nothing more; what runs goes on, and what waits for a person is left to the next process."""
+    def drain(self) -> int:
+        """Take nothing more but subtasks; what runs goes on. What has not begun, or waits for a person, is left to the
+        next process; returns how many those are."""
         self._draining = True
-        for active in list(self._active.values()):
-            if active.waiting:
-                self._leave(active)
+        left = [each for each in self._active.values() if each.waiting or not (each.begun or each.subtask)]
+        for active in left:
+            self._leave(active)
+        return len(left)
 
     def cancel_all(self, reason: Reason) -> None:
         """Stop everything and report it as stopped by the node."""
@@ -179,7 +186,9 @@ class Runner:
         self._stop(active, None)
 
     def _begin(self, assign: pb.Assign, work: _Step) -> None:
-        active = self._active[assign.lease.lease_id] = Active(assign.lease, requester=assign.creator)
+        active = self._active[assign.lease.lease_id] = Active(
+            assign.lease, requester=assign.creator, subtask=bool(assign.spec.parent_run)
+        )
         self._idle.clear()
         active.task = asyncio.create_task(self._guard(assign, active, work), name=assign.lease.run)
 

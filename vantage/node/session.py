@@ -202,6 +202,10 @@ class Work(Protocol):
         """How many runs could start now."""
         ...
 
+    def stopping(self) -> bool:
+        """Whether the node is being stopped, and takes on nothing but subtasks."""
+        ...
+
 
 class Ending(Enum):
     """How a session ended, seen from the transport."""
@@ -287,6 +291,11 @@ class Session:
         self._closing = True
         self._wake.set()
 
+    def beat(self) -> None:
+        """Give a sign of life now, once the session is open."""
+        self._heartbeat_due = True
+        self._wake.set()
+
     async def _receive(self) -> None:
         try:
             async with asyncio.timeout(WELCOME_TIMEOUT) as limit:
@@ -357,7 +366,9 @@ class Session:
     def _heartbeat(self) -> pb.ConnectRequest:
         self._heartbeat_due = False
         return pb.ConnectRequest(
-            heartbeat=pb.Heartbeat(leases=self._journal.leases(), free_slots=self._work.free_slots())
+            heartbeat=pb.Heartbeat(
+                leases=self._journal.leases(), free_slots=self._work.free_slots(), stopping=self._work.stopping()
+            )
         )
 
     async def _watch(self, event: asyncio.Event) -> None:
@@ -372,8 +383,7 @@ class Session:
         while True:
             await asyncio.sleep(self._settings.heartbeat.total_seconds())
             self._heard.clear()
-            self._heartbeat_due = True
-            self._wake.set()
+            self.beat()
             try:
                 async with asyncio.timeout(self._settings.lease.total_seconds() * PATIENCE):
                     await self._heard.wait()

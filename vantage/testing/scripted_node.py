@@ -89,10 +89,18 @@ class ScriptedNode:
         leases: Sequence[pb.Lease] = (),
         instance: str = "instance-1",
         datasets: Sequence[pb.DatasetInfo] = (),
+        stopping: bool = False,
     ) -> pb.Welcome:
         """Open the session and return the server's welcome."""
         await self.send(
-            hello=pb.Hello(version="1.0.0", instance_id=instance, slots=slots, leases=leases, datasets=datasets)
+            hello=pb.Hello(
+                version="1.0.0",
+                instance_id=instance,
+                slots=slots,
+                leases=leases,
+                datasets=datasets,
+                stopping=stopping,
+            )
         )
         self.welcome = (await self.receive("welcome")).welcome
         return self.welcome
@@ -162,9 +170,9 @@ class ScriptedNode:
         failure = types_pb2.Failure(reason=reason, message="not here")
         return await self.report(refused=pb.Refused(lease=assign.lease, failure=failure))
 
-    async def heartbeat(self, leases: Sequence[pb.Lease] = ()) -> pb.HeartbeatReply:
+    async def heartbeat(self, leases: Sequence[pb.Lease] = (), *, stopping: bool = False) -> pb.HeartbeatReply:
         """Give a sign of life and return the answer."""
-        await self.send(heartbeat=pb.Heartbeat(leases=leases))
+        await self.send(heartbeat=pb.Heartbeat(leases=leases, stopping=stopping))
         return (await self.receive("heartbeat_reply")).heartbeat_reply
 
     async def ended(self) -> None:

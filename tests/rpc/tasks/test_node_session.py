@@ -82,6 +82,30 @@ async def test_slots_bound_what_is_assigned(network: Network) -> None:
     assert second.lease.run != first.lease.run
 
 
+async def test_a_node_that_is_being_stopped_gets_subtasks_alone(network: Network) -> None:
+    node = network.node()
+    await node.hello()
+    await _create(network)
+    assign = await node.assigned()
+    await node.start(assign)
+    assert not (await node.heartbeat([assign.lease], stopping=True)).revoked
+    await _create(network)
+    child = spec("organizations/alpha", collaboration="", parent_run=assign.lease.run)
+    request = task_service_pb2.CreateTaskRequest(request_id=request_id(), spec=child)
+    await network.stub().CreateTask(request, metadata=as_(ONE))
+    asked = await node.assigned()
+    assert asked.spec.parent_run == assign.lease.run
+    leases = [assign.lease, asked.lease]
+    assert not (await node.heartbeat(leases, stopping=True)).revoked  # and nothing else came
+    await node.finish()
+    node = network.node()
+    await node.hello(leases=leases, stopping=True)
+    assert not (await node.heartbeat(leases, stopping=True)).revoked  # nor now
+    other = network.node(TWO)
+    await other.hello()
+    assert not (await other.assigned()).spec.parent_run
+
+
 async def test_everything_twice_has_one_effect(network: Network) -> None:
     node = network.node()
     await node.hello()

@@ -36,13 +36,15 @@ class Hello:
     transport: Transport = Transport.UNKNOWN
     catalogue: str = ""
     executor: str = ""
+    stopping: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Heartbeat:
-    """Sign of life, with the leases to renew."""
+    """Sign of life, with the leases to renew; a node that is being stopped takes on nothing but subtasks."""
 
     leases: tuple[Lease, ...]
+    stopping: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,11 +116,13 @@ class SessionState:
         greeted: whether Hello was received.
         sequence: highest sequence received.
         slots: how many runs the node takes at once.
+        stopping: whether it takes on nothing but subtasks.
     """
 
     greeted: bool = False
     sequence: int = 0
     slots: int = 0
+    stopping: bool = False
 
 
 def step(state: SessionState, message: NodeMessage) -> tuple[SessionState, Effect]:
@@ -137,13 +141,13 @@ def step(state: SessionState, message: NodeMessage) -> tuple[SessionState, Effec
                 raise _violation(f"slots must be 1 to {MAX_SLOTS}")
             if len(message.leases) > MAX_LEASES or len(message.datasets) > MAX_DATASETS:
                 raise _violation(f"Hello names at most {MAX_LEASES} leases and {MAX_DATASETS} datasets")
-            return replace(state, greeted=True, slots=message.slots), Open(message)
+            return replace(state, greeted=True, slots=message.slots, stopping=message.stopping), Open(message)
         case _ if not state.greeted:
             raise _violation("the first message must be Hello")
-        case Heartbeat(leases):
+        case Heartbeat(leases, stopping):
             if len(leases) > MAX_LEASES:
                 raise _violation(f"a heartbeat names at most {MAX_LEASES} leases")
-            return state, Renew(leases)
+            return replace(state, stopping=stopping), Renew(leases)
         case Reported(sequence, report):
             if sequence < 1:
                 raise _violation("Accepted, Refused, Started and Completed carry a sequence above 0")

@@ -68,9 +68,11 @@ def node_message_from_proto(message: pb.ConnectRequest, limit: int) -> NodeMessa
                 _TRANSPORTS.get(hello.transport, Transport.UNKNOWN),
                 catalogue_text(hello.datasets),
                 hello.executor[:40],
+                hello.stopping,
             )
         case "heartbeat":
-            return Heartbeat(tuple(lease_from_proto(lease) for lease in message.heartbeat.leases))
+            leases = tuple(lease_from_proto(lease) for lease in message.heartbeat.leases)
+            return Heartbeat(leases, message.heartbeat.stopping)
         case "accepted":
             return Reported(message.sequence, Report(lease_from_proto(message.accepted.lease), None))
         case "refused":

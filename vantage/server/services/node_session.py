@@ -264,4 +264,5 @@ class NodeSession:
         if free < 1 or self.outbox.ended or not self.outbox.has_room_for_work or not self._ready:
             return None
         self._more = False
-        return _Claim(free, self._commits.submit(assignment.claim, self.node, free, self._clock.now()))
+        now, subtasks = self._clock.now(), self._state.stopping
+        return _Claim(free, self._commits.submit(assignment.claim, self.node, free, now, subtasks))

@@ -26,12 +26,17 @@ _DEEPER = 4
 """How many times as many runs of each owner are looked at when the oldest of each do not decide who is next."""
 
 
-def claim(connection: Connection, changes: Changes, node: NodePrincipal, free: int, now: datetime) -> int:
+def claim(
+    connection: Connection, changes: Changes, node: NodePrincipal, free: int, now: datetime, subtasks: bool = False
+) -> int:
     """Lease queued runs to a node, at most as many as it has room for, and say how many.
 
     The oldest first; when more may wait than there is room for, fairly between those in whose names they were asked.
+
+    Args:
+        subtasks: whether those of subtasks alone.
     """
-    rows = _claimable(connection, node, free)
+    rows = claim_store.oldest_of_subtasks(connection, node, free) if subtasks else _claimable(connection, node, free)
     steps, taken = [], []
     for row in rows:
         before = run_store.build_run(row)

@@ -25,7 +25,7 @@ from vantage.server.domain.membership import Standing
 from vantage.server.domain.principals import NodePrincipal
 from vantage.server.storage.run_store import WORK
 from vantage.server.storage.schema import member
-from vantage.server.storage.task_schema import run
+from vantage.server.storage.task_schema import run, task
 
 MAX_OWNERS = 200
 """Owners among whom is chosen at a time: each costs a look into an index."""
@@ -54,6 +54,7 @@ def _may_take(table: FromClause, alias: str) -> tuple[ColumnExpressionArgument[b
 
 _CLAIMABLE = WORK.where(*_may_take(run, "run")).with_for_update(of=run, skip_locked=True)
 _OLDEST = _CLAIMABLE.order_by(run.c.name).limit(bindparam("free"))
+_OLDEST_OF_SUBTASKS = _OLDEST.where(task.c.parent_run != "")
 _SOME = _CLAIMABLE.where(run.c.name.in_(_WANTED))
 
 
@@ -109,6 +110,11 @@ _LEASED_BY_OWNER = (
 def oldest(connection: Connection, node: NodePrincipal, free: int) -> Sequence[Row[Any]]:
     """The oldest runs that a node may take, with all that it needs to know."""
     return connection.execute(_OLDEST, _of(node) | {"free": free}).all()
+
+
+def oldest_of_subtasks(connection: Connection, node: NodePrincipal, free: int) -> Sequence[Row[Any]]:
+    """As ``oldest``, of the runs that another run has asked for."""
+    return connection.execute(_OLDEST_OF_SUBTASKS, _of(node) | {"free": free}).all()
 
 
 def some(connection: Connection, node: NodePrincipal, names: Sequence[str]) -> Sequence[Row[Any]]:

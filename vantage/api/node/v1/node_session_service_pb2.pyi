@@ -498,6 +498,7 @@ class Hello(_message.Message):
     SLOTS_FIELD_NUMBER: _builtins.int
     TRANSPORT_FIELD_NUMBER: _builtins.int
     EXECUTOR_FIELD_NUMBER: _builtins.int
+    STOPPING_FIELD_NUMBER: _builtins.int
     version: _builtins.str
     """Version of the node, semantic versioning."""
     instance_id: _builtins.str
@@ -508,6 +509,8 @@ class Hello(_message.Message):
     """How the node sends its messages; shown to those who may view the node."""
     executor: _builtins.str
     """What runs algorithms: "docker", or "process", which has no sandbox and is for development; at most 40 characters."""
+    stopping: _builtins.bool
+    """As in Heartbeat."""
     @_builtins.property
     def datasets(self) -> _containers.RepeatedCompositeFieldContainer[Global___DatasetInfo]:
         """What the node lets the server know of its datasets."""
@@ -526,10 +529,11 @@ class Hello(_message.Message):
         slots: _builtins.int = ...,
         transport: Global___Transport.ValueType = ...,
         executor: _builtins.str = ...,
+        stopping: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["datasets", b"datasets", "executor", b"executor", "instance_id", b"instance_id", "leases", b"leases", "slots", b"slots", "transport", b"transport", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["datasets", b"datasets", "executor", b"executor", "instance_id", b"instance_id", "leases", b"leases", "slots", b"slots", "stopping", b"stopping", "transport", b"transport", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -607,8 +611,13 @@ class Heartbeat(_message.Message):
 
     LEASES_FIELD_NUMBER: _builtins.int
     FREE_SLOTS_FIELD_NUMBER: _builtins.int
+    STOPPING_FIELD_NUMBER: _builtins.int
     free_slots: _builtins.int
     """Free slots."""
+    stopping: _builtins.bool
+    """The node is being stopped and finishes what runs: it is given nothing but subtasks, for which what runs may be waiting.
+    Said at once, not only with the next sign of life.
+    """
     @_builtins.property
     def leases(self) -> _containers.RepeatedCompositeFieldContainer[Global___Lease]:
         """Attempts that the node holds: the server renews them."""
@@ -618,10 +627,11 @@ class Heartbeat(_message.Message):
         *,
         leases: _abc.Iterable[Global___Lease] | None = ...,
         free_slots: _builtins.int = ...,
+        stopping: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["free_slots", b"free_slots", "leases", b"leases"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["free_slots", b"free_slots", "leases", b"leases", "stopping", b"stopping"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
