@@ -68,6 +68,7 @@ from vantage.server.domain.session import SessionSettings
 from vantage.server.domain.tokens import AccessTokens, new_secret, secret_hash
 from vantage.server.events.bus import Bus
 from vantage.server.figures import Figures
+from vantage.server.health import HealthServicer
 from vantage.server.metrics import Metrics
 from vantage.server.mutual import MutualTls
 from vantage.server.payloads.places import open_store
@@ -329,7 +330,7 @@ class Server:
         add_payload_service(PayloadServicer(payloads), server)
         self.relaying = Relaying(self.data, config, clock, commits, self.sessions)
         self.relaying.add_to(server)
-        self.health = health.aio.HealthServicer()
+        self.health = HealthServicer()
         health_pb2_grpc.add_HealthServicer_to_server(self.health, server)
         names = [each.full_name for each in SERVICES]
         reflection.enable_server_reflection([*names, health.SERVICE_NAME, reflection.SERVICE_NAME], server)

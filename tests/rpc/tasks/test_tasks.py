@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
 from datetime import timedelta
 from typing import Any
 
@@ -260,6 +261,41 @@ async def test_a_task_ends_at_its_deadline_even_after_a_restart(network: Network
     assert events[0].run_finished.run.state == task_pb2.RUN_STATE_EXPIRED
     assert events[0].run_finished.run.failure.reason == "NODE_UNAVAILABLE"
     assert events[1].task_finished.state == task_pb2.TASK_STATE_EXPIRED
+
+
+async def test_a_server_that_stops_sends_those_away_who_follow_tasks(network: Network) -> None:
+    """Each by its call: nothing happens to a task until the server is back, and a stop had taken its whole grace."""
+    stub = network.stub()
+    run = stub.RunTask(task_service_pb2.RunTaskRequest(request_id=request_id(), spec=spec()), metadata=ROSA)
+    name = (await anext(aiter(run))).event.snapshot.task.name
+    watch = stub.WatchTask(task_service_pb2.WatchTaskRequest(name=name, after_sequence=1), metadata=ROSA)
+    await anext(aiter(watch))
+
+    async def questions() -> AsyncIterator[task_service_pb2.RunTasksRequest]:
+        yield task_service_pb2.RunTasksRequest(request_id=request_id(), spec=spec())
+        await asyncio.Event().wait()  # more may come
+
+    many = stub.RunTasks(questions(), metadata=ROSA)
+    await anext(aiter(many))
+    ending = [asyncio.create_task(_reason(_drained(call))) for call in (run, watch, many)]
+    node = network.node()
+    await node.hello()
+    given = {each.lease.run.partition("/runs/")[0]: each for each in [await node.assigned() for _ in range(2)]}
+    await node.acknowledged(await node.start(given[name]))
+    await network.sessions.stop()
+    await network.tasks.stop()
+    async with asyncio.timeout(30):
+        assert await asyncio.gather(*ending) == [Reason.SERVER_STOPPING] * 3
+    late = stub.WatchTask(task_service_pb2.WatchTaskRequest(name=name, after_sequence=1), metadata=ROSA)
+    answers = aiter(late)
+    kinds = [(await anext(answers)).event.WhichOneof("event") for _ in range(3)]
+    assert kinds == ["snapshot", "run_changed", "run_changed"]  # what has happened is told
+    assert await _reason(_drained(answers)) is Reason.SERVER_STOPPING
+
+
+async def _drained(answers: Any) -> None:
+    async for _ in answers:
+        pass
 
 
 async def _finished(network: Network) -> str:

@@ -9,10 +9,22 @@ from vantage.server.events.mailbox import Mailbox
 
 
 class Bus:
-    """Knows which mailboxes watch which tasks."""
+    """Knows which mailboxes watch which tasks.
+
+    Attributes:
+        closed: nothing more is worth waiting for: the server stops.
+    """
 
     def __init__(self) -> None:
+        self.closed = False
         self._watchers: dict[str, list[Mailbox]] = {}
+
+    def close(self) -> None:
+        """Wake all who watch; what was delivered before is there for them to take."""
+        self.closed = True
+        for mailboxes in self._watchers.values():
+            for mailbox in mailboxes:
+                mailbox.wake()
 
     def subscribe(self, task: str, mailbox: Mailbox) -> None:
         """Deliver the task's events to the mailbox from now on."""

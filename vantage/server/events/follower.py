@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 
+from vantage.common.errors import Reason, error
 from vantage.server.domain.task_events import Event, RunMoved, TaskEnded
 from vantage.server.events.bus import Bus
 from vantage.server.events.mailbox import Mailbox
@@ -85,8 +86,13 @@ class Follower:
             self.forget(task)
 
     async def next(self) -> list[Event]:
-        """Wait for events, or for ``wake``, and return them. A task that has ended is no longer followed."""
-        await self._mailbox.wait()
+        """Wait for events, or for ``wake``, and return them. A task that has ended is no longer followed.
+
+        Raises:
+            UnavailableError: SERVER_STOPPING, when there are none and none will come.
+        """
+        if not self._bus.closed:
+            await self._mailbox.wait()
         events, lagging = self._mailbox.take()
         found: list[Event] = []
         behind, self._behind = self._behind | lagging, set()
@@ -100,6 +106,8 @@ class Follower:
                 behind.add(event.task)
         for task in behind:
             await self._catch_up(task, found)
+        if self._bus.closed and not found:
+            raise error(Reason.SERVER_STOPPING, "the server stops: watch again when it is back")
         return found
 
     def _take_early(self, task: str, early: list[Event], found: list[Event]) -> bool:

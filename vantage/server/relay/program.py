@@ -6,12 +6,13 @@ from pathlib import Path
 
 import grpc
 import yaml
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from vantage.common.clock import Clock, SystemClock
 from vantage.common.errors import Reason, error
 from vantage.server import certificate
+from vantage.server.health import HealthServicer
 from vantage.server.metrics import Metrics
 from vantage.server.relay.limits import RelayLimits
 from vantage.server.relay.pairs import MAX_MESSAGE, Pairs
@@ -115,7 +116,7 @@ class Relay:
         verifier = TicketVerifier(self.config.name, self._keys, self._clock)
         self._server = grpc.aio.server(options=CHANNEL_OPTIONS)
         self._server.add_generic_rpc_handlers((RelayServicer(self.pairs, verifier, self._clock).handlers(),))
-        self._health = health.aio.HealthServicer()
+        self._health = HealthServicer()
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         try:
             if self._tls:

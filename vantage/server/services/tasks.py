@@ -78,7 +78,8 @@ class Tasks:
         self._watch_clock = asyncio.create_task(self.deadlines.run(), name="task deadlines")
 
     async def stop(self) -> None:
-        """Keep no deadlines any more."""
+        """Keep no deadlines any more, and send those away who follow tasks: nothing happens until they come back."""
+        self._bus.close()
         if self._watch_clock is not None:
             self._watch_clock.cancel()
             await asyncio.gather(self._watch_clock, return_exceptions=True)
