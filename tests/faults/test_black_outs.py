@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from vantage.testing import inprocess
-from vantage.testing.outpost import NODE, Outpost
+from vantage.testing.outpost import Outpost
 from vantage.testing.proxy import Proxy
 
 HEARTBEAT, LEASE = 1, 3
@@ -88,21 +88,3 @@ async def test_a_half_open_connection_costs_no_lease(tmp_path: Path) -> None:
         states = [each.run_changed.run.state for each in events if each.HasField("run_changed")]
         assert states == sorted(states)  # never QUEUED again
         assert inprocess.gates["dark"].count == 1
-
-
-@pytest.mark.slow
-async def test_thirty_seconds_without_a_network(tmp_path: Path) -> None:
-    """With the intervals that servers have by default."""
-    async with Outpost.running(tmp_path) as outpost, Proxy.to(outpost.server.address) as proxy:
-        await outpost.start_node({"address": proxy.address})
-        asking = asyncio.create_task(outpost.ask("hold", gate="dark"))
-        await inprocess.gates["dark"].entered.wait()
-        proxy.black_out(lose=True)
-        await asyncio.sleep(30)
-        inprocess.gates["dark"].leave.set()
-        proxy.let_through()
-        run = await asking
-        assert json.loads(run.result.inline) == {"gate": "dark"}, run
-        assert inprocess.gates["dark"].count == 1
-        assert json.loads((await outpost.ask("echo", value=7)).result.inline) == {"value": 7}
-        assert (await outpost.node()).name == NODE

@@ -6,14 +6,16 @@ import asyncio
 import signal
 import sqlite3
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import pytest
 import pytest_asyncio
 
-from vantage.client import AsyncClient, AsyncTaskHandle, models
+from vantage.client import AsyncClient, AsyncTaskHandle, caller, models
+from vantage.common.backoff import Backoff
 from vantage.common.errors import UnavailableError
 from vantage.server.config import ServerConfig
 from vantage.testing.counted import Gate, Ledger
@@ -89,8 +91,16 @@ class World:
         assert 1 <= self.ledger.executions()[run.name] <= run.attempt + 1
 
 
+@pytest.fixture(scope="module")
+def impatience() -> Iterator[None]:
+    """The researcher asks again soon: how long she waits before is not what is tested."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(caller, "Backoff", partial(Backoff, base=0.05))
+        yield
+
+
 @pytest_asyncio.fixture(loop_scope="module", scope="module")
-async def world(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[World]:
+async def world(impatience: None, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[World]:
     directory = tmp_path_factory.mktemp("k")
     settings = {"process": {"modules": {REPOSITORY: "vantage.testing.counted"}}}
     config = ServerConfig(stop_grace_seconds=1, trial=True, heartbeat_seconds=1, lease_seconds=20)
