@@ -80,7 +80,7 @@ class Outpost:
         way = {"tls": False, **way}
         self.installation._node("clara", {"server": way, **settings})
         loaded = node_config.load(self.installation.directory / "clara" / "node.yaml")
-        self.agent = Agent(loaded, assemble(loaded), backoff=Backoff(base=0.05, cap=0.5), say=self._say)
+        self.agent = Agent(loaded, assemble(loaded), backoff=Backoff(base=0.05, cap=0.1), say=self._say)
         self._running = asyncio.create_task(self.agent.run(), name="node")
         async with asyncio.timeout(PATIENCE):
             await self.agent.connected.wait()

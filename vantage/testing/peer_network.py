@@ -146,7 +146,7 @@ class PeerNetwork:
         between = {} if self._server is None else {"server": self._server}
         self.installation._node(name, {**modules, **between, **settings})
         loaded = node_config.load(self.installation.directory / name / "node.yaml")
-        agent = Agent(loaded, assemble(loaded), backoff=Backoff(base=0.05, cap=0.5), say=lambda text: None)
+        agent = Agent(loaded, assemble(loaded), backoff=Backoff(base=0.05, cap=0.1), say=lambda text: None)
         self.agents[name] = agent
         self._running[name] = asyncio.create_task(agent.run(), name=name)
 
