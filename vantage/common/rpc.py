@@ -32,6 +32,21 @@ CHANNEL_OPTIONS: tuple[tuple[str, int | str], ...] = (
     ("grpc.http2.max_pings_without_data", 0),
 )
 
+CLIENT_WINDOW = 8 * 1024 * 1024
+"""Bytes of a stream that come to a client before it reads them: 80 MB/s at a round trip of 0.1 s."""
+SERVER_WINDOW = 4 * 1024 * 1024
+"""The same for a server, which has many clients."""
+
+
+def fixed_window(size: int) -> tuple[tuple[str, int], ...]:
+    """Options of a channel or server by which no more of a stream comes before it is read.
+
+    Without them the library lets the window grow with what it measures of the connection: on a fast one hundreds of
+    MiB of a payload wait in memory whenever the reader's disk or processor is busy for a moment.
+    """
+    return ("grpc.http2.bdp_probe", 0), ("grpc.http2.lookahead_bytes", size)
+
+
 METADATA_RETRY = "retry_after_seconds"
 """Metadata key of an error that also travels as ``google.rpc.RetryInfo``."""
 _CONNECT_TIMEOUT = 10.0
@@ -168,7 +183,7 @@ def open_channel(
         interceptors: see grpc.aio.
         options: channel arguments in addition to ``CHANNEL_OPTIONS``.
     """
-    arguments = [*CHANNEL_OPTIONS, *options]
+    arguments = [*CHANNEL_OPTIONS, *fixed_window(CLIENT_WINDOW), *options]
     if trust is None:
         return grpc.aio.insecure_channel(target, options=arguments, interceptors=list(interceptors))
     if trust.name_override is not None:

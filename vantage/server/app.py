@@ -56,7 +56,7 @@ from vantage.common import pki
 from vantage.common.clock import Clock, SystemClock
 from vantage.common.errors import Reason, error
 from vantage.common.payload_frames import add_payload_service
-from vantage.common.rpc import CHANNEL_OPTIONS
+from vantage.common.rpc import CHANNEL_OPTIONS, SERVER_WINDOW, fixed_window
 from vantage.server import certificate
 from vantage.server.config import FILE, ServerConfig, load_config, save_config
 from vantage.server.domain import secrets
@@ -285,6 +285,7 @@ class Server:
             interceptors=[self.gate],
             options=[
                 *CHANNEL_OPTIONS,
+                *fixed_window(SERVER_WINDOW),
                 # Otherwise a second server on the same port would share its calls instead of failing.
                 ("grpc.so_reuseport", 0),
                 ("grpc.http2.min_ping_interval_without_data_ms", 10_000),

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from vantage.common.clock import Clock, SystemClock
 from vantage.common.errors import Reason, error
+from vantage.common.rpc import SERVER_WINDOW, fixed_window
 from vantage.server import certificate
 from vantage.server.health import HealthServicer
 from vantage.server.metrics import Metrics
@@ -25,6 +26,7 @@ KEYS_FILE = "relay-keys.json"
 CHANNEL_OPTIONS: tuple[tuple[str, int], ...] = (
     ("grpc.max_receive_message_length", MAX_MESSAGE),
     ("grpc.max_send_message_length", MAX_MESSAGE),
+    *fixed_window(SERVER_WINDOW),
     ("grpc.so_reuseport", 0),
     # A node that is gone without a word is noticed by its silence.
     ("grpc.keepalive_time_ms", 20_000),
