@@ -116,7 +116,10 @@ class Codec:
             spec.timeout.FromTimedelta(DEFAULT_TIMEOUT)  # what is signed must not depend on the server's default
         await bound.authorities.refresh()
         wanted = [(each.organization, each.node) for each in spec.targets]
-        recipients = await bound.directory.of_all(spec.collaboration, wanted) if wanted else []
+        try:
+            recipients = await bound.directory.of_all(spec.collaboration, wanted) if wanted else []
+        except VantageError as problem:
+            raise await self._explained(problem, spec) from None
         await self._packer.sealed(spec, given, recipients, bound.keyring.name)
         _name_versions(spec, recipients)
         members = await self._organizations(spec) if question.delegate is not False else ()
@@ -267,6 +270,20 @@ class Codec:
             return [each.organization for each in spec.targets]
         self._members[where] = (now, found)
         return found
+
+    async def _explained(self, problem: VantageError, spec: task_pb2.TaskSpec) -> VantageError:
+        """Who has no keys may be no member: then that is what is wrong."""
+        organization = problem.metadata.get("organization", "")
+        if problem.reason is not Reason.KEYS_INVALID or not organization:
+            return problem
+        if organization in await self._organizations(spec):
+            return problem
+        return error(
+            Reason.ORGANIZATION_NOT_MEMBER,
+            f"{organization} is not a member of {spec.study or spec.collaboration}: leave it out, or ask its creator "
+            "to add it",
+            organization=organization,
+        )
 
     async def _list_organizations(self, spec: task_pb2.TaskSpec) -> tuple[str, ...]:
         if spec.study:

@@ -66,6 +66,13 @@ async def test_questions_to_datasets_are_sealed_with_the_arguments(client: Async
         )
 
 
+async def test_who_is_no_member_is_said_to_be_none(client: AsyncClient) -> None:
+    for delegate in (True, False):
+        with pytest.raises(InvalidArgumentError, match="emma is not a member of collaborations/trial") as caught:
+            await client.tasks.run(**ASK, organizations=["clara", "emma"], delegate=delegate)
+        assert caught.value.reason is Reason.ORGANIZATION_NOT_MEMBER
+
+
 async def test_a_question_is_signed_and_sealed_and_its_answer_verified_and_opened(
     client: AsyncClient, network: SealedNetwork
 ) -> None:
