@@ -65,6 +65,18 @@ async def test_who_what_from_where_and_why(hospitals: Hospitals) -> None:
         assert secret not in str([made, refused])
 
 
+async def test_the_callers_own_request_id_is_kept(hospitals: Hospitals) -> None:
+    wanted = organization_pb.CreateOrganizationRequest(organization_id="olga")
+    own = (*hospitals.tokens["root"], ("x-request-id", "ward-7.2026"))
+    await hospitals.organizations.CreateOrganization(wanted, metadata=own)
+    [made] = await entries(hospitals, target="organizations/olga")
+    assert made.request_id == "ward-7.2026"
+    wanted.organization_id = "otto"
+    await hospitals.organizations.CreateOrganization(wanted, metadata=hospitals.tokens["root"])
+    [made] = await entries(hospitals, target="organizations/otto")
+    assert len(made.request_id) == 32
+
+
 async def test_log_ins_and_strangers(hospitals: Hospitals) -> None:
     login = auth_pb.LoginRequest(username="anna", password="wrong")
     assert await reason(hospitals.auth.Login(login)) is Reason.CREDENTIALS_INVALID
