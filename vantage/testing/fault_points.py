@@ -11,7 +11,8 @@ Points of the node: ``node.STEP.before_commit`` and ``node.STEP.committed`` arou
 is the method that asked for it: accept, mark_started, finish, acknowledge ...); ``node.run.before`` the executor begins
 and ``node.run.started`` when the algorithm runs; ``node.result.stored`` when the node has the result in memory;
 ``node.ack.before`` and ``node.ack.after`` it takes note that the server has something. Such a node also comes back to a
-server sooner than others: tests kill servers more often than operators do.
+server sooner than others, and such a server gives up a database that is locked sooner: tests kill and lock more often
+than operators do.
 """
 
 from __future__ import annotations
@@ -63,6 +64,7 @@ def _prepare_server() -> None:
     from sqlalchemy import Engine, event
 
     from vantage.server.services.commits import Commits
+    from vantage.server.storage import database
     from vantage.server.storage.database import Database
 
     done: list[str] = []
@@ -88,6 +90,7 @@ def _prepare_server() -> None:
         for what in done:
             _reached(f"server.{what}.before_commit")
 
+    database._BUSY_TIMEOUT = 1.0
     Commits.submit = submit_marked  # type: ignore[method-assign]  # that is what this program is for
     Database._commit = commit_watched  # type: ignore[method-assign]
 
