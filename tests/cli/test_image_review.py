@@ -78,6 +78,7 @@ def test_the_first_look_shows_what_the_author_added(registry: Registry, keys: Pa
     }
     files = {"app/algorithm.py": PROGRAM.encode(), "app/model.bin": os.urandom(5000), "app/\x1b[2Jevil": b"\x1b[31m\n"}
     files[f"app/x\n  {FORGED}"] = b""
+    files["app/long.py"] = b"#" * 70_000
     # Variants of a letter that nobody sees can hold a program, which another line decodes and runs.
     files["app/data.py"] = "DATA = 'v\ufe00\U000e0101'  # für\r\n".encode()
     image = push(registry, files, settings=settings)
@@ -97,7 +98,8 @@ def test_the_first_look_shows_what_the_author_added(registry: Registry, keys: Pa
         "User: none is set, which means root; nodes run it as another user",
         "+ /app/algorithm.py  file 0644 0:0 45 bytes",
         "+def summary():",
-        "+ /app/model.bin  file 0644 0:0 5.0 kB",
+        "+ /app/model.bin  file 0644 0:0 5.0 kB, not shown: no text",
+        "+ /app/long.py  file 0644 0:0 70.0 kB, not shown: too long",
         "+DATA = 'v<U+FE00><U+E0101>'  # für<U+000D>",
         "not listed: layers 1; name the base image with --against",
         f"signature by {keys / 'author.pub'} (classic)",
@@ -115,7 +117,8 @@ def test_the_first_look_shows_what_the_author_added(registry: Registry, keys: Pa
 
 
 def test_what_differs_from_an_earlier_image_is_shown_and_nothing_else(registry: Registry, run: Run) -> None:
-    old = push(registry, {"app/algorithm.py": PROGRAM.encode(), "app/kept": b"k", "app/gone": b"g"})
+    files = {"app/algorithm.py": PROGRAM.encode(), "app/kept": b"k", "app/gone": b"g", "app/was": b"#" * 70_000}
+    old = push(registry, files)
     tool = io.BytesIO()
     with tarfile.open(fileobj=tool, mode="w", format=tarfile.PAX_FORMAT) as archive:
         info = tarfile.TarInfo("usr/lib/module-7")
@@ -133,7 +136,12 @@ def test_what_differs_from_an_earlier_image_is_shown_and_nothing_else(registry: 
     declaration = {"schema": 1, "functions": {**DECLARATION["functions"], "dump": {"arguments": {"type": "object"}}}}  # type: ignore[dict-item]
     new = push(
         registry,
-        {"app/algorithm.py": PROGRAM.replace("return 1", "return 2").encode(), "app/kept": b"k", "app/new": b"n"},
+        {
+            "app/algorithm.py": PROGRAM.replace("return 1", "return 2").encode(),
+            "app/kept": b"k",
+            "app/new": b"n",
+            "app/was": b"evil\n",
+        },
         Layer.packed(tool.getvalue()),
         settings={"User": "65534"},
         declaration=declaration,
@@ -146,13 +154,14 @@ def test_what_differs_from_an_earlier_image_is_shown_and_nothing_else(registry: 
         ("changed", "/app/algorithm.py"),
         ("removed", "/app/gone"),
         ("added", "/app/new"),
+        ("changed", "/app/was"),
         ("added", "/usr/lib/linked"),
         ("changed", "/usr/lib/module-7"),
         ("changed", "/usr/lib/module-9"),
     ]
     assert seen["changes"][0]["diff"][-2:] == ["-    return 1", "+    return 2"]
     assert [each["known"] for each in seen["layers"]] == [True, False, False]
-    assert [each["files"] for each in seen["layers"]] == [150, 3, 3]
+    assert [each["files"] for each in seen["layers"]] == [150, 4, 3]
     changed = {each["name"]: each["diff"] for each in seen["setting_changes"]}
     assert list(changed) == ["User", "label org.vantage.declaration"]
     assert any('"dump"' in line for line in changed["label org.vantage.declaration"])
@@ -164,6 +173,7 @@ def test_what_differs_from_an_earlier_image_is_shown_and_nothing_else(registry: 
     )
     assert "module-8" not in text
     assert "-    return 1" in text
+    assert "+evil" in text  # what was too long to be compared does not hide what is there now
     # Another repository by its whole name, e.g. that of the base image.
     base = asyncio.run(push_build(registry.address, "base", Build([BASE])))
     text = run("image", "review", new, "--against", base).stdout

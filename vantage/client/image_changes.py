@@ -67,8 +67,11 @@ def is_small(file: File | None) -> bool:
 
 
 def with_text(change: Change, old: str | None, new: str | None, left: int) -> Change:
-    """A change with what differs in its text, if both are text; without it when ``left`` characters do not suffice."""
-    if (change.before is not None and old is None) or (change.after is not None and new is None):
+    """A change with what differs in its text, if it is text; without it when ``left`` characters do not suffice.
+
+    What was no text before, or too long for one, is as if it had been empty: all that is there now is shown.
+    """
+    if new is None and (change.after is not None or old is None):
         return change
     if (old or "") == (new or ""):
         return change

@@ -223,7 +223,7 @@ class _Desk:
         else:
             then = apply(before.looked)
         found = list(changes(then, now))
-        shown = {each.path for each in found if is_small(each.before) and is_small(each.after)}
+        shown = {each.path for each in found if is_small(each.before if each.after is None else each.after)}
         old = {} if before is None else self._texts(before, [(path, then[path][1]) for path in shown if path in then])
         new = self._texts(after, [(path, now[path][1]) for path in shown if path in now])
         left = MAX_DIFF

@@ -94,7 +94,8 @@ def test_a_text_that_does_not_fit_is_said_to_be_left_out() -> None:
         told = with_text(change, "a", "b", left)
         assert (told.omitted, bool(told.diff)) == (omitted, not omitted)
     assert not with_text(change, "a", "a", 0).omitted  # e.g. another owner
-    assert not with_text(change, None, "a", 0).omitted  # no text
+    assert not with_text(change, "a", None, 0).omitted  # no text
+    assert with_text(change, None, "a", 100).diff[1:] == ("+a", "\\ No newline at end of file")  # it was none before
 
 
 def test_texts_with_many_lines_are_not_compared_for_minutes(monkeypatch: pytest.MonkeyPatch) -> None:

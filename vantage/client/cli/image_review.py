@@ -233,7 +233,7 @@ def _changes(seen: Review) -> Iterator[str]:
     yield f"FILES ({len(seen.changes)} differ)" if seen.against is not None else "FILES of small layers"
     lines = 0
     for change in seen.changes[:MAX_PATHS]:
-        yield f"  {_MARKS[change.what]} {change.path}  {_described(change)}"
+        yield f"  {_MARKS[change.what]} {change.path}  {_described(change)}{_unseen(change)}"
         shown = change.diff[: max(0, MAX_LINES - lines)]
         lines += len(shown)
         yield from (f"      {line}" for line in shown)
@@ -257,6 +257,18 @@ def _described(change: Change) -> str:
     if _file(before) == _file(after):
         return f"{_file(after)}, other content"
     return f"{_file(before)} -> {_file(after)}"
+
+
+def _unseen(change: Change) -> str:
+    """That the content of a file is not shown, and why: whoever signs must not take it for seen."""
+    from vantage.client.image_changes import is_small
+
+    before, after = change.before, change.after
+    if after is None or after.kind != "file" or not after.size or change.diff or change.omitted:
+        return ""
+    if before is not None and before.digest == after.digest:
+        return ""
+    return ", not shown: no text" if is_small(after) else ", not shown: too long"
 
 
 def _file(file: File | None) -> str:
