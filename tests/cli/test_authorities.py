@@ -44,7 +44,7 @@ def server(tmp_path: Path) -> Iterator[str]:
 
 def test_certificates_are_issued_listed_and_revoked_offline(tmp_path: Path, run: Run) -> None:
     ca, phrase = tmp_path / "ca", tmp_path / "phrase"
-    phrase.write_text(f"{PHRASE}\n")
+    phrase.write_bytes(b"f\xfcnf Ha\xdfe\n")  # of a keyboard that is not set to UTF-8
     own = ("--ca", ca, "--passphrase-file", phrase)
     assert run("org", "init", "clara", *own).exit_code == 0
     assert b"ENCRYPTED" in (ca / "ca-key.pem").read_bytes()
@@ -113,6 +113,8 @@ def test_a_server_is_told_and_whom_one_trusts_is_ones_own_matter(server: str, tm
     ca = tmp_path / "clara"
     call("org", "init", "clara", "--ca", ca)
     old = pki.fingerprint(root_of(ca))
+    (der := tmp_path / "ca.der").write_bytes(root_of(ca).public_bytes(Encoding.DER))
+    assert "not a certificate in PEM" in call("organization", "create", "clara", "--ca-certificate", der, code=2)[1]
     call("organization", "create", "clara", "--ca-certificate", ca / "ca-cert.pem")
     call("org", "revoke", "4711", "--ca", ca, "--yes")
     said = call("organization", "set-crl", "clara", ca / "crl.pem")[0]

@@ -130,10 +130,8 @@ class SealKeys:
     def _read(self) -> list[str]:
         try:
             return sealing.read_identities(self._secrets.read_text("utf-8"))
-        except OSError as problem:
-            raise error(
-                Reason.CONFIGURATION_INVALID, f"cannot read the keys {self._secrets}: {problem.strerror}"
-            ) from problem
+        except (OSError, UnicodeDecodeError) as problem:
+            raise error(Reason.CONFIGURATION_INVALID, f"cannot read the keys {self._secrets}: {problem}") from problem
 
     def _write(self, identities: Sequence[str]) -> None:
         lines = ["# vantage node: keys for sealed payloads, the newest first", *identities, ""]

@@ -55,12 +55,11 @@ def open_directory(directory: Path, from_stdin: bool, file: Path | None) -> tupl
         ) from None
     phrase = None
     if encrypted:
-        given = os.environ.get("VANTAGE_CA_PASSPHRASE")
+        given = os.environ.get("VANTAGE_CA_PASSPHRASE", "").encode()
         if file is not None:
-            given = file.read_text("utf-8").rstrip("\r\n")
-        phrase = (
-            given or terminal.secret("Passphrase of the authority", from_stdin=from_stdin, option="--passphrase-stdin")
-        ).encode()
+            given = _passphrase_in(file)
+        option = "--passphrase-stdin"
+        phrase = given or terminal.secret("Passphrase of the authority", from_stdin=from_stdin, option=option).encode()
     return AuthorityDirectory.open(directory, passphrase=phrase), phrase
 
 
@@ -270,8 +269,13 @@ def _say_list(call: Call, opened: AuthorityDirectory, out: Path | None, what: st
 
 def _new_passphrase(ask: bool, from_stdin: bool, file: Path | None) -> bytes | None:
     if file is not None:
-        return file.read_text("utf-8").rstrip("\r\n").encode()
+        return _passphrase_in(file)
     if not ask and not from_stdin:
         return None
     typed = terminal.secret("New passphrase", from_stdin=from_stdin, option="--passphrase-stdin", confirm=True)
     return typed.encode()
+
+
+def _passphrase_in(file: Path) -> bytes:
+    """As it is, in whatever encoding: a passphrase is bytes."""
+    return file.read_bytes().rstrip(b"\r\n")

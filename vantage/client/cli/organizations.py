@@ -59,7 +59,7 @@ _CERTIFICATES = click.Path(exists=True, dir_okay=False, path_type=Path)
 )
 def create(call: Call, name: str, title: str, certificates: tuple[Path, ...]) -> None:
     """Create an organization."""
-    pems = [path.read_text() for path in certificates]
+    pems = [_pem(path) for path in certificates]
     with call.client() as client:
         made = client.organizations.create(name, display_name=title, ca_certificates=pems)
     call.output.done(f"created {made.name}", made)
@@ -74,7 +74,7 @@ def set_ca(call: Call, name: str, certificates: tuple[Path, ...]) -> None:
     Nodes whose certificates chain to none of CERTIFICATES (PEM) cannot log in any more: while you change over, give
     the old one and the new one.
     """
-    pems = [path.read_text() for path in certificates]
+    pems = [_pem(path) for path in certificates]
     with call.client() as client:
         changed = client.organizations.set_ca_certificates(name, pems)
     call.output.done(
@@ -88,7 +88,7 @@ def set_ca(call: Call, name: str, certificates: tuple[Path, ...]) -> None:
 def add_ca(call: Call, name: str, certificate: Path) -> None:
     """Tell the server of one more authority of an organization; those that it has go on to count."""
     with call.client() as client:
-        changed = client.trust.add_authority(name, certificate.read_text())
+        changed = client.trust.add_authority(name, _pem(certificate))
     call.output.done(f"{name} has {len(changed.ca_certificates)} authorities:\n{_authorities(changed)}", changed)
 
 
@@ -134,3 +134,8 @@ def update(call: Call, name: str, title: str, etag: str) -> None:
     with call.client() as client:
         changed = client.organizations.update(name, title, etag)
     call.output.done(f"changed {changed.name}", changed)
+
+
+def _pem(path: Path) -> str:
+    """A file of certificates; what is none, such as DER, is for the server to refuse."""
+    return path.read_text("utf-8", "replace")

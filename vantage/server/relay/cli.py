@@ -39,7 +39,7 @@ def init(data: Path, name: str, keys: Path, listen: str, hosts: tuple[str, ...])
     from vantage.server.relay.program import RelayConfig, initialize
 
     try:
-        initialize(data, RelayConfig(name=name, listen=listen), keys.read_text("utf-8"), hosts)
+        initialize(data, RelayConfig(name=name, listen=listen), keys.read_text("utf-8", "replace"), hosts)
     except ValidationError:
         raise click.ClickException(f"{name!r} must be 2 to 40 lower-case letters, digits and hyphens") from None
     except (VantageError, OSError) as problem:
