@@ -66,7 +66,7 @@ class SessionKeeper:
         self._cap = backoff.cap
         self._left = -_EXPECTED_SECONDS
         self._spread = 0.0
-        self._closing = False
+        self._closing = asyncio.Event()
         self._closed = asyncio.Event()
 
     async def run(self) -> None:
@@ -76,7 +76,7 @@ class SessionKeeper:
             FatalError: the server does not admit the node.
         """
         loop = asyncio.get_running_loop()
-        while not self._closing:
+        while not self._closing.is_set():
             began = loop.time()
             self._session = session = self._open(self._sync if self._choice.sync else self._stream)
             try:
@@ -87,6 +87,8 @@ class SessionKeeper:
                 if (task := asyncio.current_task()) is not None and task.cancelling():
                     # A group of tasks tells the errors of its tasks in place of a cancellation that came with them.
                     raise asyncio.CancelledError from problem
+                if self._closing.is_set():
+                    break  # it was to be the last one
                 if loop.time() - began > STABLE:
                     self._backoff.reset()
                 delay = self._delay(session, problem)
@@ -105,7 +107,7 @@ class SessionKeeper:
 
     async def close(self) -> None:
         """End the session in order, so that the server knows at once that the node is gone."""
-        self._closing = True
+        self._closing.set()
         if self._session is not None and self._connected.is_set():
             self._session.close()
             with contextlib.suppress(TimeoutError):

@@ -24,14 +24,18 @@ class Longest(random.Random):
         return b
 
 
-def build() -> SessionKeeper:
+def build(session: Session | None = None) -> SessionKeeper:
     unused: Any = None
+
+    async def prepare() -> None:
+        """Nothing is to be done."""
+
     return SessionKeeper(
         cast(Connection, unused),
         TransportChoice("auto"),
         Backoff(random=Longest()),
-        unused,
-        unused,
+        lambda _transport: cast(Session, session),
+        prepare,
         unused,
         asyncio.Event(),
     )
@@ -68,3 +72,26 @@ async def test_a_server_that_was_never_there_is_not_hurried() -> None:
     keeper, over = build(), error(Reason.UNAVAILABLE, "over")
     delays = [keeper._delay(ended(Ending.CUT, welcomed=False), over) for _ in range(9)]
     assert delays == [0.2, 0.4, 0.8, 1.6, 3.2, 6.4, 12.8, 25.6, 30.0]
+
+
+async def test_a_last_session_that_is_lost_is_not_followed_by_a_wait() -> None:
+    """As when a machine goes down with server and node: nobody waits for a session that will not be."""
+
+    class Last:
+        def __init__(self) -> None:
+            self.closed = asyncio.Event()
+
+        async def run(self) -> None:
+            keeper._connected.set()
+            await self.closed.wait()
+            raise error(Reason.SERVER_STOPPING, "over")
+
+        def close(self) -> None:
+            self.closed.set()
+
+    keeper = build(cast(Session, Last()))
+    running = asyncio.create_task(keeper.run())
+    await keeper._connected.wait()
+    await keeper.close()
+    assert running.done()
+    await running
