@@ -8,6 +8,7 @@ import json
 import pytest
 
 from vantage.api.node.v1 import node_session_service_pb2 as pb
+from vantage.api.types.v1 import types_pb2
 from vantage.common.clock import SystemClock
 from vantage.common.errors import Reason, error
 from vantage.node import config as node_config
@@ -159,11 +160,16 @@ async def test_a_run_ends_at_its_limit_of_time(station: Station) -> None:
     station.settings["limits"] = {"max_runtime": 3}
     async with station.running():
         session = await station.session()
-        completed = await finish(session, assign("hold", '{"gate": "a"}'))
-        assert completed.failure.reason == "RUNTIME_EXCEEDED"
-        assert "longer than the node allows" in completed.failure.message
-        completed = await finish(session, assign("hold", '{"gate": "b"}', seconds=2))
-        assert completed.failure.reason == "TASK_EXPIRED"
+        long = send(session, assign("hold", '{"gate": "a"}'))
+        late = send(session, assign("hold", '{"gate": "b"}', seconds=2))
+        failures: dict[str, types_pb2.Failure] = {}
+        while len(failures) < 2:
+            message = await session.receive("accepted", "started", "completed")
+            if message.HasField("completed"):
+                failures[message.completed.lease.run] = message.completed.failure
+        assert failures[long.run].reason == "RUNTIME_EXCEEDED"
+        assert "longer than the node allows" in failures[long.run].message
+        assert failures[late.run].reason == "TASK_EXPIRED"
         assert {gate.left for gate in inprocess.gates.values()} == {"cancelled"}
 
 
