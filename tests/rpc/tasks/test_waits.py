@@ -54,6 +54,23 @@ async def test_the_researcher_sees_for_whom_a_run_waits_and_since_when(network: 
     await node.heartbeat([lease])
 
 
+async def test_a_node_that_is_being_stopped_is_not_said_to_be_busy(network: Network) -> None:
+    node = network.node(ONE)
+    await node.hello(slots=1)
+    await _create(network)
+    lease = (await node.assigned()).lease
+    events = _run(network)
+    snapshot = (await anext(events)).snapshot.task
+    assert snapshot.runs[0].wait.cause == task_pb2.WAIT_CAUSE_NODE_BUSY
+    await node.heartbeat([lease], stopping=True)
+    wait = (await anext(events)).run_waits.wait
+    assert (wait.cause, wait.nodes[0]) == (task_pb2.WAIT_CAUSE_NODE_OFFLINE, ONE)
+    assert not (await _get(network, snapshot.name)).runs[0].node_online
+    other = network.node(TWO)
+    await other.hello()
+    assert (await other.assigned()).lease.run == snapshot.runs[0].name
+
+
 async def test_a_lost_run_says_for_whom_it_waits_in_its_event(network: Network) -> None:
     node = network.node(ONE)
     await node.hello()

@@ -65,6 +65,10 @@ class Board(Protocol):
         """
         ...
 
+    def stops(self, session: NodeSession) -> None:
+        """The node is being stopped: it takes what is new no more."""
+        ...
+
     async def trust_version(self) -> int:
         """Version of the trust bundle."""
         ...
@@ -116,6 +120,11 @@ class NodeSession:
         self._ready = False
         self._silent = False
 
+    @property
+    def stopping(self) -> bool:
+        """Whether the node is being stopped."""
+        return self._state.stopping
+
     def offer(self) -> None:
         """There may be work for the node: look for it now, behind what has been submitted so far."""
         self._more = True
@@ -138,7 +147,10 @@ class NodeSession:
             helpers: list[asyncio.Task[None]] = []
             async for message in incoming:
                 self.heard, self.heard_at = self._clock.now(), self._clock.monotonic()
-                self._state, effect = step(self._state, message)
+                before = self._state
+                self._state, effect = step(before, message)
+                if before.greeted and self._state.stopping and not before.stopping:
+                    self._board.stops(self)
                 if isinstance(effect, Open):
                     await self._open(effect.hello)
                     workers.create_task(self._apply())

@@ -160,9 +160,10 @@ class Sessions:
         """Whether a node that can take the run, or has it, is connected."""
         if run.state is not RunState.QUEUED:
             return self._is_open(run.node)
+        takers = self.takers(run.organization)
         if run.wanted_node:
-            return self._is_open(run.wanted_node)
-        return any(run.collaboration in node.collaborations for node in self.of_organization(run.organization))
+            return any(node.name == run.wanted_node for node in takers)
+        return any(run.collaboration in node.collaborations for node in takers)
 
     def _is_open(self, node: str) -> bool:
         # A session that was told to end is there for a moment still, and takes nothing any more.
@@ -186,6 +187,14 @@ class Sessions:
         """Nodes of an organization that are connected, as they authenticated."""
         nodes = self._by_organization.get(organization, ())
         return [self._open[node].node for node in nodes if self._is_open(node)]
+
+    def takers(self, organization: str) -> list[NodePrincipal]:
+        """Those of an organization's connected nodes that are not being stopped."""
+        return [node for node in self.of_organization(organization) if not self._open[node.name].stopping]
+
+    def stops(self, session: NodeSession) -> None:
+        """See ``Board``."""
+        self._tell_attendance(session)
 
     async def trust_version(self) -> int:
         """See ``Board``."""

@@ -28,8 +28,8 @@ MAX_TOLD = 1_000
 class Attendance(Protocol):
     """Who is connected, and who was."""
 
-    def of_organization(self, organization: str) -> list[NodePrincipal]:
-        """Nodes of an organization that are connected."""
+    def takers(self, organization: str) -> list[NodePrincipal]:
+        """Nodes of an organization that are connected, and not being stopped."""
         ...
 
     def presence(self, node: str) -> Presence:
@@ -126,7 +126,7 @@ class Waits:
     def _connected(self, run: Run) -> list[str]:
         return sorted(
             each.name
-            for each in self._attendance.of_organization(run.organization)
+            for each in self._attendance.takers(run.organization)
             if run.wanted_node in ("", each.name) and run.collaboration in each.collaborations
         )
 
