@@ -26,6 +26,7 @@ from vantage.common.clock import ManualClock
 from vantage.common.errors import PermissionDeniedError, Reason
 from vantage.common.trust import TrustStore
 from vantage.node import config as node_config
+from vantage.node import trust as node_trust
 from vantage.node.agent import Agent
 from vantage.node.assembly import assemble
 from vantage.node.connection import FatalError
@@ -161,6 +162,22 @@ async def test_a_revocation_on_a_later_page_reaches_the_node(place: Place, monke
             await place.revoke(authority, 7)
         await place.station.heard(f"revocation list 1 of {HILDA} is in force")
         await place.station.heard(f"revocation list 1 of {CLARA} is in force")
+
+
+async def test_a_bundle_without_end_is_not_held(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    refused = asyncio.Event()
+
+    def warning(_text: str, extra: dict[str, str]) -> None:
+        if extra["reason"] == "PAYLOAD_TOO_LARGE":
+            refused.set()
+
+    monkeypatch.setattr(node_trust.log, "warning", warning)
+    monkeypatch.setattr(node_trust, "MAX_BUNDLE_BYTES", 1)
+    place.station.settings["trust"] = {"first_use": True}
+    async with place.station.running():
+        async with asyncio.timeout(TIMEOUT):
+            await refused.wait()
+    assert HILDA not in {each.organization for each in place.store.records()}
 
 
 async def test_a_node_whose_certificate_is_revoked_ends_and_says_why(place: Place) -> None:

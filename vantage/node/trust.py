@@ -12,7 +12,7 @@ import grpc
 from vantage.api.admin.v1 import trust_service_pb2 as pb
 from vantage.api.admin.v1 import trust_service_pb2_grpc as trust_grpc
 from vantage.common.clock import Clock
-from vantage.common.errors import Reason, VantageError
+from vantage.common.errors import Reason, VantageError, error
 from vantage.common.rpc import error_from_rpc
 from vantage.common.trust import TrustStore
 from vantage.common.trust_record import Change, What
@@ -25,6 +25,8 @@ DIRECTORY = "trust"
 """Below the data directory."""
 COMMAND = "vantage node trust"
 _CALL_TIMEOUT = 20.0
+MAX_BUNDLE_BYTES = 128 * 1024 * 1024
+"""Of all pages of a bundle: they are in memory together, and how many there are is the server's word."""
 
 
 def open_store(data_dir: Path, identity: Identity, clock: Clock, *, first_use: bool) -> TrustStore:
@@ -80,6 +82,7 @@ class BundleKeeper:
         told: list[pb.OrganizationTrust] = []
         request = pb.GetTrustBundleRequest()
         version: int | None = None
+        size = 0
         while version is None or request.page_token:
             metadata = await self._connection.metadata()
             try:
@@ -87,6 +90,11 @@ class BundleKeeper:
             except grpc.aio.AioRpcError as problem:
                 raise error_from_rpc(problem) from problem
             told += page.organizations
+            size += page.ByteSize()
+            if size > MAX_BUNDLE_BYTES:
+                raise error(
+                    Reason.PAYLOAD_TOO_LARGE, f"the server's trust bundle has more than {MAX_BUNDLE_BYTES} bytes"
+                )
             request.page_token = page.next_page_token
             if version is None:
                 version = page.version  # what changes from here on is fetched again

@@ -12,6 +12,7 @@ import grpc
 
 from vantage.api.algorithm.v1 import algorithm_service_pb2_grpc
 from vantage.common.errors import Reason, error
+from vantage.common.rpc import SERVER_WINDOW, fixed_window
 from vantage.node.door import SOCKET_NAME, RunCallbacks, RunContext
 from vantage.node.local_api.servicer import AlgorithmServicer
 from vantage.node.sockets import short_address
@@ -43,6 +44,7 @@ async def serve(context: RunContext, callbacks: RunCallbacks, directory: Path) -
     place = directory / "api"
     server = grpc.aio.server(
         options=[
+            *fixed_window(SERVER_WINDOW),
             ("grpc.max_receive_message_length", _MAX_MESSAGE),
             ("grpc.max_send_message_length", _MAX_MESSAGE),
             ("grpc.max_concurrent_streams", _MAX_STREAMS),
