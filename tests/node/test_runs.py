@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
 
@@ -9,16 +10,18 @@ import pytest
 
 from vantage.api.node.v1 import node_session_service_pb2 as pb
 from vantage.api.types.v1 import types_pb2
+from vantage.common.backoff import Backoff
 from vantage.common.clock import SystemClock
 from vantage.common.errors import Reason, error
 from vantage.node import config as node_config
+from vantage.node import payloads as node_payloads
 from vantage.node import runner
 from vantage.node.connection import Connection
 from vantage.node.door import StoredResult
 from vantage.node.identity import Identity
 from vantage.node.payloads import Payloads
 from vantage.testing import inprocess
-from vantage.testing.scripted_server import ScriptedServer, ScriptedSession
+from vantage.testing.scripted_server import TIMEOUT, ScriptedServer, ScriptedSession
 from vantage.testing.station import COLLABORATION, Station, assign, send
 
 
@@ -235,6 +238,30 @@ async def test_a_large_result_is_uploaded_and_the_upload_goes_on_after_a_break(
         offsets = [call.offset for call in server.calls["UploadPayload"]]  # type: ignore[attr-defined]
         assert offsets[0] == 0
         assert offsets[1] > 0
+
+
+async def test_a_result_waits_no_longer_than_until_the_server_is_back(
+    station: Station, server: ScriptedServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waits = asyncio.Event()
+
+    class Endless(Backoff):
+        def next_delay(self) -> float:
+            waits.set()
+            return 3600.0
+
+    monkeypatch.setattr(node_payloads, "Backoff", Endless)
+    async with station.running():
+        session = await station.session(max_inline=1000)
+        server.script("UploadPayload", error(Reason.UNAVAILABLE, "away"))
+        send(session, assign("large", '{"size": 300000}'))
+        async with asyncio.timeout(TIMEOUT):
+            await waits.wait()
+        session.end()
+        session = await station.session(max_inline=1000)
+        while not (message := await session.receive("accepted", "started", "completed")).HasField("completed"):
+            pass
+        assert server.uploads[message.completed.result.reference] == bytes(300_000)
 
 
 async def test_bytes_wait_for_a_server_that_does_not_admit_the_node(station: Station, server: ScriptedServer) -> None:

@@ -11,6 +11,7 @@ import grpc
 
 from vantage.api.identity.v1 import auth_service_pb2 as auth_pb
 from vantage.api.identity.v1 import auth_service_pb2_grpc as auth_grpc
+from vantage.common.backoff import Backoff
 from vantage.common.clock import Clock
 from vantage.common.errors import (
     InternalError,
@@ -88,6 +89,7 @@ class Connection:
         self._token = ""
         self._refresh_at: datetime | None = None
         self._refusals = 0
+        self._back = asyncio.Event()
 
     @property
     def address(self) -> str:
@@ -188,9 +190,20 @@ class Connection:
         self._refusals += 1
         return self._refusals > 1
 
-    def token_accepted(self) -> None:
-        """The server accepted the token."""
+    def welcomed(self) -> None:
+        """The server has taken a session: the token is good, and whoever waits for the server tries now."""
         self._refusals = 0
+        waiting, self._back = self._back, asyncio.Event()
+        waiting.set()
+
+    async def pause(self, backoff: Backoff) -> None:
+        """Wait before the next attempt, but not longer than until the server takes a session of this node."""
+        try:
+            async with asyncio.timeout(backoff.next_delay()):
+                await self._back.wait()
+        except TimeoutError:
+            return
+        backoff.reset()
 
     async def trust(self) -> ServerTrust | None:
         """How the server is recognised, and how the node shows itself to it; None without TLS."""

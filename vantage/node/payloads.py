@@ -208,32 +208,36 @@ class Payloads:
     async def _wait_or_raise(self, problem: VantageError, patience: _Patience, arrived: int) -> None:
         if isinstance(problem, UnauthenticatedError):
             self._connection.token_refused()
-        await patience.wait_or_raise(problem, arrived)
+        patience.check(problem, arrived)
+        await self._connection.pause(patience.backoff)
 
 
 class _Patience:
-    """Decides after each failure of a transfer whether and when to go on."""
+    """Decides after each failure of a transfer whether and when to go on.
+
+    Attributes:
+        backoff: when.
+    """
 
     def __init__(self) -> None:
-        self._backoff = Backoff()
+        self.backoff = Backoff()
         self._unclear = 0
         self._arrived = 0
 
-    async def wait_or_raise(self, problem: VantageError, arrived: int) -> None:
-        """Wait before the next attempt; ``arrived`` bytes are where they belong by now.
+    def check(self, problem: VantageError, arrived: int) -> None:
+        """There may be another attempt; ``arrived`` bytes are where they belong by now.
 
         Raises:
             VantageError: the problem, when another attempt cannot help.
         """
         if arrived > self._arrived:  # however often a bad line breaks, it gets there
             self._arrived, self._unclear = arrived, 0
-            self._backoff.reset()
+            self.backoff.reset()
         if problem.reason in _UNCLEAR and self._unclear < _UNCLEAR_ATTEMPTS:
             self._unclear += 1
             log.info("transfer ended for an unclear reason, trying again", extra={"attempt": self._unclear})
         elif not isinstance(problem, UnavailableError | UnauthenticatedError) and problem.reason not in _MENDS_ITSELF:
             raise problem
-        await asyncio.sleep(self._backoff.next_delay())
 
 
 def _too_large(size: int, limit: int) -> VantageError:

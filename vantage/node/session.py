@@ -318,7 +318,7 @@ class Session:
                 self._journal.acknowledge(sequence)
             case Welcomed(settings):
                 self._settings = settings
-                self._connection.token_accepted()
+                self._connection.welcomed()
                 self._heard.set()
                 self._work.welcomed(settings)
                 self._wake.set()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import uuid
 from collections import Counter
@@ -222,7 +221,7 @@ class Subtasks:
         elif not isinstance(problem, UnavailableError):
             raise problem
         log.info("asking for a subtask again", extra={"run": run, "reason": problem.reason.name})
-        await asyncio.sleep(backoff.next_delay())
+        await self._connection.pause(backoff)
 
     async def _creation(
         self,
