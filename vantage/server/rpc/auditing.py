@@ -45,10 +45,7 @@ class Auditor:
         self._left_out = 0
 
     def begin(self, method: str, principal: Principal | None, request: Any, context: Any) -> None:
-        """A call was admitted; ``request`` is None when a stream of them follows."""
-        if is_read(method):
-            set_call(None)
-            return
+        """A call that changes something was admitted; ``request`` is None when a stream of them follows."""
         set_call(self._call(method, principal, context))
         if request is not None:
             note(_target(request))

@@ -19,9 +19,7 @@ import logging
 import os
 import re
 import time
-from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -109,7 +107,7 @@ class Gate(grpc.aio.ServerInterceptor):
         self._rules = rules
         self._directory = directory
         self._auditor = auditor
-        self._calls: Counter[str] = Counter()
+        self._calls: dict[str, int] = {}
         self._wrapped: dict[str, Any] = {}
         self._under_way: set[asyncio.Task[Any]] = set()
 
@@ -134,15 +132,21 @@ class Gate(grpc.aio.ServerInterceptor):
 
     def _wrap(self, method: str, handler: Any) -> Any:
         rule = self._rules.get(method)
+        audited = not is_read(method)
 
         def one(behaviour: Any) -> Any:
             async def serve(request: Any, context: Any) -> Any:
                 try:
                     principal = await self._admit(rule, context)
-                    self._auditor.begin(method, principal, None if handler.request_streaming else request, context)
-                    with self._counted(principal, context):
+                    if audited:
+                        self._auditor.begin(method, principal, None if handler.request_streaming else request, context)
+                    caller = self._enter(principal, context)
+                    try:
                         answer = await behaviour(request, context)
-                    await self._auditor.done()
+                    finally:
+                        self._leave(caller)
+                    if audited:
+                        await self._auditor.done()
                     return answer
                 except VantageError as problem:
                     refusal = problem
@@ -151,7 +155,7 @@ class Gate(grpc.aio.ServerInterceptor):
                 await self._auditor.refused(method, known_principal(), refusal, context)
                 return refusal
 
-            to_the_end = method.startswith(_TO_THE_END) and not is_read(method)
+            to_the_end = audited and method.startswith(_TO_THE_END)
 
             @functools.wraps(behaviour)
             async def call(request: Any, context: Any) -> Any:
@@ -176,19 +180,24 @@ class Gate(grpc.aio.ServerInterceptor):
                 try:
                     version = self._directory.version
                     principal = await self._admit(rule, context)
-                    self._auditor.begin(method, principal, None if handler.request_streaming else request, context)
+                    if audited:
+                        self._auditor.begin(method, principal, None if handler.request_streaming else request, context)
                     if principal is None or method.startswith(_OWN_STREAMS):
                         standing = None
                     else:
                         standing = _Standing(self._directory, principal, version)
                         if handler.request_streaming:
                             request = standing.over(request)
-                    with self._counted(principal, context):
+                    caller = self._enter(principal, context)
+                    try:
                         async for response in behaviour(request, context):
                             if standing is not None:
                                 await standing.check()
                             yield response
-                    await self._auditor.done()
+                    finally:
+                        self._leave(caller)
+                    if audited:
+                        await self._auditor.done()
                     outcome = _OK
                 except VantageError as problem:
                     outcome = problem.reason.name
@@ -242,23 +251,25 @@ class Gate(grpc.aio.ServerInterceptor):
         _authorize(rule, principal)
         return principal
 
-    @contextmanager
-    def _counted(self, principal: Principal | None, context: Any) -> Iterator[None]:
+    def _enter(self, principal: Principal | None, context: Any) -> str:
+        """A call begins; returns what to ``_leave`` with when it ends."""
         # Strangers by address without port, so that new connections do not help them.
         key = principal.name if principal is not None else str(context.peer()).rpartition(":")[0]
-        if self._calls[key] >= MAX_CALLS:
+        if self._calls.get(key, 0) >= MAX_CALLS:
             raise error(
                 Reason.RATE_LIMITED,
                 f"more than {MAX_CALLS} calls at a time: wait for some to end",
                 retry_after_seconds="1",
             )
-        self._calls[key] += 1
-        try:
-            yield
-        finally:
-            self._calls[key] -= 1
-            if not self._calls[key]:
-                del self._calls[key]
+        self._calls[key] = self._calls.get(key, 0) + 1
+        return key
+
+    def _leave(self, key: str) -> None:
+        left = self._calls[key] - 1
+        if left:
+            self._calls[key] = left
+        else:
+            del self._calls[key]
 
 
 class _Standing:
