@@ -65,7 +65,7 @@ def taken(organization: str, media_type: str, blocks: Iterable[bytes], into: Pat
     """
     try:
         return SubtaskResult(organization, received(media_type, blocks, into, organization), media_type=media_type)
-    except (ValueError, OSError, RecursionError) as problem:  # Arrow's errors are ValueErrors or OSErrors
+    except (ValueError, OSError, RecursionError) as problem:
         if into is not None:
             raise
         text = f"the result is not {media_type} ({type(problem).__name__})"

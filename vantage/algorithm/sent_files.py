@@ -11,7 +11,7 @@ from vantage.algorithm.errors import AlgorithmError
 from vantage.algorithm.invoke import BLOCK
 from vantage.common.argument_files import Archive, ArgumentFile
 from vantage.common.argument_values import GivenFiles
-from vantage.common.errors import VantageError
+from vantage.common.errors import Reason, VantageError
 
 
 @contextmanager
@@ -22,7 +22,8 @@ def sent_files(given: Mapping[str, Any]) -> Iterator[tuple[ArgumentFile, ...]]:
         given: see ``Context.subtask``.
 
     Raises:
-        AlgorithmError: a value is neither a file, nor a table, nor bytes, or a name or a suffix is none for a file.
+        AlgorithmError: ARGUMENTS_INVALID, a value is neither a file, nor a table, nor bytes, or a name or a suffix is
+            none for a file.
         OSError: there is no room for a table.
     """
     with GivenFiles() as values:
@@ -30,7 +31,7 @@ def sent_files(given: Mapping[str, Any]) -> Iterator[tuple[ArgumentFile, ...]]:
             files = values.files_of(given)
             Archive(b"{}", files)  # checks them
         except VantageError as problem:
-            raise AlgorithmError(f"files of a subtask: {problem.message}", reason=problem.reason) from None
+            raise AlgorithmError(f"files of a subtask: {problem.message}", reason=Reason.ARGUMENTS_INVALID) from None
         yield files
 
 

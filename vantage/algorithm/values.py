@@ -69,14 +69,23 @@ def plain(value: Any, what: str) -> Any:
 
 
 def decode(media_type: str, content: bytes) -> Any:
-    """What ``encode`` made bytes of; a table comes back as pyarrow.Table, an unknown media type as bytes."""
+    """What ``encode`` made bytes of; a table comes back as pyarrow.Table, an unknown media type as bytes.
+
+    Raises:
+        ValueError: the bytes are not what the media type says.
+        OSError: likewise.
+        RecursionError: they are nested too deeply.
+    """
     if media_type == JSON:
         return json.loads(content)
     if media_type == ARROW:
         import pyarrow as pa
 
-        with pa.ipc.open_stream(content) as reader:
-            return reader.read_all()
+        try:
+            with pa.ipc.open_stream(content) as reader:
+                return reader.read_all()
+        except pa.ArrowException as problem:  # some of them are of other kinds than ValueError
+            raise ValueError(f"no Arrow stream: {type(problem).__name__}") from problem
     return content
 
 

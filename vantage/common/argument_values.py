@@ -84,6 +84,7 @@ def _write_table(table: Any, path: Path, parameter: str) -> None:
 
     Raises:
         InvalidArgumentError: ARGUMENTS_INVALID, it is none, or has a column that Arrow cannot hold.
+        OSError: there is no room.
     """
     try:
         import pyarrow
@@ -97,7 +98,9 @@ def _write_table(table: Any, path: Path, parameter: str) -> None:
         table = table.replace_schema_metadata(None)  # pandas' own would tell of the index
         with pyarrow.ipc.new_file(path, table.schema) as writer:
             writer.write_table(table)
-    except (AttributeError, TypeError, ValueError) as problem:  # Arrow's errors are ValueErrors
+    except OSError:  # also one of Arrow's
+        raise
+    except (pyarrow.ArrowException, AttributeError, TypeError, ValueError) as problem:
         raise error(
             Reason.ARGUMENTS_INVALID,
             f"{parameter}: {type(table).__name__} is neither a file nor a table that Arrow can hold "
