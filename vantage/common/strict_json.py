@@ -12,6 +12,9 @@ from typing import Any, NoReturn
 
 from vantage.common.unique_keys import unique_keys
 
+_LARGEST_DIGITS = 308
+"""Whole numbers of so many digits are finite for readers who take them for floating point."""
+
 
 class NotANumberError(ValueError):
     """Something in the place of a number is none in JSON, or too large for one."""
@@ -26,11 +29,17 @@ def loads(text: str | bytes) -> Any:
         ValueError: it is not JSON; the two above are of this kind.
         RecursionError: it is nested too deeply.
     """
-    return json.loads(text, object_pairs_hook=unique_keys, parse_constant=_constant, parse_float=_float)
+    return json.loads(text, object_pairs_hook=unique_keys, parse_constant=_constant, parse_float=_float, parse_int=_int)
 
 
 def _constant(name: str) -> NoReturn:
     raise NotANumberError(f"{name}, which JSON does not have: give null, or leave it out")
+
+
+def _int(text: str) -> int:
+    if len(text) > _LARGEST_DIGITS:
+        _float(text)
+    return int(text)
 
 
 def _float(text: str) -> float:

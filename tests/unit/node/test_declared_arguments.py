@@ -30,9 +30,9 @@ def test_what_is_no_number_in_json_is_refused(number: str) -> None:
     check_arguments(BELOW, b'{"min_count": 11, "more": [null, "NaN"]}')
 
 
-@pytest.mark.parametrize("number", ["1e999", "-1e999"])
+@pytest.mark.parametrize("number", ["1e999", "-1e999", f"1{'0' * 309}"])
 def test_a_number_that_some_read_as_infinity_is_refused(number: str) -> None:
-    with pytest.raises(VantageError, match=f"have {number}, which is too large") as caught:
+    with pytest.raises(VantageError, match=f"have {number[:20]}, which is too large") as caught:
         check_arguments(BELOW, f'{{"min_count": 11, "more": [{number}]}}'.encode())
     assert caught.value.reason is Reason.ARGUMENTS_INVALID
     check_arguments(BELOW, b'{"min_count": 11, "more": [1e308, 1e-999]}')
