@@ -136,12 +136,12 @@ class Staging:
             found[payload.media_type, payload.digest] = entry
         for entry in found.values():
             entry.users += 1
+            entry.waits = False  # now, not in the end: what is staged again meanwhile waits for another subtask
         try:
             yield {key: StoredResult(key[0], entry.file, entry.size, key[1]) for key, entry in found.items()}
         finally:
             for entry in found.values():
                 entry.users -= 1
-                entry.waits = False
 
     async def _make_room(self, size: int, media_type: str) -> None:
         """Room for so many bytes that arrive.

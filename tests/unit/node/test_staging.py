@@ -135,6 +135,16 @@ async def test_what_is_staged_again_waits_again(tmp_path: Path) -> None:
         pass
 
 
+async def test_what_is_staged_again_while_a_subtask_is_made_with_it_waits_again(tmp_path: Path) -> None:
+    staging = made(tmp_path)
+    first = await stage(staging, b"1" * 40)
+    with staging.held(names(first.digest)):
+        await stage(staging, b"1" * 40)
+    with pytest.raises(VantageError) as caught:
+        await stage(staging, b"2" * 61)
+    assert caught.value.reason is Reason.PAYLOAD_QUOTA_EXCEEDED
+
+
 async def test_their_number_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(staging_module, "MAX_STAGED", 2)
     staging = made(tmp_path)
