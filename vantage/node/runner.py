@@ -147,7 +147,11 @@ class Runner:
         """Take nothing more but subtasks; what runs goes on. What has not begun, or waits for a person, is left to the
         next process; returns how many those are."""
         self._draining = True
-        left = [each for each in self._active.values() if each.waiting or not (each.begun or each.subtask)]
+        left = [
+            each
+            for each in self._active.values()
+            if not each.stopping and (each.waiting or not (each.begun or each.subtask))
+        ]
         for active in left:
             self._leave(active)
         return len(left)
@@ -187,7 +191,10 @@ class Runner:
 
     def _begin(self, assign: pb.Assign, work: _Step) -> None:
         active = self._active[assign.lease.lease_id] = Active(
-            assign.lease, requester=assign.creator, subtask=bool(assign.spec.parent_run)
+            assign.lease,
+            requester=assign.creator,
+            subtask=bool(assign.spec.parent_run),
+            begun=work == self._attempts.adopt,  # its container runs, or has run
         )
         self._idle.clear()
         active.task = asyncio.create_task(self._guard(assign, active, work), name=assign.lease.run)
