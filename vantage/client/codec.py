@@ -276,6 +276,8 @@ class Codec:
         organization = problem.metadata.get("organization", "")
         if problem.reason is not Reason.KEYS_INVALID or not organization:
             return problem
+        # Whoever joined just now is a member, without keys yet.
+        self._members.pop(spec.study or spec.collaboration, None)
         if organization in await self._organizations(spec):
             return problem
         return error(

@@ -180,7 +180,7 @@ def plan(client: Client, wanted: Network) -> list[Change]:
     """The steps that bring the server to the described state, in an order that works; none when it is there.
 
     What somebody else changes meanwhile is left alone, and its step fails with ETAG_MISMATCH: what is done is what was
-    shown.
+    shown. Only of certificates, which have no etag at the server, a change in the moment of the step is not noticed.
     """
     has = _seen(client)
 
@@ -234,8 +234,16 @@ def _organization(name: str, part: OrganizationPart, has: Any) -> Iterator[Chang
         yield Change(
             "~",
             f"organization {name}: {len(pems)} certificates of its authority",
-            lambda client: client.organizations.set_ca_certificates(name, pems),
+            lambda client: _set_certificates(client, name, has["certificates"], pems),
         )
+
+
+def _set_certificates(client: Client, name: str, shown: list[str], pems: tuple[str, ...]) -> None:
+    if list(client.organizations.get(name).ca_certificates) != shown:
+        raise error(
+            Reason.ETAG_MISMATCH, f"somebody changed the certificates of {name} meanwhile: look at the difference again"
+        )
+    client.organizations.set_ca_certificates(name, pems)
 
 
 def _role_steps(name: str, part: RolePart, has: Any) -> Iterator[Change]:
